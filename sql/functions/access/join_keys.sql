@@ -1,0 +1,138 @@
+-- The part of a subscription that the user's own rights decide. p_keys from parse_keys, p_missed from missed.
+--
+-- A record that changed and can be read is replayed by its patches where every change was made while the row stood
+-- where it stands now, else by the record. What cannot be read is answered the same whether it is there or not: on
+-- resume an unreadable record key is gone, and a collection under which nothing is readable is stale.
+create or replace function sync_internal.join_keys(p_keys jsonb, p_missed jsonb, p_variant text)
+returns json
+language plpgsql
+stable
+parallel unsafe
+security invoker
+as $$
+declare
+    v_resumed constant boolean := p_missed ? 'hidden';
+    v_readable jsonb := '{}';
+    v_evidence text[] := '{}';
+    v_collection record;
+    v_found text[];
+    v_answer json;
+begin
+    for v_collection in
+        select k.value ->> 'relation' as relation, k.value ->> 'column' as column_name, k.value ->> 'type' as type,
+            array_agg(k.value ->> 'value') as values,
+            array_agg(k.value ->> 'key') as keys
+        from jsonb_array_elements(p_keys -> 'keys') k
+        where not k.value ? 'id'
+        group by 1, 2, 3
+    loop
+        begin
+            if v_collection.column_name is null then
+                execute format('select case when exists (select from %s) then $1 end', v_collection.relation)
+                into v_found using v_collection.keys;
+            else
+                execute format(
+                    'select array_agg(v.key) from unnest($1, $2) v (value, key) '
+                    'where exists (select from %s t where t.%I = v.value::%s)',
+                    v_collection.relation, v_collection.column_name, v_collection.type
+                ) into v_found using v_collection.values, v_collection.keys;
+            end if;
+            v_evidence := v_evidence || coalesce(v_found, '{}');
+        exception
+            -- No right on the table, or a value that is none of the column's: nothing is readable there.
+            when insufficient_privilege or data_exception then null;
+        end;
+    end loop;
+
+    with
+    keys as (
+        select k.value ->> 'key' as key, k.value ->> 'table' as name, k.value ->> 'id' as id, k.value ->> 'topic' as topic
+        from jsonb_array_elements(p_keys -> 'keys') k
+    ),
+    news as (
+        select c.value ->> 'table' as name, c.value ->> 'id' as id, (c.value ->> 'version')::bigint as version,
+            c.value ->> 'kind' as kind, c.value ->> 'class' as class, (c.value ->> 'moved')::boolean as moved,
+            (c.value -> 'patch')::jsonb as patch, c.value ->> 'txId' as tx_id, c.value -> 'topics' as topics, c.n
+        from jsonb_array_elements(p_missed -> 'changes') with ordinality c (value, n)
+    ),
+    wanted as (
+        select w.name, sync_internal.well_formed(w.name, jsonb_agg(distinct w.id)) as ids
+        from (
+            select k.name, k.id from keys k where k.id is not null
+            union
+            select n.name, n.id from news n where n.id is not null
+        ) w
+        group by w.name
+    ),
+    found as materialized (
+        select w.name, r.id, r.version, r.class, r.record
+        from wanted w cross join lateral sync_internal.rows_of(w.name, w.ids, p_variant) r
+    ),
+    records as (
+        select n.name, n.id,
+            bool_and(n.kind = 'update' and not n.moved and n.class is not distinct from f.class) and count(*) <= 5
+            and max(n.version) = f.version as by_patch,
+            f.version, f.record, (array_agg(n.tx_id order by n.n desc))[1] as tx_id
+        from news n join found f on f.name = n.name and f.id = n.id
+        group by n.name, n.id, f.version, f.record
+    ),
+    updates as (
+        select 1 as rank, min(n.n) as n, jsonb_build_object(
+            'key', n.name || ':' || sync_internal.percent_encode(n.id), 'version', n.version,
+            'patch', n.patch - coalesce(
+                array(select jsonb_array_elements_text(p_missed -> 'hidden' -> n.name)), '{}'
+            )
+        ) || case when n.tx_id is null then '{}' else jsonb_build_object('txId', n.tx_id) end as update
+        from news n join records r on r.name = n.name and r.id = n.id
+        where r.by_patch
+        group by n.name, n.id, n.version, n.patch, n.tx_id
+        union all
+        select 1, (select max(n.n) from news n where n.name = r.name and n.id = r.id), jsonb_build_object(
+            'key', r.name || ':' || sync_internal.percent_encode(r.id), 'version', r.version, 'record', r.record::jsonb
+        ) || case when r.tx_id is null then '{}' else jsonb_build_object('txId', r.tx_id) end
+        from records r
+        where not r.by_patch
+        union all
+        select 2, 0, jsonb_build_object('key', k.key, 'gone', true)
+        from keys k
+        where v_resumed and k.id is not null and not exists (select from found f where f.name = k.name and f.id = k.id)
+    ),
+    stale as (
+        select k.key
+        from keys k
+        where (p_missed -> 'stale')::boolean
+            or p_missed -> 'behind' ? k.name
+            or exists (select from news n where n.name = k.name and n.id is null)
+            or v_resumed and k.id is null and (
+                k.key <> all (v_evidence)
+                or exists (
+                    select from news n
+                    where n.name = k.name and (n.kind = 'delete' or n.moved) and (k.topic is null or n.topics ? k.topic)
+                        and not exists (select from found f where f.name = n.name and f.id = n.id)
+                )
+            )
+    )
+    select json_build_object(
+        'keys', (
+            select coalesce(jsonb_agg(k.value - '{relation,column,type,value}'::text[]), '[]')
+            from jsonb_array_elements(p_keys -> 'keys') k
+        ),
+        'errors', p_keys -> 'errors',
+        'versions', (
+            select coalesce(jsonb_object_agg(k.key, f.version), '{}')
+            from keys k join found f on f.name = k.name and f.id = k.id
+        ),
+        'evidence', to_json(v_evidence || array(
+            select k.key from keys k join found f on f.name = k.name and f.id = k.id
+        )),
+        'stale', (select coalesce(json_agg(s.key), '[]') from stale s),
+        'cursor', p_missed -> 'cursor',
+        'updates', (select coalesce(json_agg(u.update order by u.rank, u.n), '[]') from updates u)
+    )
+    into v_answer;
+    return v_answer;
+end
+$$;
+
+comment on function sync_internal.join_keys(jsonb, jsonb, text) is 'The part of a subscription that the user''s rights decide.';
+grant execute on function sync_internal.join_keys(jsonb, jsonb, text) to anon, authenticated, service_role;

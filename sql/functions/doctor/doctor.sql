@@ -1,0 +1,98 @@
+-- Whether this database is one Rowcast may serve. Each row is one finding: severity error (must not serve), warning or
+-- info; a code; what it is about; what is wrong; and the fix.
+create or replace function sync.doctor()
+returns table (severity text, code text, object text, message text, fix text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    -- Roles that would pass by the policies.
+    select 'error', 'role_bypasses_rls', r.rolname::text, 'The role bypasses row level security',
+        format('alter role %I nobypassrls nosuperuser;', r.rolname)
+    from pg_roles r
+    where r.rolname in ('anon', 'authenticated', 'service_role', 'rowcast_gateway', 'rowcast_worker')
+        and (r.rolbypassrls or r.rolsuper)
+    union all
+    select 'error', 'role_owns_table', format('%s %s', r.rolname, t.relation),
+        'The role owns a live table, or belongs to its owner, and so passes by its policies',
+        format('alter table %s owner to another_role;', t.relation)
+    from sync_internal.tables t
+    join pg_class c on c.oid = t.relation
+    cross join pg_roles r
+    where r.rolname in ('anon', 'authenticated', 'rowcast_gateway', 'rowcast_worker')
+        and pg_has_role(r.rolname, c.relowner, 'member')
+    union all
+    select 'error', 'gateway_too_strong', format('%s', m.roleid::regrole),
+        'The gateway may become a role beyond anon and authenticated',
+        format('revoke %s from rowcast_gateway;', m.roleid::regrole)
+    from pg_auth_members m
+    where m.member = 'rowcast_gateway'::regrole and m.roleid::regrole::text not in ('anon', 'authenticated')
+    union all
+    select 'error', 'row_security_off', t.relation::text, 'A live table has row level security switched off',
+        format('alter table %s enable row level security;', t.relation)
+    from sync_internal.tables t join pg_class c on c.oid = t.relation
+    where not c.relrowsecurity
+    union all
+    select 'error', 'trigger_missing', format('%s %s', t.relation, n.name),
+        'A trigger of Rowcast is missing or switched off: changes go unheard', format('select sync.refresh(%L);', t.relation)
+    from sync_internal.tables t
+    cross join (values
+        ('zzz_rowcast_version'), ('zzz_rowcast_insert'), ('zzz_rowcast_update'), ('zzz_rowcast_delete'), ('zzz_rowcast_truncate'),
+        ('zzz_rowcast_replica')
+    ) n (name)
+    where not exists (
+        select from pg_trigger g where g.tgrelid = t.relation and g.tgname = n.name and g.tgenabled in ('O', 'A')
+    )
+    union all
+    select 'error', 'epoch_differs', s.epoch, 'The database was restored or promoted since: cursors belong to another history',
+        'rowcast migrate'
+    from sync_internal.state s where s.epoch <> sync_internal.compute_epoch()
+    union all
+    select 'warning', 'shape_changed', t.relation::text, 'The table has changed since its code was made',
+        format('select sync.refresh(%L);', t.relation)
+    from sync_internal.tables t where t.signature <> sync_internal.table_signature(t.relation)
+    union all
+    select 'warning', 'soft_delete_in_policy', t.relation::text, 'A SELECT policy reads the soft delete column: rows cannot be deleted',
+        'Leave the column out of the policy; queries leave deleted rows out by themselves.'
+    from sync_internal.tables t
+    where exists (
+        select from pg_attribute a
+        where a.attrelid = t.relation and a.attname = t.soft_delete and a.attnum = any (sync_internal.policy_columns(t.relation))
+    )
+    union all
+    select 'warning', 'no_policy', t.relation::text, 'The table has no SELECT policy: nobody can read it',
+        format('create policy ... on %s for select ...;', t.relation)
+    from sync_internal.tables t
+    where not exists (select from pg_policy p where p.polrelid = t.relation and p.polcmd in ('r', '*'))
+    union all
+    select 'warning', 'prepared_transactions', 'max_prepared_transactions',
+        'NOTIFY makes PREPARE TRANSACTION fail: two-phase commit on live tables is not supported',
+        'Set max_prepared_transactions = 0.'
+    where current_setting('max_prepared_transactions')::integer > 0
+    union all
+    select 'warning', 'foreign_identity', 'auth.uid()',
+        'auth.uid() is not Rowcast''s: it believes any setting, so direct SQL logins are not identified by it',
+        'Give nobody a direct SQL login that is a member of authenticated.'
+    where exists (
+        select from pg_proc p
+        where p.pronamespace = 'auth'::regnamespace and p.proname = 'uid' and p.proowner <> 'rowcast_owner'::regrole
+    )
+    union all
+    select 'warning', 'minor_version', current_setting('server_version'),
+        'This minor version has known faults of row level security', 'Upgrade to the newest minor version.'
+    where current_setting('server_version_num')::integer < case current_setting('server_version_num')::integer / 10000
+        when 15 then 150014 when 16 then 160010 when 17 then 170006 when 18 then 180000 else 150014
+    end
+    union all
+    select 'error', 'too_old', current_setting('server_version'), 'PostgreSQL 15 or newer is needed', 'Upgrade.'
+    where current_setting('server_version_num')::integer < 150000
+    union all
+    select 'warning', 'commits_may_be_lost', v.name, 'Acknowledged writes may be lost in a crash', format('Set %s = on.', v.name)
+    from (values ('fsync'), ('full_page_writes')) v (name)
+    where current_setting(v.name) = 'off'
+$$;
+
+comment on function sync.doctor() is 'Whether this database is one Rowcast may serve.';
+grant execute on function sync.doctor() to rowcast_gateway, rowcast_worker;

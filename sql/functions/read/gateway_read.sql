@@ -1,0 +1,117 @@
+-- The gateway's doors for reading: claims in, then the same functions as everybody's, in one statement. A body that is
+-- no JSON is PT400, one nested too deep PT422.
+
+create or replace function sync_internal.enter(p_claims text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+as $$
+begin
+    perform sync_internal.assume_checked(
+        coalesce(p_claims::jsonb ->> 'role', case when p_claims is null then 'anon' else 'authenticated' end), p_claims
+    );
+end
+$$;
+
+comment on function sync_internal.enter(text) is 'Takes on the identity that claims name.';
+
+create or replace function sync_internal.parse_body(p_body text)
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+security invoker
+as $$
+begin
+    return p_body::jsonb;
+exception
+    when statement_too_complex then
+        perform sync_internal.refuse(422, 'too_many', 'The body is nested too deep', '{"limit": "max_depth"}');
+    when others then
+        perform sync_internal.refuse(400, 'bad_request', 'The body is no JSON that can be stored');
+end
+$$;
+
+comment on function sync_internal.parse_body(text) is 'The JSON of a request''s body.';
+
+create or replace function sync.gateway_get_records(p_claims text, p_body text)
+returns text
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+as $$
+declare
+    v_request constant jsonb := sync_internal.parse_body(p_body);
+begin
+    perform sync_internal.enter(p_claims);
+    return sync.get_records(v_request);
+end
+$$;
+
+comment on function sync.gateway_get_records(text, text) is 'The gateway''s door to sync.get_records.';
+
+create or replace function sync.gateway_query(p_claims text, p_body text)
+returns text
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+as $$
+declare
+    v_request constant jsonb := sync_internal.parse_body(p_body);
+begin
+    perform sync_internal.enter(p_claims);
+    return sync.query(v_request);
+end
+$$;
+
+comment on function sync.gateway_query(text, text) is 'The gateway''s door to sync.query.';
+
+-- For large results, inside a transaction of the gateway's: opens the cursor rowcast_page, each row of which is the
+-- text of up to 500 records, one a line. Gives the first line: {"table", "keys", "cursor", "limit"}. The cursor's
+-- rows are of the statement that made the header's cursor, or later ones.
+create or replace function sync.gateway_query_open(p_claims text, p_body text)
+returns text
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+as $$
+declare
+    v_request constant jsonb := sync_internal.parse_body(p_body);
+begin
+    -- A slow reader is not a slow statement: FETCH is bounded, the page as a whole is not.
+    perform set_config('statement_timeout', '60s', true);
+    perform sync_internal.enter(p_claims);
+    return sync_internal.open_page(v_request);
+end
+$$;
+
+comment on function sync.gateway_query_open(text, text) is 'The gateway''s door to large results.';
+
+grant execute on function
+sync.gateway_get_records(text, text), sync.gateway_query(text, text), sync.gateway_query_open(text, text),
+sync_internal.enter(text), sync_internal.parse_body(text)
+to rowcast_gateway;
+
+-- What a gateway needs to know before it serves.
+create or replace function sync.gateway_status()
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select json_build_object(
+        'schemaVersion', s.schema_version, 'epoch', sync_internal.compute_epoch(), 'storedEpoch', s.epoch,
+        'serverTime', sync_internal.wire_time(clock_timestamp()), 'ready', not pg_is_in_recovery()
+    )
+    from sync_internal.state s
+$$;
+
+comment on function sync.gateway_status() is 'What a gateway needs to know before it serves.';
+grant execute on function sync.gateway_status() to rowcast_gateway;

@@ -1,0 +1,67 @@
+-- Ends every migration: constants and generated code are written anew, ownership and grants are put right, what no file
+-- defines any more is dropped. p_version: the version of Rowcast being installed.
+create or replace function sync_internal.after_migrate(p_version text default '')
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+as $$
+declare
+    v_function record;
+begin
+    for v_function in
+        select p.oid::regprocedure as signature, p.proowner
+        from pg_catalog.pg_proc p
+        where p.pronamespace in ('sync'::regnamespace, 'sync_internal'::regnamespace)
+    loop
+        if v_function.proowner <> 'rowcast_owner'::regrole then
+            execute format('alter function %s owner to rowcast_owner', v_function.signature);
+        end if;
+        execute format('revoke execute on function %s from public', v_function.signature);
+    end loop;
+
+    perform sync_internal.finish_migration(p_version);
+
+    for v_function in select t.relation from sync_internal.live_tables() t (relation) loop
+        -- Triggers belong to the tables' owners.
+        if pg_has_role(current_user, (select c.relowner from pg_catalog.pg_class c where c.oid = v_function.relation), 'usage') then
+            perform sync_internal.create_triggers(v_function.relation);
+        end if;
+    end loop;
+end
+$$;
+
+comment on function sync_internal.after_migrate(text) is 'Ends every migration.';
+
+create or replace function sync_internal.live_tables()
+returns setof regclass
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select t.relation from sync_internal.tables t order by t.name
+$$;
+
+comment on function sync_internal.live_tables() is 'The live tables. Definer: the registry is private.';
+
+create or replace function sync_internal.finish_migration(p_version text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform sync_internal.install_settings();
+    perform sync_internal.install_identity();
+    perform sync_internal.refresh_code(null);
+    perform sync_internal.settle_epoch();
+    update sync_internal.state set schema_version = p_version;
+end
+$$;
+
+comment on function sync_internal.finish_migration(text) is 'The part of a migration that writes Rowcast''s own tables.';

@@ -1,0 +1,102 @@
+-- The registry as JSON, from which clients' types are made: per live table its keys with type, nullability, allowed
+-- values and, for optimistic creates, defaults that a client can know: {"constant": value}, {"now": true},
+-- {"user": true} or {"uuid": true}. Definer: the registry is private; it tells nothing of rows.
+create or replace function sync.describe()
+returns jsonb
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select jsonb_build_object(
+        'schema', (select s.schema_version from sync_internal.state s),
+        'tables', (
+            select coalesce(jsonb_object_agg(t.name, jsonb_build_object(
+                'idType', t.id_type,
+                'softDelete', (select c.name from sync_internal.columns c where c.table_id = t.table_id and c.column_name = t.soft_delete),
+                'touch', (select c.name from sync_internal.columns c where c.table_id = t.table_id and c.column_name = t.touch),
+                'hardDelete', t.hard_delete, 'wholeTable', t.whole_table,
+                'stale', t.signature <> sync_internal.table_signature(t.relation),
+                'keys', (
+                    select jsonb_object_agg(c.name, jsonb_strip_nulls(jsonb_build_object(
+                        'type', c.kind, 'elementType', c.element_kind, 'nullable', c.nullable,
+                        'required', not c.nullable and c.default_expression is null and not c.computed and not c.server_owned
+                            and c.column_name not in (t.id_column, t.version_column),
+                        'serverOwned', c.server_owned or c.computed or null, 'topic', c.topic or null,
+                        'references', (select p.name from sync_internal.tables p where p.table_id = c.parent_id),
+                        'values', coalesce(to_jsonb(c.enum_values), sync_internal.checked_values(t.relation, c.position)),
+                        'default', sync_internal.known_default(c.default_expression)
+                    )))
+                    from sync_internal.columns c where c.table_id = t.table_id
+                )
+            )), '{}')
+            from sync_internal.tables t
+        ),
+        'functions', (
+            select coalesce(jsonb_object_agg(c.name, sync_internal.wire_arguments(c.function)), '{}') from sync_internal.callables c
+        )
+    )
+$$;
+
+comment on function sync.describe() is 'The registry as JSON, from which clients'' types are made.';
+grant execute on function sync.describe() to anon, authenticated, service_role, rowcast_gateway, rowcast_worker;
+
+-- The names of a function's arguments on the wire.
+create or replace function sync_internal.wire_arguments(p_function regprocedure)
+returns jsonb
+language sql
+stable
+parallel safe
+security invoker
+as $$
+    select coalesce(jsonb_object_agg(
+        sync_internal.wire_name(regexp_replace(p.proargnames[a.n], '^p_', '')),
+        jsonb_build_object('type', (sync_internal.type_kind(a.type)).kind, 'required', a.n <= p.pronargs - p.pronargdefaults)
+    ), '{}')
+    from pg_catalog.pg_proc p
+    cross join lateral unnest(p.proargtypes::oid[]) with ordinality a (type, n)
+    where p.oid = p_function
+$$;
+
+comment on function sync_internal.wire_arguments(regprocedure) is 'The names of a function''s arguments on the wire.';
+
+-- The values a CHECK of the form column in (...) allows.
+create or replace function sync_internal.checked_values(p_relation regclass, p_position smallint)
+returns jsonb
+language sql
+stable
+parallel safe
+security invoker
+as $$
+    select jsonb_agg(m.part[1])
+    from pg_catalog.pg_constraint c
+    cross join lateral regexp_matches(pg_get_constraintdef(c.oid), '''([^'']*)''::text', 'g') m (part)
+    where c.conrelid = p_relation and c.contype = 'c' and c.conkey = array[p_position]
+        and pg_get_constraintdef(c.oid) ~ '^CHECK \(\(\(?\w+\)?(::text)? = ANY \(\(?ARRAY\[[^()]*\](\)::text\[\])?\)\)\)$'
+$$;
+
+comment on function sync_internal.checked_values(regclass, smallint) is 'The values a CHECK of a column allows.';
+
+-- A default that a client can know.
+create or replace function sync_internal.known_default(p_expression text)
+returns jsonb
+language sql
+immutable
+parallel safe
+security invoker
+as $$
+    select case
+        when p_expression in ('now()', 'CURRENT_TIMESTAMP', 'transaction_timestamp()', 'sync.now()') then '{"now": true}'
+        when p_expression in ('auth.uid()') then '{"user": true}'
+        when p_expression in ('gen_random_uuid()', 'uuidv4()', 'uuidv7()') then '{"uuid": true}'
+        when p_expression in ('true', 'false') or p_expression ~ '^-?[0-9]+(\.[0-9]+)?$'
+            then jsonb_build_object('constant', p_expression::jsonb)
+        when p_expression ~ '^''([^'']|'''')*''::jsonb$'
+            then jsonb_build_object('constant', replace(regexp_replace(p_expression, '^''(.*)''::jsonb$', '\1'), '''''', '''')::jsonb)
+        when p_expression ~ '^''([^'']|'''')*''::(text|character varying)$'
+            then jsonb_build_object('constant', replace(regexp_replace(p_expression, '^''(.*)''::.*$', '\1'), '''''', ''''))
+    end::jsonb
+$$;
+
+comment on function sync_internal.known_default(text) is 'A default that a client can know.';

@@ -1,0 +1,127 @@
+-- Pieces of the generated code.
+
+-- An SQL expression giving the JSON text of a column. p_source: a qualified column such as t.title.
+create or replace function sync_internal.json_expression(p_column sync_internal.columns, p_source text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+as $$
+    select case when p_column.nullable then format('coalesce(%s, ''null'')', e.expression) else e.expression end
+    from (
+        select case
+            when p_column.kind in ('integer', 'boolean', 'json') then format('%s::text', p_source)
+            when p_column.kind in ('uuid', 'bigint', 'numeric') then format('''"'' || %s::text || ''"''', p_source)
+            when p_column.kind = 'timestamptz' then format('''"'' || sync_internal.wire_time(%s) || ''"''', p_source)
+            when p_column.kind = 'timestamp'
+                then format('''"'' || to_char(%s, ''YYYY-MM-DD"T"HH24:MI:SS.US'') || ''"''', p_source)
+            when p_column.kind = 'bytea'
+                then format('''"'' || translate(encode(%s, ''base64''), E''\n'', '''') || ''"''', p_source)
+            when p_column.kind = 'list' and p_column.element_kind in ('bigint', 'numeric')
+                then format('to_json(%s::text[])::text', p_source)
+            else format('to_json(%s)::text', p_source)
+        end
+    ) e (expression)
+$$;
+
+comment on function sync_internal.json_expression(sync_internal.columns, text) is 'The JSON text of a column, as an expression.';
+
+-- An SQL expression giving the JSON text of a record with these columns. concat takes at most a hundred arguments, so
+-- that wide records are nested.
+create or replace function sync_internal.record_expression(p_columns sync_internal.columns[], p_alias text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+as $$
+    select format('concat(''{'', %s, ''}'')', string_agg(g.part, ', ' order by g.bunch))
+    from (
+        select (c.n - 1) / 40 as bunch,
+            format('concat(%s)', string_agg(
+                format(
+                    '%L, %s',
+                    case when c.n > 1 then ',' else '' end || to_json((c.c).name)::text || ':',
+                    sync_internal.json_expression(c.c, format('%s.%I', p_alias, (c.c).column_name))
+                ), ', ' order by c.n
+            )) as part
+        from (
+            select u.c,
+                row_number() over (order by (u.c).name <> 'id', (u.c).name <> 'version', (u.c).position) as n
+            from (select p_columns[g.i] as c from generate_subscripts(p_columns, 1) g (i)) u
+        ) c
+        group by (c.n - 1) / 40
+    ) g
+$$;
+
+comment on function sync_internal.record_expression(sync_internal.columns[], text) is 'The JSON text of a record, as an expression.';
+
+-- An SQL expression telling that a column differs between two rows. Types whose equality overlooks what a reader would
+-- see (1.0 and 1.00, letters that differ in case), or that have none, are compared as text.
+create or replace function sync_internal.differs_expression(p_column sync_internal.columns, p_old text, p_new text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+as $$
+    select case
+        when p_column.kind in ('numeric', 'other', 'list', 'float') or p_column.kind = 'text' and p_column.sql_type !~ '^(text|character)'
+            then format('%1$s.%3$I::text is distinct from %2$s.%3$I::text', p_old, p_new, p_column.column_name)
+        when p_column.kind = 'text'
+            then format('%1$s.%3$I collate "C" is distinct from %2$s.%3$I collate "C"', p_old, p_new, p_column.column_name)
+        else format('%1$s.%3$I is distinct from %2$s.%3$I', p_old, p_new, p_column.column_name)
+    end
+$$;
+
+comment on function sync_internal.differs_expression(sync_internal.columns, text, text) is 'Whether a column differs, as an expression.';
+
+-- An SQL expression giving a column's value from a value of the wire. p_source: a jsonb expression.
+create or replace function sync_internal.decode_expression(p_column sync_internal.columns, p_source text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+as $$
+    select case p_column.kind
+        when 'json' then format('nullif(%s, ''null'')', p_source)
+        when 'list' then format('sync_internal.to_texts(%s, %L)::%s', p_source, p_column.element_kind, p_column.sql_type)
+        when 'enum' then format('sync_internal.to_text(%s)', p_source)
+        else format('sync_internal.to_%s(%s)', p_column.kind, p_source)
+    end
+$$;
+
+comment on function sync_internal.decode_expression(sync_internal.columns, text) is 'A column''s value from the wire, as an expression.';
+
+-- The columns of a live table with what a role may do with each.
+create or replace function sync_internal.granted_columns(
+    p_table_id integer, p_role name,
+    out "column" sync_internal.columns, out readable boolean, out insertable boolean, out updatable boolean
+)
+returns setof record
+language sql
+stable
+parallel safe
+security invoker
+as $$
+    select
+        c,
+        g.readable,
+        has_column_privilege(p_role, t.relation, c.position, 'insert')
+        and not c.server_owned and not c.computed and c.column_name <> t.version_column,
+        has_column_privilege(p_role, t.relation, c.position, 'update')
+        and g.readable and not c.server_owned and not c.computed
+        and c.column_name not in (t.id_column, t.version_column)
+    from sync_internal.columns c
+    join sync_internal.tables t on t.table_id = c.table_id
+    cross join lateral (
+        select has_column_privilege(p_role, t.relation, c.position, 'select')
+            and has_schema_privilege(p_role, (select r.relnamespace from pg_catalog.pg_class r where r.oid = t.relation), 'usage')
+    ) g (readable)
+    where c.table_id = p_table_id
+    order by c.position
+$$;
+
+comment on function sync_internal.granted_columns(integer, name) is 'The columns of a live table with what a role may do.';

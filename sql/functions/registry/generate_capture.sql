@@ -1,0 +1,283 @@
+-- Writing the triggers' code: the version trigger, per row, and the capture triggers, per statement, which alone write
+-- the feed.
+
+-- The text that says what of a row the SELECT policies read; short rows as they are, others as a hash.
+create or replace function sync_internal.class_expression(p_columns sync_internal.columns[], p_alias text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+as $$
+    select case
+        when count(*) = 0 then ''''''
+        when bool_and(c.kind in ('uuid', 'integer', 'bigint', 'boolean', 'date', 'timestamptz', 'timestamp', 'enum'))
+            then format('row(%s)::text', string_agg(format('%s.%I', p_alias, c.column_name), ', ' order by c.position))
+        else format(
+            'encode(sha256(convert_to(row(%s)::text, ''UTF8'')), ''hex'')',
+            string_agg(format('%s.%I', p_alias, c.column_name), ', ' order by c.position)
+        )
+    end
+    from unnest(p_columns) c
+    where c.policy
+$$;
+
+comment on function sync_internal.class_expression(sync_internal.columns[], text) is 'What of a row the SELECT policies read.';
+
+-- The collection keys of a row, as an expression giving text[].
+create or replace function sync_internal.topics_expression(p_columns sync_internal.columns[], p_alias text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+as $$
+    select case
+        when count(*) = 0 then '''{}''::text[]'
+        else format('array_remove(array[%s], null)', string_agg(
+            format(
+                '%L || %s', c.name || '=',
+                case
+                    when c.kind in ('uuid', 'integer', 'bigint', 'boolean') then format('%s.%I::text', p_alias, c.column_name)
+                    else format('sync_internal.percent_encode(%s.%I::text)', p_alias, c.column_name)
+                end
+            ), ', ' order by c.position
+        ))
+    end
+    from unnest(p_columns) c
+    where c.topic
+$$;
+
+comment on function sync_internal.topics_expression(sync_internal.columns[], text) is 'The collection keys of a row.';
+
+-- Makes the two trigger functions of a table. The capture function is definer, since no writer may write the feed.
+create or replace function sync_internal.generate_capture(p_table_id integer)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+as $$
+declare
+    v_table sync_internal.tables;
+    v_all sync_internal.columns[];
+    v_most constant bigint := sync_internal.setting('max_changes_per_statement');
+    v_moved text;
+    v_topics_moved text;
+    v_changed text;
+    v_was text;
+begin
+    select * into strict v_table from sync_internal.tables t where t.table_id = p_table_id;
+    select array_agg(c order by c.position) into v_all from sync_internal.columns c where c.table_id = p_table_id;
+
+    -- The old row is kept as it was where nothing else differs. The touch column does not count, unless an operation
+    -- put its mark there; stored generated columns are not computed yet. Runs as the writer, who may have set any
+    -- search_path and needs no right on the schema of sync.now: so operators are qualified and the clock is asked
+    -- there only when it is faked.
+    execute format(
+        'create or replace function sync_internal.%1$I() returns trigger language plpgsql volatile security invoker as %2$L',
+        'version_' || v_table.name,
+        concat(
+            case when v_table.touch is not null then format(
+                E'\ndeclare\n    v_touched constant boolean := new.%1$I operator(pg_catalog.=) ''-infinity'';', v_table.touch
+            ) end,
+            format(E'\nbegin\n    new.%1$I := old.%1$I;\n', v_table.version_column),
+            case when v_table.touch is not null then format(E'    new.%1$I := old.%1$I;\n', v_table.touch) end,
+            (
+                select string_agg(format(E'    new.%1$I := old.%1$I;\n', a.attname), '')
+                from pg_catalog.pg_attribute a
+                where a.attrelid = v_table.relation and a.attgenerated = 's' and not a.attisdropped
+            ),
+            case when v_table.touch is not null then '    if v_touched or' else '    if' end,
+            format(
+                E' new operator(pg_catalog.*<>) old then\n        new.%1$I := old.%1$I operator(pg_catalog.+) 1;\n',
+                v_table.version_column
+            ),
+            case when v_table.touch is not null then format(
+                $code$        new.%I := case
+            when coalesce(pg_catalog.current_setting('rowcast.now', true), '') operator(pg_catalog.=) ''
+                then pg_catalog.now()
+            else sync.now()
+        end;
+$code$, v_table.touch
+            ) end,
+            E'        return new;\n    end if;\n    return old;\nend\n'
+        )
+    );
+
+    select
+        coalesce(string_agg(sync_internal.differs_expression(c, 'o', 'n'), ' or ') filter (where c.policy), 'false'),
+        coalesce(string_agg(sync_internal.differs_expression(c, 'o', 'n'), ' or ') filter (where c.topic), 'false'),
+        sync_internal.changed_expression(
+            array_agg(c order by c.position) filter (where c.column_name not in (v_table.id_column, v_table.version_column)), 'n'
+        ),
+        sync_internal.changed_expression(
+            array_agg(c order by c.position) filter (where c.column_name not in (v_table.id_column, v_table.version_column)), 'o'
+        )
+    into v_moved, v_topics_moved, v_changed, v_was
+    from unnest(v_all) c;
+
+    execute format(
+        $make$create or replace function sync_internal.%1$I() returns trigger
+        language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as %2$L$make$,
+        'capture_' || v_table.name,
+        format(
+            $code$
+declare
+    v_slot constant smallint := sync_internal.feed_slot();
+begin
+    -- Under replication the row trigger records: appliers never fire statement triggers.
+    if tg_level = 'STATEMENT' and current_setting('session_replication_role') = 'replica' then
+        return null;
+    end if;
+    case tg_level || ' ' || tg_op
+    when 'STATEMENT UPDATE' then
+        -- A full join is never a nested loop, whatever number of rows its plan was made for.
+        insert into sync_internal.changes
+            (slot, table_name, record_id, version, kind, topics, patch, undo, class, class_before)
+        select v_slot, %1$L, %2$s
+        from old_rows o full join new_rows n on n.%5$I = o.%5$I
+        where n.%6$I is distinct from o.%6$I
+            and (select count(*) from (select from new_rows limit %7$s + 1) f) <= %7$s;
+        if not found and exists (select from new_rows offset %7$s) then
+            insert into sync_internal.changes (slot, table_name, kind) values (v_slot, %1$L, 'bulk');
+        end if;
+    when 'STATEMENT INSERT' then
+        insert into sync_internal.changes
+            (slot, table_name, record_id, version, kind, topics, patch, undo, class, class_before)
+        select v_slot, %1$L, %3$s
+        from new_rows n
+        where (select count(*) from (select from new_rows limit %7$s + 1) f) <= %7$s;
+        if not found and exists (select from new_rows offset %7$s) then
+            insert into sync_internal.changes (slot, table_name, kind) values (v_slot, %1$L, 'bulk');
+        end if;
+    when 'STATEMENT DELETE' then
+        insert into sync_internal.changes
+            (slot, table_name, record_id, version, kind, topics, patch, undo, class, class_before)
+        select v_slot, %1$L, %4$s
+        from old_rows o
+        where (select count(*) from (select from old_rows limit %7$s + 1) f) <= %7$s;
+        if not found and exists (select from old_rows offset %7$s) then
+            insert into sync_internal.changes (slot, table_name, kind) values (v_slot, %1$L, 'bulk');
+        end if;
+    when 'STATEMENT TRUNCATE' then
+        insert into sync_internal.changes (slot, table_name, kind) values (v_slot, %1$L, 'truncate');
+    when 'ROW UPDATE' then
+        insert into sync_internal.changes
+            (slot, table_name, record_id, version, kind, topics, patch, undo, class, class_before)
+        select v_slot, %1$L, %2$s
+        from (select old.*) o full join (select new.*) n on n.%5$I = o.%5$I
+        where new *<> old;
+    when 'ROW INSERT' then
+        insert into sync_internal.changes
+            (slot, table_name, record_id, version, kind, topics, patch, undo, class, class_before)
+        select v_slot, %1$L, %3$s from (select new.*) n;
+    else
+        insert into sync_internal.changes
+            (slot, table_name, record_id, version, kind, topics, patch, undo, class, class_before)
+        select v_slot, %1$L, %4$s from (select old.*) o;
+    end case;
+    if found then
+        -- A commit that may be lost must not reach a screen.
+        if current_setting('synchronous_commit') = 'off' then
+            perform set_config('synchronous_commit', 'local', true);
+        end if;
+        perform pg_notify('rowcast', '');
+    end if;
+    return null;
+end
+            $code$,
+            v_table.name,
+            -- An update that changed the id is a delete and a create: each side of the join stands alone.
+            format(
+                $columns$coalesce(n.%1$I, o.%1$I)::text, coalesce(n.%2$I, o.%2$I),
+            case when n.%1$I is null then 'delete' when o.%1$I is null then 'insert' else 'update' end,
+            case when n.%1$I is null then %3$s when o.%1$I is null then %4$s when %5$s then %3$s || %4$s else %4$s end,
+            case when n.%1$I is null then null when o.%1$I is null then %6$s else %7$s end::json,
+            case when n.%1$I is null then %8$s when o.%1$I is null then null else %9$s end::json,
+            case when n.%1$I is not null then %10$s end,
+            case when n.%1$I is null or o.%1$I is not null and (%11$s) then %12$s end$columns$,
+                v_table.id_column, v_table.version_column,
+                sync_internal.topics_expression(v_all, 'o'), sync_internal.topics_expression(v_all, 'n'), v_topics_moved,
+                sync_internal.record_expression(v_all, 'n'), v_changed,
+                sync_internal.record_expression(v_all, 'o'), v_was,
+                sync_internal.class_expression(v_all, 'n'), v_moved, sync_internal.class_expression(v_all, 'o')
+            ),
+            format(
+                $columns$n.%1$I::text, n.%2$I, 'insert', %3$s, (%4$s)::json, null, %5$s, null$columns$,
+                v_table.id_column, v_table.version_column, sync_internal.topics_expression(v_all, 'n'),
+                sync_internal.record_expression(v_all, 'n'), sync_internal.class_expression(v_all, 'n')
+            ),
+            format(
+                $columns$o.%1$I::text, o.%2$I, 'delete', %3$s, null, (%4$s)::json, null, %5$s$columns$,
+                v_table.id_column, v_table.version_column, sync_internal.topics_expression(v_all, 'o'),
+                sync_internal.record_expression(v_all, 'o'), sync_internal.class_expression(v_all, 'o')
+            ),
+            v_table.id_column, v_table.version_column, v_most
+        )
+    );
+    execute format(
+        'comment on function sync_internal.%I() is %L', 'version_' || v_table.name, 'Generated: the version trigger.'
+    );
+    execute format(
+        'comment on function sync_internal.%I() is %L', 'capture_' || v_table.name, 'Generated: the capture triggers.'
+    );
+    execute format(
+        'revoke execute on function sync_internal.%I(), sync_internal.%I() from public',
+        'version_' || v_table.name, 'capture_' || v_table.name
+    );
+    -- Whoever owns the table makes its triggers.
+    execute format(
+        'grant execute on function sync_internal.%I(), sync_internal.%I() to %s',
+        'version_' || v_table.name, 'capture_' || v_table.name,
+        (select c.relowner::regrole from pg_catalog.pg_class c where c.oid = v_table.relation)
+    );
+end
+$$;
+
+comment on function sync_internal.generate_capture(integer) is 'Makes the trigger functions of a table.';
+
+-- The changed columns of a row as an expression giving JSON text. p_alias: whose values, n or o. concat takes at most
+-- a hundred arguments.
+create or replace function sync_internal.changed_expression(p_columns sync_internal.columns[], p_alias text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+as $$
+    select coalesce(
+        format($concat$'{' || substr(concat(%s), 2) || '}'$concat$, string_agg(g.part, ', ' order by g.bunch)), $empty$'{}'$empty$
+    )
+    from (
+        select (c.n - 1) / 60 as bunch, format('concat(%s)', string_agg(c.part, ', ' order by c.n)) as part
+        from (
+            select row_number() over (order by (u.c).position) as n,
+                format(
+                    E'\n                case when %s then %L || %s end',
+                    sync_internal.differs_expression(u.c, 'o', 'n'),
+                    ',' || to_json((u.c).name)::text || ':',
+                    sync_internal.json_expression(u.c, format('%s.%I', p_alias, (u.c).column_name))
+                ) as part
+            from (select p_columns[g.i] as c from generate_subscripts(p_columns, 1) g (i)) u
+        ) c
+        group by (c.n - 1) / 60
+    ) g
+$$;
+
+comment on function sync_internal.changed_expression(sync_internal.columns[], text) is 'The changed columns of a row, as an expression.';
+
+-- Which leaf of the feed is written to now. A leaf takes a sixth of the retention, so that of the eight one is empty.
+create or replace function sync_internal.feed_slot()
+returns smallint
+language sql
+stable
+parallel safe
+security invoker
+as $$
+    select (
+        extract(epoch from now())::bigint / (86400 * greatest((sync_internal.setting('retention_days') + 5) / 6, 1)) % 8
+    )::smallint
+$$;
+
+comment on function sync_internal.feed_slot() is 'Which leaf of the feed is written to now.';

@@ -1,0 +1,244 @@
+-- Writing the functions that lead from a table's wire name to its code, statically, one per role and purpose.
+
+-- A function body that is one CASE over the wire names. p_none: what stands in the ELSE.
+create or replace function sync_internal.create_dispatch(
+    p_name text, p_arguments text, p_returns text, p_volatility text, p_branches text, p_none text, p_role text
+)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+as $$
+begin
+    execute format(
+        'create or replace function sync_internal.%I(%s) returns %s language plpgsql %s parallel unsafe security invoker as %L',
+        p_name, p_arguments, p_returns, p_volatility,
+        format(E'\nbegin\n    case %s\n%s        when '''' then null;\n        else\n            %s\n    end case;\nend\n',
+            case when p_arguments like 'p_fn%' then 'p_fn' else 'p_table' end, coalesce(p_branches, ''), p_none)
+    );
+    execute format('comment on function sync_internal.%I is %L', p_name, 'Generated: leads to the code of a table.');
+    execute format('revoke execute on function sync_internal.%I from public', p_name);
+    execute format('grant execute on function sync_internal.%I to %s', p_name, p_role);
+end
+$$;
+
+comment on function sync_internal.create_dispatch(text, text, text, text, text, text, text) is 'Creates one dispatching function.';
+
+create or replace function sync_internal.generate_dispatch()
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+as $$
+declare
+    v_role text;
+    v_purpose record;
+    -- The dispatch of each role is open to all three: a CASE needs the right to call every branch. The code it leads to
+    -- is not.
+    v_roles constant text := 'anon, authenticated, service_role, rowcast_gateway';
+begin
+    perform sync_internal.create_dispatch(
+        'traits_of', 'p_table text', 'sync_internal.traits', 'immutable',
+        (
+            select string_agg(
+                format(
+                    E'        when %L then return (%L, %s, %L, %L, %L)::sync_internal.traits;\n', t.name, t.id_type, t.depth,
+                    t.foreign_triggers and not t.batch, t.foreign_triggers,
+                    t.hard_delete and t.soft_delete is null
+                ), '' order by t.name
+            )
+            from sync_internal.tables t
+        ),
+        $none$perform sync_internal.refuse(400, 'unknown_table', 'There is no such table');$none$, v_roles
+    );
+    perform sync_internal.create_dispatch(
+        'required_keys', 'p_table text', 'text[]', 'immutable',
+        (
+            select string_agg(format(
+                E'        when %L then return %L;\n', t.name,
+                array(
+                    select c.name from sync_internal.columns c
+                    where c.table_id = t.table_id and not c.nullable and c.default_expression is null and not c.computed
+                        and not c.server_owned and c.column_name not in (t.id_column, t.version_column)
+                    order by c.position
+                )
+            ), '' order by t.name)
+            from sync_internal.tables t
+        ),
+        'return null;', v_roles
+    );
+
+    perform sync_internal.create_dispatch(
+        'runs_alone', 'p_table text', 'boolean', 'immutable',
+        (
+            select string_agg(format(E'        when %L then return true;\n', t.name), '' order by t.name)
+            from sync_internal.tables t where t.foreign_triggers and not t.batch
+        ),
+        'return false;', v_roles
+    );
+
+    foreach v_role in array array['anon', 'authenticated', 'service_role'] loop
+        for v_purpose in
+            select *
+            from (values
+                ('check', 'p_op jsonb, p_creating boolean', 'text', 'p_op, p_creating',
+                    $c$perform sync_internal.refuse(400, 'unknown_table', 'There is no such table');$c$),
+                ('insert', 'p_id text, p_ops jsonb', 'boolean', 'p_id, p_ops', 'return null;'),
+                ('update', 'p_id text, p_ops jsonb, p_want boolean', 'sync_internal.written', 'p_id, p_ops, p_want', 'return null;'),
+                ('delete', 'p_id text', 'bigint', 'p_id', 'return null;'),
+                ('lock', 'p_id text', 'bigint', 'p_id', 'return null;'),
+                ('read', 'p_id text', 'sync_internal.written', 'p_id', 'return null;'),
+                ('clash', 'p_id text, p_constraint text, p_ops jsonb', 'boolean', 'p_id, p_constraint, p_ops', 'return false;')
+            ) p (name, arguments, result, call, missing)
+        loop
+            perform sync_internal.create_dispatch(
+                format('%s_%s', v_purpose.name, v_role), 'p_table text, ' || v_purpose.arguments, v_purpose.result,
+                case v_purpose.name when 'check' then 'stable' else 'volatile' end,
+                (
+                    select string_agg(
+                        format(
+                            E'        when %L then return sync_internal.%I(%s);\n', t.name,
+                            format('%s_%s_%s', v_purpose.name, t.name, v_role), v_purpose.call
+                        ), '' order by t.name
+                    )
+                    from sync_internal.tables t
+                    where exists (
+                        select from pg_catalog.pg_proc p
+                        where p.pronamespace = 'sync_internal'::regnamespace
+                            and p.proname = format('%s_%s_%s', v_purpose.name, t.name, v_role)
+                    )
+                ),
+                v_purpose.missing, v_roles
+            );
+        end loop;
+
+        -- Rows of given ids that the caller may read. Stable: they belong to the snapshot of the asking statement.
+        perform sync_internal.create_dispatch(
+            format('rows_%s', v_role), 'p_table text, p_ids text[]',
+            'table (id text, version bigint, class text, record text)', 'stable',
+            (
+                select string_agg(
+                    format(
+                        E'        when %1$L then return query select t.%2$I::text, %3$s, %4$s, %5$s from %6$s t '
+                        'where t.%2$I = any (p_ids::%7$s[]);\n',
+                        t.name, t.id_column,
+                        case when g.readable && array[t.version_column] then format('t.%I::bigint', t.version_column) else '0::bigint' end,
+                        case
+                            when g.classes <@ g.readable then sync_internal.class_expression(g.columns, 't') else 'null'
+                        end,
+                        sync_internal.record_expression(g.readable_columns, 't'), t.relation, g.id_sql_type
+                    ), '' order by t.name
+                )
+                from sync_internal.tables t
+                cross join lateral (
+                    select
+                        array_agg((c."column").column_name) filter (where c.readable) as readable,
+                        array_agg(c."column") filter (where c.readable) as readable_columns,
+                        coalesce(array_agg((c."column").column_name) filter (where (c."column").policy), '{}') as classes,
+                        array_agg(c."column") as columns,
+                        max((c."column").sql_type) filter (where (c."column").column_name = t.id_column) as id_sql_type
+                    from sync_internal.granted_columns(t.table_id, v_role) c
+                ) g
+                where t.id_column = any (g.readable)
+            ),
+            'return;', v_roles
+        );
+
+        -- Functions of the application. Arguments are named on the wire; a left out one takes its default.
+        perform sync_internal.create_dispatch(
+            format('call_%s', v_role), 'p_fn text, p_args jsonb', 'jsonb', 'volatile',
+            (
+                select string_agg(sync_internal.call_branch(c), '' order by c.name)
+                from sync_internal.callables c
+                where has_function_privilege(v_role, c.function, 'execute')
+            ),
+            $none$perform sync_internal.refuse(400, 'unknown_function', 'There is no such function');$none$, v_roles
+        );
+    end loop;
+end
+$$;
+
+comment on function sync_internal.generate_dispatch() is 'Makes the functions that lead from a wire name to its code.';
+
+-- The branch of one callable function.
+create or replace function sync_internal.call_branch(p_callable sync_internal.callables)
+returns text
+language plpgsql
+stable
+parallel safe
+security invoker
+as $$
+declare
+    v_function pg_catalog.pg_proc;
+    v_names text[];
+    v_arguments text;
+    v_required text[];
+begin
+    select * into strict v_function from pg_catalog.pg_proc p where p.oid = p_callable.function;
+    select
+        coalesce(array_agg(a.name order by a.n), '{}'),
+        coalesce(array_agg(a.name order by a.n) filter (where a.n <= v_function.pronargs - v_function.pronargdefaults), '{}'),
+        string_agg(
+            format(
+                '%s => %s', quote_ident(v_function.proargnames[a.n]),
+                case
+                    when a.n > v_function.pronargs - v_function.pronargdefaults then format(
+                        'case when p_args ? %L then (%s)::%s else %s end', a.name, a.value, a.sql_type,
+                        pg_get_function_arg_default(v_function.oid, a.n)
+                    )
+                    else format('(%s)::%s', a.value, a.sql_type)
+                end
+            ), ', ' order by a.n
+        )
+    into v_names, v_required, v_arguments
+    from (
+        select t.n::integer,
+            sync_internal.wire_name(regexp_replace(v_function.proargnames[t.n], '^p_', '')) as name,
+            format_type(t.type, null) as sql_type,
+            sync_internal.decode_expression(
+                (0, 0::smallint, '', '', case k.kind when 'other' then 'json' else k.kind end, format_type(t.type, null),
+                k.element_kind, true, null, false, false, false, false, false, null, null)::sync_internal.columns,
+                format('(p_args -> %L)', sync_internal.wire_name(regexp_replace(v_function.proargnames[t.n], '^p_', '')))
+            ) as value
+        from unnest(v_function.proargtypes::oid[]) with ordinality t (type, n)
+        cross join lateral sync_internal.type_kind(t.type) k
+    ) a;
+    return format(
+        E'        when %L then\n            perform sync_internal.check_arguments(p_args, %L, %L);\n            return %s;\n',
+        p_callable.name, v_names, v_required,
+        case
+            when v_function.prorettype = 'void'::regtype
+                then format('to_jsonb(nullif(%s.%s(%s)::text, ''''))', v_function.pronamespace::regnamespace, quote_ident(v_function.proname), coalesce(v_arguments, ''))
+            else format('to_jsonb(%s.%s(%s))', v_function.pronamespace::regnamespace, quote_ident(v_function.proname), coalesce(v_arguments, ''))
+        end
+    );
+end
+$$;
+
+comment on function sync_internal.call_branch(sync_internal.callables) is 'The branch of one callable function.';
+
+create or replace function sync_internal.check_arguments(p_args jsonb, p_names text[], p_required text[])
+returns void
+language plpgsql
+immutable
+parallel safe
+security invoker
+as $$
+declare
+    v_name text;
+begin
+    if p_args - p_names <> '{}' then
+        perform sync_internal.refuse(400, 'unknown_argument', 'The function takes no such argument');
+    end if;
+    foreach v_name in array p_required loop
+        if not p_args ? v_name then
+            perform sync_internal.refuse(400, 'required', 'An argument is missing', jsonb_build_object('key', v_name));
+        end if;
+    end loop;
+end
+$$;
+
+comment on function sync_internal.check_arguments(jsonb, text[], text[]) is 'Whether a call names the arguments its function takes.';
+grant execute on function sync_internal.check_arguments(jsonb, text[], text[]) to anon, authenticated, service_role;

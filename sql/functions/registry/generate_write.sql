@@ -1,0 +1,601 @@
+-- Writing the code that writes: per live table and role, static PL/pgSQL that knows the columns and the grants. Dynamic
+-- SQL on a table under row-level security is planned anew at every call, about twelve times the price.
+
+-- The branch of one column in a check: is the operation's form and type right? A key the role may not write is
+-- remembered in v_forbidden, to be refused only when the whole transaction is well formed.
+create or replace function sync_internal.check_branch(
+    p_table sync_internal.tables, p_column sync_internal.columns, p_insertable boolean, p_updatable boolean
+)
+returns text
+language plpgsql
+stable
+parallel safe
+security invoker
+as $$
+declare
+    v_kind constant text := p_column.kind;
+    v_variable constant text := 'c' || p_column.position;
+    v_lists constant boolean := v_kind in ('json', 'list');
+    v_code text := format(E'        when %L then\n', p_column.name);
+begin
+    if p_column.column_name = p_table.version_column then
+        return v_code || E'            perform sync_internal.refuse(400, ''bad_request'', ''The version is the server''''s'');\n';
+    elsif p_column.column_name = p_table.id_column then
+        return v_code || $code$
+            if not p_creating or v_type <> 'set' or v_path is not null or p_op ->> 'value' is distinct from p_op ->> 'id' then
+                perform sync_internal.refuse(400, 'bad_request', 'The id of a record cannot be changed');
+            end if;
+        $code$;
+    elsif v_kind = 'other' then
+        return v_code || E'            perform sync_internal.refuse_type(''nothing: the column is read only'');\n';
+    end if;
+
+    -- The form: which operations and paths the type takes.
+    v_code := v_code || format(
+        E'            if %s then\n                perform sync_internal.refuse_operation(v_type, v_path, %L);\n            end if;\n',
+        case
+            when v_kind = 'json' then 'false'
+            when v_kind = 'list' then $c$v_path is not null or v_type not in ('set', 'listInsert', 'listRemove')$c$
+            when v_kind in ('integer', 'bigint', 'numeric', 'float') then $c$v_path is not null or v_type not in ('set', 'increment')$c$
+            when v_kind in ('timestamptz', 'timestamp', 'date') then $c$v_path is not null or v_type not in ('set', 'set-now')$c$
+            else $c$v_path is not null or v_type <> 'set'$c$
+        end,
+        case v_kind when 'list' then 'list' else v_kind end
+    );
+
+    -- The value.
+    if not p_column.nullable then
+        v_code := v_code || $code$
+            if v_type = 'set' and v_path is null and (v_value is null or jsonb_typeof(v_value) = 'null') then
+                perform sync_internal.refuse(400, 'required', 'This key cannot be null');
+            end if;
+        $code$;
+    end if;
+    if v_kind = 'json' then
+        v_code := v_code || $code$
+            if v_value is not null then
+                perform sync_internal.check_json(v_value, coalesce(cardinality(v_path), 0));
+            end if;
+            if v_type not in ('set', 'set-now') then
+                perform sync_internal.patch_leaf(null, p_op);
+            end if;
+        $code$;
+    elsif v_kind = 'list' then
+        v_code := v_code || format(
+            $code$
+            if v_type = 'set' then
+                %1$s := %2$s;
+            else
+                %1$s := %3$s;
+                perform sync_internal.patch_list(null, p_op);
+            end if;
+            $code$,
+            v_variable, sync_internal.decode_expression(p_column, 'v_value'),
+            sync_internal.decode_expression(p_column, 'jsonb_build_array(v_value)')
+        );
+    elsif v_kind in ('integer', 'bigint', 'numeric', 'float') then
+        v_code := v_code || format(
+            $code$
+            if v_type = 'increment' then
+                %1$s := %2$s;
+            else
+                %1$s := %3$s;
+            end if;
+            $code$,
+            v_variable, sync_internal.decode_expression(p_column, 'p_op -> ''by'''),
+            sync_internal.decode_expression(p_column, 'v_value')
+        );
+    else
+        v_code := v_code || format(
+            E'            %s := %s;\n', v_variable, sync_internal.decode_expression(p_column, 'v_value')
+        );
+    end if;
+
+    -- The right. A server-owned key may repeat its default on create.
+    if not p_updatable then
+        v_code := v_code || format(
+            E'            if not p_creating then\n                v_forbidden := %L;\n            end if;\n', p_column.name
+        );
+    end if;
+    if not p_insertable and p_column.column_name is distinct from p_table.touch then
+        v_code := v_code || format(
+            E'            if p_creating and (v_type <> ''set'' or v_path is not null%s) then\n                v_forbidden := %L;\n            end if;\n',
+            case
+                when p_column.server_owned and not v_lists
+                    then format(' or %s is distinct from (%s)', v_variable, coalesce(p_column.default_expression, 'null'))
+                else ' or true'
+            end,
+            p_column.name
+        );
+    end if;
+    return v_code;
+end
+$$;
+
+comment on function sync_internal.check_branch(sync_internal.tables, sync_internal.columns, boolean, boolean)
+is 'The branch of one column in a generated check.';
+
+-- The branch of one column in a patch: the operation is well formed and allowed, now it is applied to r.
+create or replace function sync_internal.patch_branch(p_table sync_internal.tables, p_column sync_internal.columns)
+returns text
+language plpgsql
+stable
+parallel safe
+security invoker
+as $$
+declare
+    v_target constant text := format('r.%I', p_column.column_name);
+    v_code text := format(E'        when %L then\n', p_column.name);
+begin
+    if p_column.column_name = p_table.touch then
+        -- A mark for the version trigger, which puts the server's time there.
+        return v_code || format(E'            %s := ''-infinity'';\n', v_target);
+    elsif p_column.kind = 'json' then
+        return v_code || format(
+            $code$
+            if v_path is null and v_type = 'set' then
+                %1$s := nullif(v_op -> 'value', 'null');
+            else
+                %1$s := sync_internal.patch_json(%1$s, v_op, v_path);
+            end if;
+            $code$,
+            v_target
+        );
+    elsif p_column.kind = 'list' then
+        return v_code || format(
+            $code$
+            if v_type = 'set' then
+                %1$s := %2$s;
+            else
+                %1$s := %3$s;
+            end if;
+            $code$,
+            v_target, sync_internal.decode_expression(p_column, 'v_op -> ''value'''),
+            sync_internal.decode_expression(
+                p_column, format('sync_internal.patch_list((%s)::jsonb, v_op)', sync_internal.json_expression(p_column, v_target))
+            )
+        );
+    elsif p_column.kind in ('integer', 'bigint', 'numeric', 'float') then
+        return v_code || format(
+            $code$
+            if v_type = 'increment' then
+                %1$s := coalesce(%1$s, 0) + %2$s;
+            else
+                %1$s := %3$s;
+            end if;
+            $code$,
+            v_target, sync_internal.decode_expression(p_column, 'v_op -> ''by'''),
+            sync_internal.decode_expression(p_column, 'v_op -> ''value''')
+        );
+    elsif p_column.kind in ('timestamptz', 'timestamp', 'date') then
+        return v_code || format(
+            $code$
+            if v_type = 'set-now' then
+                %1$s := %2$s;
+            else
+                %1$s := %3$s;
+            end if;
+            $code$,
+            v_target, case p_column.kind when 'timestamptz' then 'sync.now()' else 'sync.now() at time zone ''UTC''' end,
+            sync_internal.decode_expression(p_column, 'v_op -> ''value''')
+        );
+    end if;
+    return v_code || format(
+        E'            %s := %s;\n', v_target, sync_internal.decode_expression(p_column, 'v_op -> ''value''')
+    );
+end
+$$;
+
+comment on function sync_internal.patch_branch(sync_internal.tables, sync_internal.columns)
+is 'The branch of one column in a generated patch.';
+
+-- Makes the functions that check, patch, insert, update, delete, lock and read records of one table as one role.
+create or replace function sync_internal.generate_write(p_table_id integer, p_role name)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+as $$
+declare
+    v_table sync_internal.tables;
+    v_all sync_internal.columns[];
+    v_readable sync_internal.columns[];
+    v_insertable sync_internal.columns[];
+    v_updatable sync_internal.columns[];
+    v_id sync_internal.columns;
+    v_soft sync_internal.columns;
+    v_key constant text := $code$
+        if jsonb_typeof(%1$s -> 'key') = 'string' and strpos(%1$s ->> 'key', '.') = 0 then
+            v_key := %1$s ->> 'key';
+            v_path := null;
+        else
+            v_path := sync_internal.split_path(%1$s -> 'key');
+            v_key := v_path[1];
+            v_path := nullif(v_path[2:], '{}');
+        end if;
+    $code$;
+    v_id_value text;
+    v_where_id text;
+    v_sizes text;
+    v_record text;
+    v_version text;
+    v_reads boolean;
+    v_code text;
+begin
+    select * into strict v_table from sync_internal.tables t where t.table_id = p_table_id;
+    select
+        array_agg(g."column"), array_agg(g."column") filter (where g.readable),
+        array_agg(g."column") filter (where g.insertable), array_agg(g."column") filter (where g.updatable)
+    into v_all, v_readable, v_insertable, v_updatable
+    from sync_internal.granted_columns(p_table_id, p_role) g;
+    select * into strict v_id from unnest(v_all) c where c.column_name = v_table.id_column;
+    select * into v_soft from unnest(v_all) c where c.column_name = v_table.soft_delete;
+    v_reads := exists (select from unnest(v_readable) c where c.column_name = v_table.id_column);
+    v_id_value := format('p_id::%s', v_id.sql_type);
+    v_where_id := format('t.%I = %s', v_table.id_column, v_id_value);
+    v_record := sync_internal.record_expression(v_readable, 't');
+    v_version := case
+        when exists (select from unnest(v_readable) c where c.column_name = v_table.version_column)
+            then format('t.%I', v_table.version_column)
+        else '0'
+    end;
+
+    perform sync_internal.create_generated(
+        format('check_%s_%s', v_table.name, p_role), 'p_op jsonb, p_creating boolean', 'text', 'stable',
+        format(
+            $code$
+declare
+    v_type constant text := p_op ->> 'type';
+    v_value constant jsonb := p_op -> 'value';
+    v_key text;
+    v_path text[];
+    v_forbidden text;
+%s
+begin
+    if v_type in ('delete', 'restore') then
+        %s
+    end if;
+    %s
+    case v_key
+%s
+        else
+            perform sync_internal.split_path(p_op -> 'key');
+            perform sync_internal.refuse(400, 'unknown_key', 'There is no such key');
+    end case;
+    return v_forbidden;
+end
+            $code$,
+            (select string_agg(format('    c%s %s;', c.position, c.sql_type), E'\n') from unnest(v_all) c where c.kind <> 'other'),
+            case
+                when v_soft.name is not null then format(
+                    'return case when not p_creating and %L then %L end;',
+                    not exists (select from unnest(v_updatable) c where c.column_name = v_table.soft_delete), v_soft.name
+                )
+                when v_table.hard_delete then $c$
+        if v_type = 'restore' then
+            perform sync_internal.refuse(400, 'not_supported', 'Records of this table are deleted for good');
+        end if;
+        return null;$c$
+                else $c$perform sync_internal.refuse(400, 'not_supported', 'Records of this table cannot be deleted');$c$
+            end,
+            format(v_key, 'p_op'),
+            (
+                select string_agg(
+                    sync_internal.check_branch(
+                        v_table, c, c.position = any (array(select i.position from unnest(v_insertable) i)),
+                        c.position = any (array(select u.position from unnest(v_updatable) u))
+                    ), '' order by c.position
+                )
+                from unnest(v_all) c
+            )
+        ),
+        p_role
+    );
+
+    select string_agg(
+        format(
+            case
+                when c.kind = 'json' then 'coalesce(pg_column_size(r.%I), 0)'
+                else 'coalesce(octet_length(r.%I), 0)'
+            end, c.column_name
+        ), ' + '
+    )
+    into v_sizes
+    from unnest(v_all) c
+    where c.kind in ('json', 'bytea') or c.kind = 'text';
+
+    perform sync_internal.create_generated(
+        format('patch_%s_%s', v_table.name, p_role), format('p_row %s, p_ops jsonb', v_table.relation),
+        v_table.relation::text, 'volatile',
+        format(
+            $code$
+#variable_conflict use_variable
+declare
+    r %s := p_row;
+    v_op jsonb;
+    v_type text;
+    v_key text;
+    v_path text[];
+begin
+    for i in 0 .. jsonb_array_length(p_ops) - 1 loop
+        v_op := p_ops -> i;
+        v_type := v_op ->> 'type';
+        %s
+        %s
+        case v_key
+%s
+            else null;
+        end case;
+    end loop;
+%s%s
+    return r;
+end
+            $code$,
+            v_table.relation,
+            case when v_soft.name is not null then format(
+                $c$if v_type = 'delete' then
+            r.%1$I := %2$s;
+            continue;
+        elsif v_type = 'restore' then
+            r.%1$I := %3$s;
+            continue;
+        end if;$c$,
+                v_table.soft_delete,
+                case v_soft.kind when 'boolean' then 'true' else 'sync.now()' end,
+                case v_soft.kind when 'boolean' then 'false' else 'null' end
+            ) else '' end,
+            format(v_key, 'v_op'),
+            (
+                select coalesce(string_agg(sync_internal.patch_branch(v_table, c), '' order by c.position), '')
+                from unnest(v_all) c
+                where (
+                    c.position = any (array(select u.position from unnest(v_updatable) u))
+                    or c.position = any (array(select i.position from unnest(v_insertable) i))
+                ) and c.column_name <> v_table.id_column and c.kind <> 'other'
+            ) || format(E'        when %L then null;\n', 'id'),
+            -- A reference must name a record the caller can read; a hidden one is answered like a missing one.
+            (
+                select string_agg(format(
+                    $c$    if r.%1$I is distinct from p_row.%1$I and r.%1$I is not null
+        and not exists (select from %2$s x where x.%3$I = r.%1$I) then
+        perform sync_internal.refuse_neutral();
+    end if;
+$c$,
+                    c.column_name, p.relation, p.id_column
+                ), '')
+                from unnest(v_all) c join sync_internal.tables p on p.table_id = c.parent_id
+            ),
+            format(
+                $c$    if %s > sync_internal.setting('max_record_bytes') then
+        perform sync_internal.refuse_limit(413, 'max_record_bytes');
+    end if;$c$, coalesce(v_sizes, '0')
+            )
+        ),
+        p_role
+    );
+
+    if v_reads then
+        perform sync_internal.create_generated(
+            format('read_%s_%s', v_table.name, p_role), 'p_id text', 'sync_internal.written', 'volatile',
+            format(
+                $code$
+declare
+    v_written sync_internal.written;
+begin
+    select %s, %s into v_written.version, v_written.record from %s t where %s;
+    return v_written;
+end
+                $code$,
+                v_version, v_record, v_table.relation, v_where_id
+            ),
+            p_role
+        );
+    end if;
+
+    if exists (select from unnest(v_insertable) c where c.column_name = v_table.id_column) then
+        perform sync_internal.create_generated(
+            format('insert_%s_%s', v_table.name, p_role), 'p_id text, p_ops jsonb', 'boolean', 'volatile',
+            format(
+                $code$
+begin
+    insert into %1$s (%2$s)
+    select %3$s
+    from sync_internal.%4$I(row(%5$s)::%1$s, p_ops) p;
+    return true;
+end
+                $code$,
+                v_table.relation,
+                (select string_agg(format('%I', c.column_name), ', ' order by c.position) from unnest(v_insertable) c),
+                (
+                    select string_agg(
+                        case
+                            when c.column_name = v_table.touch then format('case when p.%1$I = ''-infinity'' then sync.now() else p.%1$I end', c.column_name)
+                            else format('p.%I', c.column_name)
+                        end, ', ' order by c.position
+                    )
+                    from unnest(v_insertable) c
+                ),
+                format('patch_%s_%s', v_table.name, p_role),
+                (
+                    select string_agg(
+                        case
+                            when a.attname = v_table.id_column then v_id_value
+                            when i.position is not null and i.default_expression is not null then i.default_expression
+                            else 'null'
+                        end, ', ' order by a.attnum
+                    )
+                    from pg_catalog.pg_attribute a
+                    left join unnest(v_insertable) i on i.position = a.attnum
+                    where a.attrelid = v_table.relation and a.attnum > 0 and not a.attisdropped
+                )
+            ),
+            p_role
+        );
+    end if;
+
+    if cardinality(v_updatable) > 0 and v_reads then
+        -- Listing a column of a unique index takes a stronger lock, one that blocks inserts of children: such columns
+        -- are assigned only when an operation names them.
+        v_code := format(
+            $c$update %1$s t set (%%s) = (
+            select %%s from sync_internal.%2$I(row(%3$s)::%1$s, p_ops) p
+        )
+        where %4$s
+        returning %5$s, case when p_want then %6$s end into v_written.version, v_written.record;$c$,
+            v_table.relation, format('patch_%s_%s', v_table.name, p_role),
+            (
+                select string_agg(
+                    case
+                        when exists (select from unnest(v_readable) c where c.position = a.attnum) then format('t.%I', a.attname)
+                        else 'null'
+                    end, ', ' order by a.attnum
+                )
+                from pg_catalog.pg_attribute a
+                where a.attrelid = v_table.relation and a.attnum > 0 and not a.attisdropped
+            ),
+            v_where_id, v_version, v_record
+        );
+        perform sync_internal.create_generated(
+            format('update_%s_%s', v_table.name, p_role), 'p_id text, p_ops jsonb, p_want boolean', 'sync_internal.written',
+            'volatile',
+            format(
+                $code$
+declare
+    v_written sync_internal.written;
+begin
+    %s
+    return v_written;
+end
+                $code$,
+                (
+                    select case
+                        when bool_or(c.in_unique) and not bool_and(c.in_unique) then format(
+                            $c$if sync_internal.names_any(p_ops, %L) then
+        %s
+    else
+        %s
+    end if;$c$,
+                            array_agg(c.name) filter (where c.in_unique), format(v_code, a.columns, a.patched),
+                            format(
+                                v_code,
+                                string_agg(format('%I', c.column_name), ', ' order by c.position) filter (where not c.in_unique),
+                                string_agg(format('p.%I', c.column_name), ', ' order by c.position) filter (where not c.in_unique)
+                            )
+                        )
+                        else format(v_code, a.columns, a.patched)
+                    end
+                    from unnest(v_updatable) c
+                    cross join (
+                        select
+                            string_agg(format('%I', u.column_name), ', ' order by u.position),
+                            string_agg(format('p.%I', u.column_name), ', ' order by u.position)
+                        from unnest(v_updatable) u
+                    ) a (columns, patched)
+                    group by a.columns, a.patched
+                )
+            ),
+            p_role
+        );
+        perform sync_internal.create_generated(
+            format('lock_%s_%s', v_table.name, p_role), 'p_id text', 'bigint', 'volatile',
+            format(
+                $code$
+declare
+    v_found bigint;
+begin
+    select %s into v_found from %s t where %s for no key update;
+    return v_found;
+end
+                $code$,
+                v_version, v_table.relation, v_where_id
+            ),
+            p_role
+        );
+    end if;
+
+    if v_table.hard_delete and v_reads and has_table_privilege(p_role, v_table.relation, 'delete') then
+        perform sync_internal.create_generated(
+            format('delete_%s_%s', v_table.name, p_role), 'p_id text', 'bigint', 'volatile',
+            format(
+                $code$
+declare
+    v_found bigint;
+begin
+    delete from %s t where %s returning %s into v_found;
+    return v_found;
+end
+                $code$,
+                v_table.relation, v_where_id, v_version
+            ),
+            p_role
+        );
+    end if;
+
+    -- Whether the record a unique index refused this write for is one the caller can read.
+    if v_reads then
+        perform sync_internal.create_generated(
+            format('clash_%s_%s', v_table.name, p_role), 'p_id text, p_constraint text, p_ops jsonb', 'boolean', 'volatile',
+            format(
+                $code$
+begin
+    case p_constraint
+%s
+        else return exists (select from %s t where %s);
+    end case;
+end
+                $code$,
+                (
+                    select E'        when '''' then return false;\n' || coalesce(string_agg(format(
+                        E'        when %L then\n            return exists (\n                select from %s t where %s\n            );\n',
+                        u.constraint_name, v_table.relation,
+                        (
+                            select string_agg(format(
+                                '%s = sync_internal.last_value_of(p_ops, %L)',
+                                format('t.%I::text', c.column_name), c.name
+                            ), ' and ')
+                            from unnest(u.column_names) n join unnest(v_readable) c on c.column_name = n
+                        )
+                    ), ''), '')
+                    from sync_internal.uniques u
+                    where u.table_id = p_table_id
+                        and exists (select from unnest(u.column_names) n join unnest(v_readable) c on c.column_name = n)
+                ),
+                v_table.relation, v_where_id
+            ),
+            p_role
+        );
+    end if;
+end
+$$;
+
+comment on function sync_internal.generate_write(integer, name) is 'Makes the functions that write one table as one role.';
+
+-- Creates one generated function, callable by the role it is for and by nobody else.
+create or replace function sync_internal.create_generated(
+    p_name text, p_arguments text, p_returns text, p_volatility text, p_body text, p_role name
+)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+as $$
+begin
+    if length(p_name) > 63 then
+        raise exception using errcode = '22023', message = format('The name %s is too long', p_name),
+            hint = 'Give the table a shorter wire name: p_name => ''...''.';
+    end if;
+    execute format(
+        'create function sync_internal.%I(%s) returns %s language plpgsql %s parallel unsafe security invoker as %L',
+        p_name, p_arguments, p_returns, p_volatility, p_body
+    );
+    execute format(
+        'comment on function sync_internal.%I is %L', p_name, 'Generated: sync.refresh writes it anew.'
+    );
+    execute format('revoke execute on function sync_internal.%I from public', p_name);
+    execute format('grant execute on function sync_internal.%I to %I', p_name, p_role);
+end
+$$;
+
+comment on function sync_internal.create_generated(text, text, text, text, text, name) is 'Creates one generated function.';

@@ -1,0 +1,265 @@
+-- Reading a table's shape from the catalogue into the registry.
+
+-- What the wire makes of a type. element_kind: of a list. Everything not named here is read only.
+create or replace function sync_internal.type_kind(
+    p_type oid, out kind text, out element_kind text, out enum_values text[]
+)
+language plpgsql
+stable
+parallel safe
+security invoker
+as $$
+declare
+    v_type record;
+begin
+    select t.oid, t.typtype, t.typelem, t.typbasetype, t.typcategory, t.typnamespace into v_type
+    from pg_catalog.pg_type t where t.oid = p_type;
+    if v_type.typtype = 'd' then
+        select k.kind, k.element_kind, k.enum_values into kind, element_kind, enum_values
+        from sync_internal.type_kind(v_type.typbasetype) k;
+        return;
+    end if;
+    kind := case
+        when v_type.typtype = 'e' then 'enum'
+        when v_type.typcategory = 'A' then 'list'
+        when p_type in ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype, 'name'::regtype) then 'text'
+        when p_type in ('smallint'::regtype, 'integer'::regtype) then 'integer'
+        when p_type = 'bigint'::regtype then 'bigint'
+        when p_type = 'numeric'::regtype then 'numeric'
+        when p_type in ('real'::regtype, 'double precision'::regtype) then 'float'
+        when p_type = 'boolean'::regtype then 'boolean'
+        when p_type = 'timestamptz'::regtype then 'timestamptz'
+        when p_type = 'timestamp'::regtype then 'timestamp'
+        when p_type = 'date'::regtype then 'date'
+        when p_type = 'uuid'::regtype then 'uuid'
+        when p_type = 'bytea'::regtype then 'bytea'
+        when p_type = 'jsonb'::regtype then 'json'
+        when v_type.typcategory = 'S' then 'text'
+        else 'other'
+    end;
+    if kind = 'enum' then
+        enum_values := array(
+            select e.enumlabel::text from pg_catalog.pg_enum e where e.enumtypid = p_type order by e.enumsortorder
+        );
+    elsif kind = 'list' then
+        select k.kind into element_kind from sync_internal.type_kind(v_type.typelem) k;
+        if element_kind not in ('text', 'enum', 'uuid', 'integer', 'bigint', 'numeric', 'float', 'boolean', 'date') then
+            kind := 'other';
+            element_kind := null;
+        end if;
+    end if;
+end
+$$;
+
+comment on function sync_internal.type_kind(oid) is 'What the wire makes of a type.';
+
+-- The columns of a table that its own SELECT policies read. A reference to the whole row counts as all of them;
+-- pg_depend alone does not show that one.
+create or replace function sync_internal.policy_columns(p_relation regclass)
+returns smallint[]
+language sql
+stable
+parallel safe
+security invoker
+as $$
+    select case
+        when exists (
+            select from pg_catalog.pg_policy p
+            where p.polrelid = p_relation and p.polcmd in ('r', '*') and p.polqual::text ~ ':varattno 0 '
+        )
+            then array(
+                select a.attnum from pg_catalog.pg_attribute a
+                where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped
+                order by a.attnum
+            )
+        else array(
+            select distinct d.refobjsubid::smallint
+            from pg_catalog.pg_policy p
+            join pg_catalog.pg_depend d
+                on d.classid = 'pg_catalog.pg_policy'::regclass and d.objid = p.oid
+                and d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = p_relation and d.refobjsubid > 0
+            where p.polrelid = p_relation and p.polcmd in ('r', '*')
+            order by 1
+        )
+    end
+$$;
+
+comment on function sync_internal.policy_columns(regclass) is 'The columns of a table that its own SELECT policies read.';
+
+-- A hash of everything the generated code was made from. It differs after any change of columns, defaults, grants,
+-- unique indexes, foreign keys, triggers or policies.
+create or replace function sync_internal.table_signature(p_relation regclass)
+returns text
+language sql
+stable
+parallel safe
+security invoker
+as $$
+    select encode(sha256(convert_to(string_agg(s.line, E'\n' order by s.line collate "C"), 'UTF8')), 'hex')
+    from (
+        select format(
+            'column %s %s %s %s %s %s%s %s %s %s', a.attnum, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+            pg_get_expr(d.adbin, d.adrelid), a.attgenerated, a.attidentity, a.attcollation,
+            (
+                select string_agg(
+                    has_column_privilege(r.role, p_relation, a.attnum, p.privilege)::text, '' order by r.role, p.privilege
+                )
+                from unnest(array['anon', 'authenticated', 'service_role']) r (role),
+                    unnest(array['select', 'insert', 'update']) p (privilege)
+            ),
+            (
+                select string_agg(e.enumlabel, ',' order by e.enumsortorder)
+                from pg_catalog.pg_enum e where e.enumtypid = a.atttypid
+            )
+        )
+        from pg_catalog.pg_attribute a
+        left join pg_catalog.pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+        where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped
+        union all
+        select format('index %s', pg_get_indexdef(i.indexrelid))
+        from pg_catalog.pg_index i where i.indrelid = p_relation and i.indisunique
+        union all
+        select format('foreign key %s', pg_get_constraintdef(c.oid))
+        from pg_catalog.pg_constraint c where c.conrelid = p_relation and c.contype = 'f'
+        union all
+        select format('trigger %s %s', t.tgname, t.tgenabled)
+        from pg_catalog.pg_trigger t where t.tgrelid = p_relation and not t.tgisinternal and t.tgname not like 'zzz_rowcast%'
+        union all
+        select format('policy %s %s %s %s', p.polname, p.polcmd, p.polroles, pg_get_expr(p.polqual, p.polrelid))
+        from pg_catalog.pg_policy p where p.polrelid = p_relation
+        union all
+        select format(
+            'table %s %s %s %s', c.oid::regclass, c.relrowsecurity,
+            has_table_privilege('authenticated', c.oid, 'delete'), has_table_privilege('service_role', c.oid, 'delete')
+        )
+        from pg_catalog.pg_class c where c.oid = p_relation
+    ) s (line)
+$$;
+
+comment on function sync_internal.table_signature(regclass) is 'A hash of what the generated code was made from.';
+
+-- Writes the registry's columns, uniques and traits of a live table anew. PT400 where names collide or do not come back.
+create or replace function sync_internal.inspect(p_table_id integer)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+as $$
+declare
+    v_table sync_internal.tables;
+    v_policy_columns smallint[];
+    v_clash text;
+begin
+    select * into strict v_table from sync_internal.tables t where t.table_id = p_table_id;
+    v_policy_columns := sync_internal.policy_columns(v_table.relation);
+
+    select string_agg(a.attname, ', ') into v_clash
+    from pg_catalog.pg_attribute a
+    where a.attrelid = v_table.relation and a.attnum > 0 and not a.attisdropped
+        and not v_table.options -> 'exclude' ? a.attname
+        and not v_table.options -> 'names' ? a.attname
+        and a.attname not in (v_table.id_column, v_table.version_column)
+        and (
+            sync_internal.sql_name(sync_internal.wire_name(a.attname)) <> a.attname
+            or a.attname !~ '^[a-z][a-z0-9_]*$' or a.attname in ('id', 'version')
+        );
+    if v_clash is not null then
+        raise exception using errcode = '22023',
+            message = format('%s: no wire name can be made for %s', v_table.relation, v_clash),
+            hint = 'Say p_names => ''{"column": "wireName"}''.';
+    end if;
+
+    delete from sync_internal.columns c where c.table_id = p_table_id;
+    insert into sync_internal.columns (
+        table_id, position, column_name, name, kind, sql_type, element_kind, nullable, default_expression, computed,
+        server_owned, topic, policy, in_unique, parent_id, enum_values
+    )
+    select
+        p_table_id, a.attnum, a.attname,
+        case a.attname
+            when v_table.id_column then 'id'
+            when v_table.version_column then 'version'
+            else coalesce(v_table.options -> 'names' ->> a.attname, sync_internal.wire_name(a.attname))
+        end,
+        k.kind, format_type(a.atttypid, a.atttypmod), k.element_kind,
+        not (a.attnotnull or exists (
+            select from pg_catalog.pg_type y where y.oid = a.atttypid and y.typtype = 'd' and y.typnotnull
+        )),
+        case when a.attgenerated = '' then pg_get_expr(d.adbin, d.adrelid) end,
+        a.attgenerated <> '' or a.attidentity = 'a',
+        coalesce(v_table.options -> 'server_owned' ? a.attname, false),
+        case
+            when jsonb_typeof(v_table.options -> 'topics') = 'array' then v_table.options -> 'topics' ? a.attname
+            else exists (
+                select from pg_catalog.pg_constraint c
+                where c.conrelid = v_table.relation and c.contype = 'f' and c.conkey = array[a.attnum]
+            )
+        end,
+        a.attnum = any (v_policy_columns),
+        exists (
+            select from pg_catalog.pg_index i
+            where i.indrelid = v_table.relation and i.indisunique and i.indpred is null and i.indexprs is null
+                and i.indimmediate and a.attnum = any (i.indkey::smallint[])
+        ) and a.attname <> v_table.id_column,
+        (
+            select min(p.table_id)
+            from pg_catalog.pg_constraint c
+            join sync_internal.tables p on p.relation = c.confrelid::regclass
+            join pg_catalog.pg_attribute pa
+                on pa.attrelid = c.confrelid and c.confkey = array[pa.attnum] and pa.attname = p.id_column
+            where c.conrelid = v_table.relation and c.contype = 'f' and c.conkey = array[a.attnum]
+        ),
+        k.enum_values
+    from pg_catalog.pg_attribute a
+    left join pg_catalog.pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+    cross join lateral sync_internal.type_kind(a.atttypid) k
+    where a.attrelid = v_table.relation and a.attnum > 0 and not a.attisdropped
+        and not v_table.options -> 'exclude' ? a.attname;
+
+    delete from sync_internal.uniques u where u.table_id = p_table_id;
+    insert into sync_internal.uniques (table_id, constraint_name, column_names)
+    select p_table_id, x.relname, array_agg(a.attname order by k.n)
+    from pg_catalog.pg_index i
+    join pg_catalog.pg_class x on x.oid = i.indexrelid
+    cross join lateral unnest(i.indkey::smallint[]) with ordinality k (attnum, n)
+    join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
+    where i.indrelid = v_table.relation and i.indisunique and i.indexprs is null and k.n <= i.indnkeyatts
+    group by x.relname
+    having array_agg(a.attname order by k.n) <> array[v_table.id_column];
+
+    update sync_internal.tables t
+    set foreign_triggers = exists (
+            select from pg_catalog.pg_trigger g
+            where g.tgrelid = t.relation and not g.tgisinternal and g.tgname not like 'zzz_rowcast%'
+        ),
+        signature = sync_internal.table_signature(t.relation)
+    where t.table_id = p_table_id;
+end
+$$;
+
+comment on function sync_internal.inspect(integer) is 'Reads the shape of a live table from the catalogue.';
+
+-- How many foreign keys lie above each live table: parents are inserted first.
+create or replace function sync_internal.measure_depth()
+returns void
+language sql
+volatile
+parallel unsafe
+security invoker
+as $$
+    with recursive chain (table_id, depth) as (
+        select t.table_id, 0 from sync_internal.tables t
+        union
+        select c.table_id, p.depth + 1
+        from chain p
+        join sync_internal.columns c on c.parent_id = p.table_id and c.table_id <> p.table_id
+        where p.depth < 20
+    )
+    update sync_internal.tables t
+    set depth = d.depth
+    from (select c.table_id, max(c.depth) as depth from chain c group by c.table_id) d
+    where d.table_id = t.table_id and t.depth <> d.depth
+$$;
+
+comment on function sync_internal.measure_depth() is 'How many foreign keys lie above each live table.';

@@ -1,0 +1,42 @@
+-- What reading needs to know of a live table, as the given role may know it: only columns the role may select. Null
+-- where there is no such table. Definer: the registry is private.
+create or replace function sync_internal.table_meta(p_name text, p_role text)
+returns jsonb
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select jsonb_build_object(
+        'name', t.name, 'relation', t.relation::text, 'id', t.id_column, 'idType', t.id_type, 'version', t.version_column,
+        'softDelete', (select c.name from sync_internal.columns c where c.table_id = t.table_id and c.column_name = t.soft_delete),
+        'softDeleteColumn', t.soft_delete, 'wholeTable', t.whole_table, 'readable', coalesce(r.readable, false),
+        'record', case when r.readable then sync_internal.record_expression(r.columns, 't') end,
+        'columns', (
+            select jsonb_object_agg((c.c).name, jsonb_build_object(
+                'column', (c.c).column_name, 'kind', (c.c).kind, 'elementKind', (c.c).element_kind, 'type', (c.c).sql_type,
+                'topic', (c.c).topic,
+                'parent', (select p.name from sync_internal.tables p where p.table_id = (c.c).parent_id),
+                'decode', sync_internal.decode_expression(c.c, '$value$'),
+                'json', sync_internal.json_expression(c.c, format('t.%I', (c.c).column_name))
+            ))
+            from (select r.columns[g.i] as c from generate_subscripts(r.columns, 1) g (i)) c
+        ),
+        'children', (
+            select coalesce(jsonb_agg(jsonb_build_object('table', ct.name, 'key', cc.name) order by ct.name, cc.name), '[]')
+            from sync_internal.columns cc join sync_internal.tables ct on ct.table_id = cc.table_id
+            where cc.parent_id = t.table_id
+        )
+    )
+    from sync_internal.tables t
+    cross join lateral (
+        select bool_or(g.readable) filter (where (g."column").column_name = t.id_column) as readable,
+            array_agg(g."column") filter (where g.readable) as columns
+        from sync_internal.granted_columns(t.table_id, p_role) g
+    ) r
+    where t.name = p_name
+$$;
+
+comment on function sync_internal.table_meta(text, text) is 'What reading needs to know of a live table.';
+grant execute on function sync_internal.table_meta(text, text) to anon, authenticated, service_role;

@@ -1,0 +1,449 @@
+-- Carries out one transaction as the current role and identity, in a subtransaction of its own: rows, receipt and feed
+-- are there together or not at all. Never raises for what the transaction itself brings about; only a cancelled
+-- statement ends the whole call.
+--
+-- p_variant: whose generated code. p_want: records are wanted back, not only versions. Locks: the transaction's id,
+-- then existing rows in the order of (table, id). Stored: applied, and refusals decided here; never what may pass when
+-- tried again.
+create or replace function sync_internal.attempt(p_tx jsonb, p_variant text, p_want boolean)
+returns sync_internal.attempted
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+as $$
+declare
+    v_tx_id constant uuid := p_tx ->> 'txId';
+    v_digest constant bigint := sync_internal.digest(p_tx);
+    v_operations constant jsonb := p_tx -> 'operations';
+    v_outcome jsonb;
+    v_seq_from bigint;
+    v_steps sync_internal.step[];
+    v_step sync_internal.step;
+    v_traits sync_internal.traits;
+    v_written sync_internal.written;
+    v_op jsonb;
+    v_number integer;
+    v_table text;
+    v_id text;
+    v_simple boolean := true;
+    v_reread boolean := false;
+    v_forbidden text;
+    v_forbidden_op jsonb;
+    v_forbidden_number integer;
+    v_tables text[] := '{}';
+    v_ids text[] := '{}';
+    v_versions bigint[] := '{}';
+    v_records text[] := '{}';
+    v_values jsonb := '[]';
+    v_state text;
+    v_message text;
+    v_detail text;
+    v_constraint text;
+    v_relation text;
+begin
+    select c.outcome, c.seq_from into v_outcome, v_seq_from from sync_internal.claim_receipt(v_tx_id, v_digest) c;
+    if v_outcome is not null then
+        return sync_internal.attempted_of(v_outcome, p_tx, p_variant, p_want);
+    end if;
+
+    begin
+        if pg_column_size(p_tx) > sync_internal.setting('max_transaction_bytes') then
+            perform sync_internal.refuse_limit(413, 'max_transaction_bytes');
+        elsif jsonb_array_length(v_operations) > sync_internal.setting('max_operations') then
+            perform sync_internal.refuse_limit(422, 'max_operations');
+        elsif v_operations = '[]' then
+            perform sync_internal.refuse(400, 'bad_request', 'A transaction has at least one operation');
+        end if;
+
+        -- First what depends on the sent text alone: form, names, types.
+        for i in 0 .. jsonb_array_length(v_operations) - 1 loop
+            v_op := v_operations -> i;
+            v_number := i;
+            perform sync_internal.check_form(v_op);
+            if v_op ->> 'type' in ('call', 'create') then
+                v_simple := false;
+                continue when v_op ->> 'type' = 'call';
+            end if;
+            v_traits := sync_internal.traits_of(v_op ->> 'table');
+            perform sync_internal.check_id(v_op -> 'id', v_traits.id_type);
+            if v_simple and (
+                i > 0 and (v_op ->> 'id' <> v_id or v_op ->> 'table' <> v_table)
+                or v_op -> 'key' in ('"id"', '["id"]') or v_traits.hard_delete and v_op ->> 'type' = 'delete'
+            ) then
+                v_simple := false;
+            end if;
+            v_table := v_op ->> 'table';
+            v_id := v_op ->> 'id';
+            v_reread := v_reread or v_traits.reread;
+        end loop;
+        if v_simple then
+            v_steps := array[(v_table, v_id, v_operations, null, false, false, null)::sync_internal.step];
+        else
+            v_steps := sync_internal.plan_groups(v_operations);
+            v_reread := true;
+        end if;
+        foreach v_step in array v_steps loop
+            continue when v_step.call is not null;
+            v_table := v_step.name;
+            v_id := v_step.id;
+            for i in 0 .. jsonb_array_length(v_step.ops) - 1 loop
+                v_op := v_step.ops -> i;
+                v_number := coalesce(v_step.op_numbers[i + 1], i);
+                v_forbidden := case p_variant
+                    when 'authenticated' then sync_internal.check_authenticated(v_table, v_op, v_step.creating)
+                    when 'service_role' then sync_internal.check_service_role(v_table, v_op, v_step.creating)
+                    else sync_internal.check_anon(v_table, v_op, v_step.creating)
+                end;
+                if v_forbidden is not null and v_forbidden_op is null then
+                    v_forbidden_op := v_op;
+                    v_forbidden_number := v_number;
+                end if;
+            end loop;
+            if v_step.creating then
+                perform sync_internal.check_required(v_step.ops, sync_internal.required_keys(v_table));
+            end if;
+        end loop;
+        v_op := null;
+        v_number := null;
+        if p_tx ? 'expect' then
+            perform sync_internal.check_expect_form(p_tx -> 'expect', v_steps);
+        end if;
+
+        -- Then what the caller may do.
+        if coalesce(nullif(p_tx -> 'authorId', 'null') <> to_jsonb(sync_internal.author()), false) then
+            v_table := null;
+            v_id := null;
+            perform sync_internal.refuse(403, 'forbidden', 'The authorId is not the caller''s');
+        elsif v_forbidden_op is not null then
+            v_op := v_forbidden_op;
+            v_number := v_forbidden_number;
+            v_table := v_op ->> 'table';
+            v_id := v_op ->> 'id';
+            perform sync_internal.refuse(403, 'forbidden_key', 'This key cannot be written');
+        end if;
+
+        set constraints all deferred;
+        if p_tx ? 'expect' then
+            perform sync_internal.check_expect(p_tx -> 'expect', p_variant);
+        end if;
+        foreach v_step in array v_steps loop
+            v_table := v_step.name;
+            v_id := v_step.id;
+            if v_step.call is not null then
+                v_number := v_step.op_numbers[1];
+                v_values := v_values || jsonb_build_array(case p_variant
+                    when 'authenticated'
+                        then sync_internal.call_authenticated(v_step.call ->> 'fn', coalesce(v_step.call -> 'args', '{}'))
+                    when 'service_role'
+                        then sync_internal.call_service_role(v_step.call ->> 'fn', coalesce(v_step.call -> 'args', '{}'))
+                    else sync_internal.call_anon(v_step.call ->> 'fn', coalesce(v_step.call -> 'args', '{}'))
+                end);
+                v_number := null;
+                continue;
+            elsif v_step.creating then
+                if (
+                    case p_variant
+                        when 'authenticated' then sync_internal.insert_authenticated(v_table, v_id, v_step.ops)
+                        when 'service_role' then sync_internal.insert_service_role(v_table, v_id, v_step.ops)
+                        else sync_internal.insert_anon(v_table, v_id, v_step.ops)
+                    end
+                ) is null then
+                    perform sync_internal.refuse_neutral();
+                end if;
+                v_written := null;
+            elsif v_step.removing then
+                v_written := null;
+                v_written.version := case p_variant
+                    when 'authenticated' then sync_internal.delete_authenticated(v_table, v_id)
+                    when 'service_role' then sync_internal.delete_service_role(v_table, v_id)
+                    else sync_internal.delete_anon(v_table, v_id)
+                end;
+                if v_written.version is null then
+                    perform sync_internal.refuse_neutral();
+                end if;
+            else
+                v_written := case p_variant
+                    when 'authenticated'
+                        then sync_internal.update_authenticated(v_table, v_id, v_step.ops, p_want and not v_reread)
+                    when 'service_role'
+                        then sync_internal.update_service_role(v_table, v_id, v_step.ops, p_want and not v_reread)
+                    else sync_internal.update_anon(v_table, v_id, v_step.ops, p_want and not v_reread)
+                end;
+                if v_written.version is null then
+                    perform sync_internal.refuse_neutral();
+                end if;
+            end if;
+            v_tables := v_tables || v_table;
+            v_ids := v_ids || v_id;
+            v_versions := v_versions || v_written.version;
+            v_records := v_records || v_written.record;
+        end loop;
+        v_table := null;
+        v_id := null;
+        set constraints all immediate;
+
+        -- After triggers and calls the rows may stand differently.
+        if v_reread then
+            for i in 1 .. cardinality(v_ids) loop
+                v_written := sync_internal.read_one(v_tables[i], v_ids[i], p_variant);
+                v_versions[i] := coalesce(v_written.version, v_versions[i]);
+                v_records[i] := v_written.record;
+            end loop;
+        end if;
+        v_outcome := jsonb_build_object(
+            'status', 'applied', 'versions', sync_internal.version_list(v_tables, v_ids, v_versions)
+        );
+        if v_values <> '[]' then
+            v_outcome := v_outcome || jsonb_build_object('values', v_values);
+        end if;
+        perform sync_internal.store_receipt(v_tx_id, v_digest, v_outcome, v_seq_from);
+        return (v_outcome, case when p_want then sync_internal.record_map(v_tables, v_ids, v_records) end, false);
+    exception
+        when others then
+            get stacked diagnostics
+                v_state = returned_sqlstate, v_message = message_text, v_detail = pg_exception_detail,
+                v_constraint = constraint_name, v_relation = table_name;
+    end;
+
+    v_outcome := sync_internal.explain_error(
+        v_state, v_message, v_detail, v_constraint, v_relation,
+        jsonb_build_object('table', v_table, 'id', v_id, 'op', v_number, 'key', v_op -> 'key'),
+        v_state = '23505' and v_step.ops is not null and case p_variant
+            when 'authenticated' then sync_internal.clash_authenticated(v_table, v_id, v_constraint, v_step.ops)
+            when 'service_role' then sync_internal.clash_service_role(v_table, v_id, v_constraint, v_step.ops)
+            else sync_internal.clash_anon(v_table, v_id, v_constraint, v_step.ops)
+        end
+    );
+    if v_outcome #>> '{error,code}' in ('unknown_key', 'forbidden_key', 'forbidden', 'required')
+        and sync_internal.shape_changed(v_table) then
+        v_outcome := sync_internal.explain_error('42703', null, null, null, null, jsonb_build_object('table', v_table), false);
+    end if;
+    if v_outcome ->> 'status' = 'refused' and (v_outcome #>> '{error,status}')::integer in (400, 403, 409, 422) then
+        perform sync_internal.store_receipt(v_tx_id, v_digest, v_outcome, v_seq_from);
+    end if;
+    return sync_internal.attempted_of(v_outcome, p_tx, p_variant, p_want);
+end
+$$;
+
+comment on function sync_internal.attempt(jsonb, text, boolean) is 'Carries out one transaction.';
+grant execute on function sync_internal.attempt(jsonb, text, boolean) to anon, authenticated, service_role;
+
+-- An outcome with the records that belong to it as they stand now: those a repeated transaction names, or those it
+-- conflicts with.
+create or replace function sync_internal.attempted_of(p_outcome jsonb, p_tx jsonb, p_variant text, p_want boolean)
+returns sync_internal.attempted
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+as $$
+declare
+    v_tables text[];
+    v_ids text[];
+    v_records text[] := '{}';
+begin
+    if p_want and p_outcome ->> 'status' = 'duplicate' then
+        select array_agg(o.name), array_agg(o.id) into v_tables, v_ids
+        from (
+            select distinct o.op ->> 'table', o.op ->> 'id'
+            from jsonb_array_elements(p_tx -> 'operations') o (op)
+            where o.op ? 'table'
+        ) o (name, id);
+    elsif p_outcome -> 'error' ? 'conflicts' then
+        select array_agg(c.name), array_agg(c.id) into v_tables, v_ids
+        from jsonb_to_recordset(p_outcome #> '{error,conflicts}') c ("table" text, id text)
+        cross join lateral (select c."table") n (name);
+    end if;
+    for i in 1 .. coalesce(cardinality(v_ids), 0) loop
+        v_records := v_records || (sync_internal.read_one(v_tables[i], v_ids[i], p_variant)).record;
+    end loop;
+    return (p_outcome, sync_internal.record_map(v_tables, v_ids, v_records), p_outcome ->> 'status' = 'retry');
+end
+$$;
+
+comment on function sync_internal.attempted_of(jsonb, jsonb, text, boolean) is 'An outcome with the records that belong to it.';
+
+create or replace function sync_internal.read_one(p_table text, p_id text, p_variant text)
+returns sync_internal.written
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+as $$
+begin
+    return case p_variant
+        when 'authenticated' then sync_internal.read_authenticated(p_table, p_id)
+        when 'service_role' then sync_internal.read_service_role(p_table, p_id)
+        else sync_internal.read_anon(p_table, p_id)
+    end;
+exception
+    -- No right on the table at all: nothing to see.
+    when insufficient_privilege then
+        return null;
+end
+$$;
+
+comment on function sync_internal.read_one(text, text, text) is 'One record, as far as the caller may read it.';
+
+-- The versions of a result; 0 stands for one the caller may not read, and is left out.
+create or replace function sync_internal.version_list(p_tables text[], p_ids text[], p_versions bigint[])
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+security invoker
+as $$
+begin
+    if cardinality(p_ids) = 1 and p_versions[1] > 0 then
+        return jsonb_build_array(jsonb_build_object('table', p_tables[1], 'id', p_ids[1], 'version', p_versions[1]));
+    end if;
+    return coalesce(
+        (
+            select jsonb_agg(jsonb_build_object('table', v.name, 'id', v.id, 'version', v.version) order by v.n)
+            from (
+                -- A record written in two segments counts once, as it stands at the end.
+                select distinct on (u.name, u.id) u.name, u.id, u.version, u.n
+                from unnest(p_tables, p_ids, p_versions) with ordinality u (name, id, version, n)
+                where u.version > 0
+                order by u.name, u.id, u.n desc
+            ) v
+        ), '[]'
+    );
+end
+$$;
+
+comment on function sync_internal.version_list(text[], text[], bigint[]) is 'The versions of a result.';
+
+-- A recordMap as JSON text.
+create or replace function sync_internal.record_map(p_tables text[], p_ids text[], p_records text[])
+returns text
+language plpgsql
+immutable
+parallel safe
+security invoker
+as $$
+begin
+    if cardinality(p_ids) = 1 and p_records[1] is not null then
+        return '{"' || p_tables[1] || '":{' || to_json(p_ids[1]) || ':' || p_records[1] || '}}';
+    end if;
+    return '{' || coalesce(
+        (
+            select string_agg('"' || t.name || '":{' || t.members || '}', ',' order by t.name)
+            from (
+                select r.name, string_agg(to_json(r.id) || ':' || r.record, ',') as members
+                from (
+                    select distinct u.name, u.id, u.record
+                    from unnest(p_tables, p_ids, p_records) u (name, id, record)
+                    where u.record is not null
+                ) r
+                group by r.name
+            ) t
+        ), ''
+    ) || '}';
+end
+$$;
+
+comment on function sync_internal.record_map(text[], text[], text[]) is 'A recordMap as JSON text.';
+
+create or replace function sync_internal.check_required(p_ops jsonb, p_required text[])
+returns void
+language plpgsql
+immutable
+parallel safe
+security invoker
+as $$
+declare
+    v_key text;
+begin
+    foreach v_key in array coalesce(p_required, '{}') loop
+        if not sync_internal.names_any(p_ops, array[v_key]) then
+            perform sync_internal.refuse(400, 'required', format('%s is required', v_key), jsonb_build_object('key', v_key));
+        end if;
+    end loop;
+end
+$$;
+
+comment on function sync_internal.check_required(jsonb, text[]) is 'Whether a create names the keys it must.';
+
+-- PT400 unless the expectations are [{table, id, version}] on records the transaction touches.
+create or replace function sync_internal.check_expect_form(p_expect jsonb, p_steps sync_internal.step[])
+returns void
+language plpgsql
+immutable
+parallel safe
+security invoker
+as $$
+begin
+    if jsonb_typeof(p_expect) <> 'array' or exists (
+        select from jsonb_array_elements(p_expect) e (value)
+        where jsonb_typeof(e.value) <> 'object' or e.value - '{table,id,version}'::text[] <> '{}'
+            or jsonb_typeof(e.value -> 'version') is distinct from 'number' or e.value ->> 'version' !~ '^[0-9]{1,18}$'
+            or not exists (
+                select from unnest(p_steps) s where s.name = e.value ->> 'table' and s.id = e.value ->> 'id'
+            )
+    ) then
+        perform sync_internal.refuse(
+            400, 'bad_request', 'expect is a list of {table, id, version} of records the transaction touches'
+        );
+    end if;
+end
+$$;
+
+comment on function sync_internal.check_expect_form(jsonb, sync_internal.step[]) is 'Whether expectations are well formed.';
+
+-- Locks the expected records in the one lock order and compares. PT409 conflict with the current versions, or PT403
+-- where the caller may not change the record at all.
+create or replace function sync_internal.check_expect(p_expect jsonb, p_variant text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+as $$
+declare
+    v_expected record;
+    v_found bigint;
+    v_conflicts jsonb := '[]';
+begin
+    for v_expected in
+        select e.value ->> 'table' as name, e.value ->> 'id' as id, (e.value ->> 'version')::bigint as version
+        from jsonb_array_elements(p_expect) e (value)
+        order by 1 collate "C", 2 collate "C"
+    loop
+        if v_expected.version = 0 then
+            v_found := coalesce((sync_internal.read_one(v_expected.name, v_expected.id, p_variant)).version, 0);
+        else
+            v_found := case p_variant
+                when 'authenticated' then sync_internal.lock_authenticated(v_expected.name, v_expected.id)
+                when 'service_role' then sync_internal.lock_service_role(v_expected.name, v_expected.id)
+                else sync_internal.lock_anon(v_expected.name, v_expected.id)
+            end;
+            if v_found is null then
+                perform sync_internal.refuse(
+                    403, 'forbidden', 'No such record, or you may not change it',
+                    jsonb_build_object('table', v_expected.name, 'id', v_expected.id)
+                );
+            end if;
+        end if;
+        if v_found <> v_expected.version then
+            v_conflicts := v_conflicts
+                || jsonb_build_object('table', v_expected.name, 'id', v_expected.id, 'version', v_found);
+        end if;
+    end loop;
+    if v_conflicts <> '[]' then
+        perform sync_internal.refuse(
+            409, 'conflict', 'The record has changed meanwhile', jsonb_build_object('conflicts', v_conflicts)
+        );
+    end if;
+end
+$$;
+
+comment on function sync_internal.check_expect(jsonb, text) is 'Locks the expected records and compares their versions.';
+
+grant execute on function
+sync_internal.attempted_of(jsonb, jsonb, text, boolean), sync_internal.read_one(text, text, text),
+sync_internal.version_list(text[], text[], bigint[]), sync_internal.record_map(text[], text[], text[]),
+sync_internal.check_required(jsonb, text[]), sync_internal.check_expect_form(jsonb, sync_internal.step[]),
+sync_internal.check_expect(jsonb, text)
+to anon, authenticated, service_role;

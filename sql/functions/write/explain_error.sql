@@ -1,0 +1,116 @@
+-- From an error of the database to a refusal. Only our own messages, a CHECK constraint's name and comment, and what
+-- the caller himself sent may leave: no DETAIL, no value, no constraint that tells of other rows.
+--
+-- p_place: {"table", "id", "key", "op"} as far as known. Gives {"status": "refused", "error"} or, for what may pass if
+-- tried again, {"status": "retry", "error"}. Unknown errors are raised on: their outcome is not ours to decide.
+create or replace function sync_internal.explain_error(
+    p_state text, p_message text, p_detail text, p_constraint text, p_relation text, p_place jsonb, p_readable_clash boolean
+)
+returns jsonb
+language plpgsql
+volatile
+parallel safe
+security invoker
+as $$
+declare
+    v_place constant jsonb := jsonb_strip_nulls(coalesce(p_place, '{}'));
+    v_where constant jsonb := v_place - 'key' - 'op';
+    v_log_id constant text := left(gen_random_uuid()::text, 13);
+begin
+    if p_state like 'PT___' then
+        declare
+            v_status constant integer := substr(p_state, 3)::integer;
+            v_detail constant jsonb := coalesce(nullif(p_detail, ''), '{}')::jsonb;
+        begin
+            return sync_internal.refusal(
+                v_status, coalesce(v_detail ->> 'code', 'refused'), p_message,
+                -- The neutral refusal names the record as the caller did, and nothing else.
+                case when v_detail ->> 'code' = 'forbidden' then v_where else v_place || (v_detail - 'code') end
+            ) || jsonb_build_object('status', case when v_status >= 500 or v_status = 429 then 'retry' else 'refused' end);
+        exception when invalid_text_representation then
+            return sync_internal.refusal(v_status, 'refused', p_message, v_place);
+        end;
+    elsif p_state in ('40001', '40P01', '55P03') then
+        return jsonb_build_object('status', 'retry', 'error', jsonb_build_object(
+            'status', 503, 'code', 'retry', 'detail', 'Another transaction was in the way; try again'
+        ));
+    elsif p_state = '23514' then
+        return sync_internal.refusal(
+            400, 'check_failed',
+            coalesce(sync_internal.constraint_comment(p_relation, p_constraint), 'A value is not allowed here'),
+            v_where || jsonb_build_object('constraint', p_constraint)
+        );
+    elsif p_state = '23505' then
+        return case when p_readable_clash
+            then sync_internal.refusal(409, 'exists', 'There is such a record already', v_where)
+            else sync_internal.refusal(403, 'forbidden', 'No such record, or you may not change it', v_where)
+        end;
+    elsif p_state = '23502' then
+        return sync_internal.refusal(400, 'required', 'A required key is missing', v_place);
+    elsif p_state in ('23503', '42501') then
+        return sync_internal.refusal(403, 'forbidden', 'No such record, or you may not change it', v_where);
+    elsif p_state in ('42703', '42P01', '42883', '42804', '42P13', '0A000', '42704') then
+        raise log 'rowcast: schema changed: % %', p_state, p_message;
+        return jsonb_build_object('status', 'retry', 'error', jsonb_build_object(
+            'status', 503, 'code', 'schema_changed',
+            'detail', 'The table''s shape has changed since its code was made: select sync.refresh(table)'
+        ) || v_where);
+    elsif p_state in ('22P02', '22007', '22008', '22003', '22001', '22000', '22023', '2200G') then
+        return sync_internal.refusal(400, 'wrong_type', 'The value does not fit the type of its column', v_place);
+    elsif p_state like '22%' or p_state in ('54001', '54000', '23000') then
+        return sync_internal.refusal(400, 'bad_value', 'The value is not allowed', v_place);
+    elsif p_state = 'P0001' then
+        -- A trigger or function of the application refuses in its own words; with errcode PTxyz it also says its status.
+        return sync_internal.refusal(400, 'refused', p_message, v_where);
+    end if;
+    -- Unknown: only a number leaves, under which the server's log says more.
+    raise log 'rowcast %: % %', v_log_id, p_state, p_message;
+    return jsonb_build_object('status', 'retry', 'error', jsonb_build_object(
+        'status', 500, 'code', 'internal', 'detail', 'Something went wrong', 'logId', v_log_id
+    ));
+end
+$$;
+
+comment on function sync_internal.explain_error(text, text, text, text, text, jsonb, boolean)
+is 'From an error of the database to a refusal.';
+
+-- The comment of a CHECK constraint of a live table. Definer: only the registry tells which tables are live.
+create or replace function sync_internal.constraint_comment(p_relation text, p_constraint text)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select obj_description(c.oid, 'pg_constraint')
+    from sync_internal.tables t
+    join pg_catalog.pg_constraint c on c.conrelid = t.relation and c.conname = p_constraint and c.contype = 'c'
+    join pg_catalog.pg_class r on r.oid = t.relation and r.relname = p_relation
+    limit 1
+$$;
+
+comment on function sync_internal.constraint_comment(text, text) is 'The comment of a CHECK constraint.';
+
+grant execute on function
+sync_internal.explain_error(text, text, text, text, text, jsonb, boolean), sync_internal.constraint_comment(text, text)
+to anon, authenticated, service_role, rowcast_gateway, rowcast_worker;
+
+-- Has the table changed its shape since its code was made? Definer: the registry is private.
+create or replace function sync_internal.shape_changed(p_name text)
+returns boolean
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select coalesce(
+        (select t.signature <> sync_internal.table_signature(t.relation) from sync_internal.tables t where t.name = p_name),
+        false
+    )
+$$;
+
+comment on function sync_internal.shape_changed(text) is 'Whether a live table needs sync.refresh.';
+grant execute on function sync_internal.shape_changed(text)
+to anon, authenticated, service_role, rowcast_gateway, rowcast_worker;

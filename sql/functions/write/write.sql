@@ -1,0 +1,290 @@
+-- The two ways to write for whoever has an identity: sync.write reports outcomes, sync.apply raises on refusal.
+
+-- Carries out transactions in order, each with its own outcome. p_transactions: a list of Tx, or one.
+-- Gives {"results": [...], "recordMap": {...}}. Raises PT400 where an envelope cannot be read, before anything runs,
+-- PT422 beyond max_transactions.
+create or replace function sync.write(p_transactions jsonb)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+as $$
+begin
+    return (sync_internal.run(
+        case jsonb_typeof(p_transactions) when 'object' then jsonb_build_array(p_transactions) else p_transactions end,
+        sync_internal.variant(), false
+    )).body;
+end
+$$;
+
+comment on function sync.write(jsonb) is 'Carries out transactions, each with its own outcome.';
+
+-- Carries out one transaction and gives [{table, id, version}] of what it wrote. A refusal is raised as PTxyz with a
+-- JSON detail and undoes everything in the caller's transaction, as SQL errors do. p_tx_id: for exactly-once.
+create or replace function sync.apply(p_operations jsonb, p_tx_id uuid default null, p_expect jsonb default null)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+as $$
+declare
+    v_tx constant jsonb := jsonb_build_object('txId', coalesce(p_tx_id, gen_random_uuid()), 'operations', p_operations)
+        || case when p_expect is null then '{}' else jsonb_build_object('expect', p_expect) end;
+    v_result sync_internal.attempted;
+    v_error jsonb;
+begin
+    if jsonb_typeof(p_operations) is distinct from 'array' then
+        perform sync_internal.refuse(400, 'bad_request', 'Operations are a list');
+    end if;
+    v_result := sync_internal.attempt(v_tx, sync_internal.variant(), false);
+    v_error := v_result.outcome -> 'error';
+    if v_error is not null then
+        perform sync_internal.refuse(
+            (v_error ->> 'status')::integer, v_error ->> 'code', v_error ->> 'detail', v_error - '{status,detail}'::text[]
+        );
+    end if;
+    return v_result.outcome -> 'versions';
+end
+$$;
+
+comment on function sync.apply(jsonb, uuid, jsonb) is 'Carries out one transaction; raises where it is refused.';
+
+-- PT400 unless each is an object with a txId and a list of operations.
+create or replace function sync_internal.check_envelopes(p_transactions jsonb)
+returns void
+language plpgsql
+stable
+parallel safe
+security invoker
+as $$
+begin
+    if jsonb_typeof(p_transactions) is distinct from 'array' or p_transactions = '[]' then
+        perform sync_internal.refuse(400, 'bad_request', 'Send a list of transactions, or one');
+    elsif jsonb_array_length(p_transactions) > sync_internal.setting('max_transactions') then
+        perform sync_internal.refuse_limit(422, 'max_transactions');
+    end if;
+    for i in 0 .. jsonb_array_length(p_transactions) - 1 loop
+        if jsonb_typeof(p_transactions -> i) <> 'object'
+            or coalesce(p_transactions -> i ->> 'txId', '')
+            !~* '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$'
+            or jsonb_typeof(p_transactions -> i -> 'operations') is distinct from 'array' then
+            perform sync_internal.refuse(
+                400, 'bad_request', 'A transaction is {txId: uuid, operations: [...]}', jsonb_build_object('transaction', i)
+            );
+        end if;
+    end loop;
+end
+$$;
+
+comment on function sync_internal.check_envelopes(jsonb) is 'Whether transactions can be read at all.';
+
+-- Runs the transactions of one author in order; after the first transient failure the rest is left untried, so that
+-- the client's order holds. One that needs a record whose create was refused just now is 424 blocked.
+-- p_single: the answer is that of the one transaction, with its own status.
+create or replace function sync_internal.run(p_transactions jsonb, p_variant text, p_single boolean)
+returns sync_internal.answer
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+as $$
+declare
+    v_tx jsonb;
+    v_result sync_internal.attempted;
+    v_retry jsonb;
+    v_blocker text;
+    v_refused jsonb := '{}';
+    v_results text[] := '{}';
+    v_maps text[] := '{}';
+begin
+    perform sync_internal.check_envelopes(p_transactions);
+    if jsonb_array_length(p_transactions) > 1 then
+        perform sync_internal.lock_receipts(array(
+            select (t.tx ->> 'txId')::uuid from jsonb_array_elements(p_transactions) t (tx)
+        ));
+    end if;
+    for i in 0 .. jsonb_array_length(p_transactions) - 1 loop
+        v_tx := p_transactions -> i;
+        v_blocker := null;
+        if v_retry is not null then
+            v_result := (v_retry, null, true);
+        else
+            if v_refused <> '{}' then
+                v_blocker := sync_internal.blocked_by(v_tx, v_refused);
+            end if;
+            if v_blocker is not null then
+                v_result := (
+                    sync_internal.refusal(
+                        424, 'blocked', 'It needs a record whose create was refused', jsonb_build_object('blockedBy', v_blocker)
+                    ), null, false
+                );
+            else
+                v_result := sync_internal.attempt(v_tx, p_variant, true);
+            end if;
+            if v_result.again then
+                v_retry := v_result.outcome;
+            elsif v_result.outcome ->> 'status' = 'refused' then
+                v_refused := v_refused || sync_internal.creates_of(v_tx);
+            end if;
+        end if;
+        if v_result.record_map is not null and not v_result.outcome ? 'error' then
+            v_maps := v_maps || v_result.record_map;
+        end if;
+        v_results := v_results || sync_internal.result_text(v_tx ->> 'txId', v_result);
+    end loop;
+    if p_single then
+        return (
+            coalesce((v_result.outcome #>> '{error,status}')::integer, 200),
+            case
+                when v_result.outcome ? 'error' then sync_internal.problem_text(v_tx ->> 'txId', v_result)
+                else concat(left(v_results[1], -1), ',"recordMap":', coalesce(v_result.record_map, '{}'), '}')
+            end,
+            v_retry is not null
+        );
+    end if;
+    return (
+        200,
+        concat('{"results":[', array_to_string(v_results, ','), '],"recordMap":', sync_internal.merge_maps(v_maps), '}'),
+        v_retry is not null
+    );
+end
+$$;
+
+comment on function sync_internal.run(jsonb, text, boolean) is 'Runs the transactions of one author in order.';
+
+-- One entry of results, as JSON text.
+create or replace function sync_internal.result_text(p_tx_id text, p_result sync_internal.attempted)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+as $$
+    select case
+        when p_result.outcome ? 'error' then concat(
+            '{"txId":"', p_tx_id, '","status":"', p_result.outcome ->> 'status', '","versions":[],"error":',
+            sync_internal.problem_text(p_tx_id, p_result), '}'
+        )
+        else concat('{"txId":"', p_tx_id, '",', substr(p_result.outcome::text, 2))
+    end
+$$;
+
+comment on function sync_internal.result_text(text, sync_internal.attempted) is 'One entry of results.';
+
+-- The error of a transaction as problem details, with the records it conflicts with.
+create or replace function sync_internal.problem_text(p_tx_id text, p_result sync_internal.attempted)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+as $$
+    select concat(
+        left((sync_internal.problem(p_result.outcome -> 'error') || jsonb_build_object('txId', p_tx_id))::text, -1),
+        case when p_result.outcome -> 'error' ? 'conflicts' then ',"recordMap":' || p_result.record_map end, '}'
+    )
+$$;
+
+comment on function sync_internal.problem_text(text, sync_internal.attempted) is 'The error of a transaction as problem details.';
+
+-- An error as problem details (RFC 9457).
+create or replace function sync_internal.problem(p_error jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+security invoker
+as $$
+    select jsonb_build_object(
+        'type', 'about:blank',
+        'title', case (p_error ->> 'status')::integer
+            when 400 then 'Bad request' when 401 then 'Sign in' when 403 then 'Forbidden' when 409 then 'Conflict'
+            when 410 then 'Gone' when 413 then 'Too large' when 422 then 'Unprocessable' when 424 then 'Blocked'
+            when 429 then 'Too many requests' when 503 then 'Try again' else 'Error'
+        end
+    ) || p_error
+$$;
+
+comment on function sync_internal.problem(jsonb) is 'An error as problem details.';
+
+-- The records a transaction would have created: {"table id": txId}.
+create or replace function sync_internal.creates_of(p_tx jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+security invoker
+as $$
+    select coalesce(jsonb_object_agg(o.op ->> 'id', p_tx ->> 'txId'), '{}')
+    from jsonb_array_elements(p_tx -> 'operations') o (op)
+    where jsonb_typeof(o.op) = 'object' and jsonb_typeof(o.op -> 'id') = 'string'
+        and (o.op ->> 'type' = 'create' or o.op ->> 'type' = 'set' and o.op -> 'key' in ('"id"', '["id"]'))
+$$;
+
+comment on function sync_internal.creates_of(jsonb) is 'The ids of the records a transaction creates, each with its txId.';
+
+-- The transaction whose refused create this one needs: it operates on the record, or carries its id as a value.
+create or replace function sync_internal.blocked_by(p_tx jsonb, p_refused jsonb)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+as $$
+    select p_refused ->> v.id
+    from (
+        select o.op ->> 'id' from jsonb_array_elements(p_tx -> 'operations') o (op)
+        union all
+        select x.value #>> '{}' from jsonb_path_query(p_tx -> 'operations', '$[*].value.** ? (@.type() == "string")') x (value)
+    ) v (id)
+    where p_refused ? v.id
+    limit 1
+$$;
+
+comment on function sync_internal.blocked_by(jsonb, jsonb) is 'The transaction whose refused create this one needs.';
+
+-- Several recordMaps as one; of one record the last stands.
+create or replace function sync_internal.merge_maps(p_maps text[])
+returns text
+language plpgsql
+immutable
+parallel safe
+security invoker
+as $$
+begin
+    if cardinality(p_maps) <= 1 then
+        return coalesce(p_maps[1], '{}');
+    end if;
+    return '{' || coalesce(
+        (
+            select string_agg(to_json(t.name) || ':{' || t.members || '}', ',')
+            from (
+                select r.name, string_agg(to_json(r.id) || ':' || r.record::text, ',') as members
+                from (
+                    select distinct on (t.key, e.key) t.key as name, e.key as id, e.value as record
+                    from unnest(p_maps) with ordinality m (map, n)
+                    cross join lateral json_each(m.map::json) t
+                    cross join lateral json_each(t.value) e
+                    order by t.key, e.key, m.n desc
+                ) r
+                group by r.name
+            ) t
+        ), ''
+    ) || '}';
+end
+$$;
+
+comment on function sync_internal.merge_maps(text[]) is 'Several recordMaps as one.';
+
+grant execute on function
+sync.write(jsonb), sync.apply(jsonb, uuid, jsonb)
+to anon, authenticated, service_role;
+
+grant execute on function
+sync_internal.check_envelopes(jsonb), sync_internal.run(jsonb, text, boolean),
+sync_internal.result_text(text, sync_internal.attempted),
+sync_internal.problem_text(text, sync_internal.attempted), sync_internal.problem(jsonb), sync_internal.creates_of(jsonb),
+sync_internal.blocked_by(jsonb, jsonb), sync_internal.merge_maps(text[])
+to anon, authenticated, service_role, rowcast_gateway;
