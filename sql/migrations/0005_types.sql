@@ -32,3 +32,10 @@ create type sync_internal.answer as (status integer, body text, again boolean);
 alter type sync_internal.answer owner to rowcast_owner;
 
 grant usage on type sync_internal.answer to anon, authenticated, service_role, rowcast_gateway;
+
+-- What is known of a transaction before it is tried: its stored outcome, or the mark at which its changes begin.
+create type sync_internal.claim as (outcome jsonb, seq_from bigint);
+
+alter type sync_internal.claim owner to rowcast_owner;
+
+grant usage on type sync_internal.claim to anon, authenticated, service_role;

@@ -26,6 +26,9 @@ begin
     v_answer := sync_internal.join_keys(v_keys, v_missed, v_role);
     perform sync_internal.assume('none', null);
     return v_answer;
+exception
+    when undefined_column or undefined_table or undefined_function or datatype_mismatch or cannot_coerce then
+        perform sync_internal.refuse_shape();
 end
 $$;
 
@@ -51,7 +54,9 @@ as $$
     ),
     known as (
         select p.*, t.name as "table", t.relation::text as relation, t.id_column, t.id_type, t.whole_table, c.column_name,
-            c.name as wire, c.sql_type, sync_internal.percent_decode(split_part(p.rest, '=', 2)) as value,
+            c.name as wire, c.sql_type, case when c.sql_type is not null then
+                sync_internal.canonical_value(sync_internal.percent_decode(split_part(p.rest, '=', 2)), c.sql_type)
+            end as value,
             case when p.kind = ':' then sync_internal.percent_decode(p.rest) end as id
         from parts p
         left join sync_internal.tables t on t.name = p.name

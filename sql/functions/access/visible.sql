@@ -32,7 +32,9 @@ as $$
     from jsonb_array_elements_text(p_ids) i (id)
     where case sync_internal.id_type(p_table)
         when 'uuid' then i.id ~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$'
-        when 'bigint' then i.id ~ '^(0|-?[1-9][0-9]{0,17})$'
+        when 'bigint' then case
+            when i.id ~ '^(0|-?[1-9][0-9]{0,18})$' then i.id::numeric between -9223372036854775808 and 9223372036854775807
+        end
         when 'text' then octet_length(i.id) between 1 and 200
     end
 $$;
@@ -72,6 +74,8 @@ begin
         exception
             when insufficient_privilege then
                 v_answer := v_answer || jsonb_build_object(v_table.name, '{}'::jsonb);
+            when undefined_column or undefined_table or undefined_function or datatype_mismatch or cannot_coerce then
+                perform sync_internal.refuse_shape();
         end;
     end loop;
     perform sync_internal.assume('none', null);

@@ -27,7 +27,8 @@ grant execute on function sync_internal.login_claims()
 to anon, authenticated, service_role, rowcast_gateway, rowcast_worker;
 
 -- Writes the functions that hold the list of trusted logins as a constant: reading a table in every policy would cost
--- four times as much. auth.uid, auth.jwt and auth.role are made only where nobody else has made them.
+-- four times as much. Their bodies are "begin atomic": operators are bound here, not by the search_path of a caller who
+-- may have put his own in front. auth.uid, auth.jwt and auth.role are made only where nobody else has made them.
 create or replace function sync_internal.install_identity()
 returns void
 language plpgsql
@@ -45,7 +46,7 @@ declare
     );
     v_settings constant text := (
         select coalesce(string_agg(
-            format(E'    perform set_config(%L, coalesce(p_claims::jsonb ->> %L, ''''), true);\n', s.setting, s.claim),
+            format(E'            v_set := set_config(%L, coalesce(p_claims::jsonb ->> %L, ''''), true);\n', s.setting, s.claim),
             '' order by s.setting
         ), '')
         from sync_internal.identity_settings s
@@ -55,12 +56,13 @@ begin
     execute format(
         $make$
         create or replace function sync_internal.claims() returns jsonb
-        language sql stable parallel safe security invoker as $body$
+        language sql stable parallel safe security invoker
+        begin atomic
             select case
                 when session_user in (%s) then nullif(current_setting('request.jwt.claims', true), '')::jsonb
                 else sync_internal.login_claims()
-            end
-        $body$
+            end;
+        end
         $make$,
         v_trusted
     );
@@ -69,12 +71,14 @@ begin
     -- Role and claims for the rest of the transaction, both at once. Invoker: a definer cannot change the role.
     execute format(
         $make$
-        create or replace function sync_internal.assume(p_role text, p_claims text) returns void
+        create or replace function sync_internal.assume(p_role text, p_claims text) returns boolean
         language plpgsql volatile parallel unsafe security invoker as $body$
+        declare
+            v_set text;
         begin
-            perform set_config('role', p_role, true);
-            perform set_config('request.jwt.claims', coalesce(p_claims, ''), true);
-        %s
+            v_set := set_config('role', p_role, true);
+            v_set := set_config('request.jwt.claims', coalesce(p_claims, ''), true);
+%s            return true;
         end
         $body$
         $make$,
@@ -101,7 +105,7 @@ begin
                 and p.proowner <> 'rowcast_owner'::regrole
         );
         execute format(
-            'create or replace function auth.%I() returns %s language sql stable parallel safe security invoker as %L',
+            'create or replace function auth.%I() returns %s language sql stable parallel safe security invoker begin atomic %s; end',
             v_function.name, v_function.result, v_function.body
         );
         execute format('comment on function auth.%I() is %L', v_function.name, v_function.comment);

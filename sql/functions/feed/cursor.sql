@@ -75,7 +75,7 @@ declare
 begin
     stale := true;
     if p_cursor is null or length(p_cursor) > 20000
-        or p_cursor !~ '^v1\.[0-9a-f]*\.[0-9]{1,19}\.([0-9]{1,19}(-[0-9]{1,19})*)?\.([0-9]{1,19}-[0-9]{1,19}-[0-9]{1,10})?$' then
+        or p_cursor !~ '^v1\.[0-9a-f]*\.[0-9]{1,18}\.([0-9]{1,18}(-[0-9]{1,18})*)?\.([0-9]{1,18}-[0-9]{1,18}-[0-9]{1,10})?$' then
         return;
     end if;
     v_part := string_to_array(p_cursor, '.');
@@ -93,7 +93,7 @@ begin
         v_anchor := string_to_array(v_part[5], '-');
         if not exists (
             select from sync_internal.changes h
-            where h.xid = v_anchor[1]::xid8 and h.seq = v_anchor[2]::bigint and h.tag = v_anchor[3]::integer
+            where h.xid = v_anchor[1]::xid8 and h.seq = v_anchor[2]::bigint and h.tag = v_anchor[3]::bigint
         ) then
             return;
         end if;

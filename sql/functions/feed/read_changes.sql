@@ -33,6 +33,9 @@ as $$
                     'txId', (
                         select r.tx_id from sync_internal.receipts r
                         where r.xid = n.xid and n.seq between r.seq_from and r.seq_to
+                        -- A function that was called may itself have applied a transaction: the inner one made it.
+                        order by r.seq_from desc
+                        limit 1
                     )
                 ) order by n.xid, n.seq
             ), '[]')
@@ -51,7 +54,8 @@ grant execute on function sync_internal.read_changes(xid8, xid8[], bigint) to ro
 
 -- The relay's door to the feed. p_cursor null: only a fresh cursor. Gives {"cursor", "epoch", "fingerprint", "stale",
 -- "behind": [tables], "changes": [...]}; stale: the cursor cannot be resumed from, everything must be read anew.
-create or replace function sync.gateway_changes(p_cursor text)
+-- p_fingerprint: whether to look at the catalogue too, which costs more than the rest; else fingerprint is null.
+create or replace function sync.gateway_changes(p_cursor text, p_fingerprint boolean default true)
 returns text
 language plpgsql
 stable
@@ -66,20 +70,20 @@ begin
     if v_from.stale then
         return json_build_object(
             'cursor', sync_internal.cursor_now(), 'epoch', sync_internal.epoch(),
-            'fingerprint', sync_internal.fingerprint(), 'stale', p_cursor is not null, 'behind', '[]'::json, 'changes', '[]'::json
+            'fingerprint', case when p_fingerprint then sync_internal.fingerprint() end, 'stale', p_cursor is not null, 'behind', '[]'::json, 'changes', '[]'::json
         );
     end if;
     select * into v_news
     from sync_internal.read_changes(v_from.xmax, v_from.xips, sync_internal.setting('max_changes_read'));
     return json_build_object(
-        'cursor', v_news.cursor, 'epoch', sync_internal.epoch(), 'fingerprint', sync_internal.fingerprint(),
+        'cursor', v_news.cursor, 'epoch', sync_internal.epoch(), 'fingerprint', case when p_fingerprint then sync_internal.fingerprint() end,
         'stale', false, 'behind', v_news.behind, 'changes', v_news.changes
     );
 end
 $$;
 
-comment on function sync.gateway_changes(text) is 'The relay''s door to the feed.';
-grant execute on function sync.gateway_changes(text) to rowcast_gateway;
+comment on function sync.gateway_changes(text, boolean) is 'The relay''s door to the feed.';
+grant execute on function sync.gateway_changes(text, boolean) to rowcast_gateway;
 
 create or replace function sync_internal.epoch()
 returns text

@@ -18,6 +18,9 @@ begin
     -- The value is tried here, so that a wrong one is refused with its key, before anything is read.
     if p_operator in ('eq', 'neq', 'lt', 'lte', 'gt', 'gte') then
         perform sync_internal.try_value(p_column, p_value, p_key);
+        if v_kind = 'enum' and jsonb_typeof(p_value) = 'string' and not p_column -> 'values' @> p_value then
+            perform sync_internal.refuse(400, 'wrong_type', 'There is no such value', v_place);
+        end if;
     end if;
     case
         when p_operator = 'is' then
@@ -33,7 +36,8 @@ begin
             elsif v_kind = 'other' then
                 perform sync_internal.refuse(400, 'wrong_type', 'This key cannot be compared', v_place);
             end if;
-            return format('%s %s %s', v_source, case p_operator when 'eq' then '=' else '<>' end,
+            return format('%s %s %s', case p_column ->> 'type' when 'real' then sync_internal.sort_expression(p_column) else v_source end,
+                case p_operator when 'eq' then '=' else '<>' end,
                 case when v_kind in ('enum') then format('(%s)::%s', v_value, p_column ->> 'type') else v_value end);
         when p_operator = 'in' then
             if jsonb_typeof(p_value) <> 'array' or jsonb_array_length(p_value) > 1000 then
@@ -122,6 +126,8 @@ security invoker
 as $$
     select case
         when p_column ->> 'kind' in ('text', 'enum') then format('t.%I::text collate "C"', p_column ->> 'column')
+        -- As the wire shows it: the nearest double of a real is another number.
+        when p_column ->> 'type' = 'real' then format('t.%I::text::double precision', p_column ->> 'column')
         else format('t.%I', p_column ->> 'column')
     end
 $$;
@@ -145,6 +151,8 @@ begin
     if jsonb_typeof(p_where) <> 'object' then
         perform sync_internal.refuse(400, 'bad_request', 'where is an object');
     end if;
+    -- Before any value is printed: a number of nine characters can print as a hundred thousand.
+    perform sync_internal.check_json(p_where, 0);
     for v_key, v_condition in select w.key, w.value from jsonb_each(p_where) w loop
         v_column := p_meta -> 'columns' -> v_key;
         if v_column is null then
@@ -187,7 +195,7 @@ begin
     end if;
     for v_part in select o.value from jsonb_array_elements(p_order) o (value) loop
         if jsonb_typeof(v_part) <> 'object' or jsonb_typeof(v_part -> 'key') is distinct from 'string'
-            or coalesce(v_part ->> 'dir', 'asc') not in ('asc', 'desc') or v_part - '{key,dir}'::text[] <> '{}' then
+            or coalesce(v_part -> 'dir', '"asc"') not in ('"asc"', '"desc"') or v_part - '{key,dir}'::text[] <> '{}' then
             perform sync_internal.refuse(400, 'bad_request', 'An order is {key, dir: "asc" or "desc"}');
         elsif p_meta -> 'columns' -> (v_part ->> 'key') is null then
             perform sync_internal.refuse(

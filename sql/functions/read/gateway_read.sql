@@ -48,6 +48,9 @@ declare
 begin
     perform sync_internal.enter(p_claims);
     return sync.get_records(v_request);
+exception
+    when undefined_column or undefined_table or undefined_function or datatype_mismatch or cannot_coerce then
+        perform sync_internal.refuse_shape();
 end
 $$;
 
@@ -65,6 +68,9 @@ declare
 begin
     perform sync_internal.enter(p_claims);
     return sync.query(v_request);
+exception
+    when undefined_column or undefined_table or undefined_function or datatype_mismatch or cannot_coerce then
+        perform sync_internal.refuse_shape();
 end
 $$;
 
@@ -87,6 +93,9 @@ begin
     perform set_config('statement_timeout', '60s', true);
     perform sync_internal.enter(p_claims);
     return sync_internal.open_page(v_request);
+exception
+    when undefined_column or undefined_table or undefined_function or datatype_mismatch or cannot_coerce then
+        perform sync_internal.refuse_shape();
 end
 $$;
 

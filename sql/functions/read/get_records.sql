@@ -33,7 +33,7 @@ begin
 
     with
     pointers as (
-        select p.value ->> 'table' as name, p.value ->> 'id' as id, max((p.value ->> 'version')::numeric) as version
+        select p.value ->> 'table' as name, p.value ->> 'id' as id, max((p.value -> 'version')::numeric) as version
         from jsonb_array_elements(v_pointers) p (value)
         group by 1, 2
     ),

@@ -36,7 +36,8 @@ begin
     v_order := coalesce(p_request -> 'orderBy', '[]');
     v_have := coalesce(p_request -> 'have', '{}');
     if coalesce(jsonb_typeof(p_request -> 'limit'), 'number') <> 'number'
-        or coalesce(p_request ->> 'limit', '200') !~ '^[1-9][0-9]{0,3}$' or (p_request ->> 'limit')::integer > 1000 then
+        or not coalesce((p_request -> 'limit')::numeric, 200) between 1 and 1000
+        or (p_request -> 'limit')::numeric <> trunc((p_request -> 'limit')::numeric) then
         perform sync_internal.refuse(400, 'bad_request', 'limit is a whole number from 1 to 1000');
     elsif jsonb_typeof(v_have) <> 'object' or exists (
         select from jsonb_each(v_have) h where jsonb_typeof(h.value) <> 'number'
@@ -45,7 +46,7 @@ begin
     elsif (select count(*) from jsonb_object_keys(v_have)) > 10000 then
         perform sync_internal.refuse(422, 'too_many', 'have names more than 10000 records', '{"limit": "have"}');
     end if;
-    v_limit := coalesce((p_request ->> 'limit')::integer, 200);
+    v_limit := coalesce((p_request -> 'limit')::integer, 200);
 
     if (v_meta ->> 'readable')::boolean then
         execute format(
@@ -61,14 +62,14 @@ begin
     v_ids := coalesce(v_ids, '{}');
 
     for i in 1 .. cardinality(v_ids) loop
-        if (v_have ->> v_ids[i])::numeric is distinct from v_versions[i] then
+        if (v_have -> v_ids[i])::numeric is distinct from v_versions[i] then
             v_parts := v_parts || format('%s:%s', to_json(v_ids[i]), v_records[i]);
         end if;
     end loop;
     if v_have <> '{}' then
         select
             array_agg(format('%s:%s', to_json(r.id), r.record)) filter (
-                where r.id is not null and (v_have ->> h.id)::numeric is distinct from r.version
+                where r.id is not null and (v_have -> h.id)::numeric is distinct from r.version
             ),
             json_agg(json_build_object('table', v_meta ->> 'name', 'id', h.id)) filter (where r.id is null)
         into v_old
@@ -186,7 +187,11 @@ begin
         return array(
             select distinct case
                 when v_key = 'id' then format('%s:%s', p_meta ->> 'name', e.value)
-                else format('%s?%s=%s', p_meta ->> 'name', v_key, sync_internal.percent_encode(e.value))
+                else format(
+                    '%s?%s=%s', p_meta ->> 'name', v_key, sync_internal.percent_encode(
+                        sync_internal.canonical_value(e.value, p_meta #>> array['columns', v_key, 'type'])
+                    )
+                )
             end
             from jsonb_array_elements_text(v_values) e (value)
         );
@@ -292,7 +297,9 @@ declare
 begin
     if p_request ?| '{have,include}' then
         perform sync_internal.refuse(400, 'bad_request', 'have and include are for pages, not for streams');
-    elsif coalesce(p_request ->> 'limit', '1') !~ '^[1-9][0-9]{0,8}$' then
+    elsif coalesce(jsonb_typeof(p_request -> 'limit'), 'number') <> 'number'
+        or not coalesce((p_request -> 'limit')::numeric, 1) between 1 and 999999999
+        or (p_request -> 'limit')::numeric <> trunc((p_request -> 'limit')::numeric) then
         perform sync_internal.refuse(400, 'bad_request', 'limit is a whole number');
     end if;
     v_header := json_build_object(
@@ -302,7 +309,7 @@ begin
         when (v_meta ->> 'readable')::boolean then format(
             'select t.record from (%s limit %s) t',
             sync_internal.page_sql(v_meta, v_where, coalesce(p_request -> 'orderBy', '[]'), p_request -> 'after'),
-            coalesce(p_request ->> 'limit', 'all')
+            coalesce((p_request -> 'limit')::integer::text, 'all')
         )
         else 'select null::text where false'
     end;

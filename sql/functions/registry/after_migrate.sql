@@ -1,5 +1,5 @@
--- Ends every migration: constants and generated code are written anew, ownership and grants are put right, what no file
--- defines any more is dropped. p_version: the version of Rowcast being installed.
+-- Ends every migration, in its transaction: what no file defines any more is dropped, ownership and grants are put right,
+-- constants and generated code are written anew. p_version: the version of Rowcast being installed.
 create or replace function sync_internal.after_migrate(p_version text default '')
 returns void
 language plpgsql
@@ -10,6 +10,22 @@ as $$
 declare
     v_function record;
 begin
+    -- A function that this transaction has not written is an overload or a name left behind. Only where the files were
+    -- applied in this transaction, which this function's own row tells.
+    for v_function in
+        select p.oid::regprocedure as signature
+        from pg_catalog.pg_proc p
+        where p.pronamespace in ('sync'::regnamespace, 'sync_internal'::regnamespace)
+            and p.xmin <> pg_current_xact_id()::xid
+            and not exists (select from pg_catalog.pg_trigger t where t.tgfoid = p.oid)
+            and exists (
+                select from pg_catalog.pg_proc s
+                where s.oid = 'sync_internal.after_migrate(text)'::regprocedure and s.xmin = pg_current_xact_id()::xid
+            )
+    loop
+        execute format('drop function %s', v_function.signature);
+    end loop;
+
     for v_function in
         select p.oid::regprocedure as signature, p.proowner
         from pg_catalog.pg_proc p

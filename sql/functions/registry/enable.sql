@@ -156,6 +156,16 @@ begin
     if p_options -> 'exclude' ?| array[v_id.attname, p_version, p_soft_delete, p_touch] then
         perform sync_internal.refuse_enable(p_table, 'cannot leave out its id, version, soft delete or touch column', null);
     end if;
+    if jsonb_typeof(p_options -> 'topics') = 'array' and exists (
+        select from pg_catalog.pg_attribute a
+        cross join lateral sync_internal.type_kind(a.atttypid) k
+        where a.attrelid = p_table and p_options -> 'topics' ? a.attname
+            and k.kind not in ('uuid', 'text', 'integer', 'bigint', 'boolean', 'enum')
+    ) then
+        perform sync_internal.refuse_enable(
+            p_table, 'cannot have a topic of this type', 'Topics are columns of type uuid, text, integer, bigint, boolean or enum.'
+        );
+    end if;
     if p_touch is not null and not exists (
         select from pg_catalog.pg_attribute a
         where a.attrelid = p_table and a.attname = p_touch and a.atttypid = 'timestamptz'::regtype
@@ -329,7 +339,10 @@ begin
                 ('zzz_rowcast_truncate', 'after truncate', 'for each statement', 'capture_' || v_name, 'enable always'),
                 ('zzz_rowcast_replica', 'after insert or update or delete',
                     'for each row when (pg_catalog.current_setting(''session_replication_role'') = ''replica'')',
-                    'capture_' || v_name, 'enable always')
+                    'capture_' || v_name, 'enable always'),
+                ('zzz_rowcast_moved', 'after update',
+                    format('for each row when (old.%1$I is distinct from new.%1$I)', sync_internal.live_id(p_table)),
+                    'capture_' || v_name, 'enable')
             ) t (name, event, scope, function, firing)
         loop
             -- A leaf has the row triggers of its parent.
@@ -358,6 +371,19 @@ as $$
 $$;
 
 comment on function sync_internal.live_name(regclass) is 'The wire name of a live table. Definer: the registry is private.';
+
+create or replace function sync_internal.live_id(p_table regclass)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select t.id_column from sync_internal.tables t where t.relation = p_table
+$$;
+
+comment on function sync_internal.live_id(regclass) is 'The id column of a live table. Definer: the registry is private.';
 
 -- Ends what sync.enable began: the triggers, the generated code and the registry entry go, the rows stay as they are.
 create or replace function sync.disable(p_table regclass)

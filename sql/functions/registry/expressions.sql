@@ -20,6 +20,8 @@ as $$
                 then format('''"'' || translate(encode(%s, ''base64''), E''\n'', '''') || ''"''', p_source)
             when p_column.kind = 'list' and p_column.element_kind in ('bigint', 'numeric')
                 then format('to_json(%s::text[])::text', p_source)
+            -- char(n) without its padding, as every comparison sees it
+            when p_column.kind = 'text' then format('to_json(%s::text)::text', p_source)
             else format('to_json(%s)::text', p_source)
         end
     ) e (expression)

@@ -14,7 +14,7 @@ begin
     execute format(
         'create or replace function sync_internal.%I(%s) returns %s language plpgsql %s parallel unsafe security invoker as %L',
         p_name, p_arguments, p_returns, p_volatility,
-        format(E'\nbegin\n    case %s\n%s        when '''' then null;\n        else\n            %s\n    end case;\nend\n',
+        format(E'\nbegin\n    case %1$s\n%2$s        when '''' then\n            %3$s\n        else\n            %3$s\n    end case;\nend\n',
             case when p_arguments like 'p_fn%' then 'p_fn' else 'p_table' end, coalesce(p_branches, ''), p_none)
     );
     execute format('comment on function sync_internal.%I is %L', p_name, 'Generated: leads to the code of a table.');
@@ -79,6 +79,15 @@ begin
         'return false;', v_roles
     );
 
+    -- Whether any constraint can be deferred at all: asking for it costs two statements in each transaction.
+    execute format(
+        'create or replace function sync_internal.defers() returns boolean language sql immutable parallel safe '
+        'security invoker as %L',
+        format('select %L::boolean', exists (select from pg_catalog.pg_constraint c where c.condeferrable))
+    );
+    comment on function sync_internal.defers() is 'Generated: whether any constraint can be deferred.';
+    execute format('grant execute on function sync_internal.defers() to %s', v_roles);
+
     foreach v_role in array array['anon', 'authenticated', 'service_role'] loop
         for v_purpose in
             select *
@@ -138,7 +147,8 @@ begin
                         array_agg(c."column") filter (where c.readable) as readable_columns,
                         coalesce(array_agg((c."column").column_name) filter (where (c."column").policy), '{}') as classes,
                         array_agg(c."column") as columns,
-                        max((c."column").sql_type) filter (where (c."column").column_name = t.id_column) as id_sql_type
+                        case t.id_type when 'bigint' then 'bigint' else max((c."column").sql_type) filter (where (c."column").column_name = t.id_column) end
+                            as id_sql_type
                     from sync_internal.granted_columns(t.table_id, v_role) c
                 ) g
                 where t.id_column = any (g.readable)

@@ -14,7 +14,7 @@ security invoker
 as $$
 declare
     v_kind constant text := p_column.kind;
-    v_variable constant text := 'c' || p_column.position;
+    v_variable constant text := sync_internal.scratch_variable(p_column.sql_type);
     v_lists constant boolean := v_kind in ('json', 'list');
     v_code text := format(E'        when %L then\n', p_column.name);
 begin
@@ -22,7 +22,7 @@ begin
         return v_code || E'            perform sync_internal.refuse(400, ''bad_request'', ''The version is the server''''s'');\n';
     elsif p_column.column_name = p_table.id_column then
         return v_code || $code$
-            if not p_creating or v_type <> 'set' or v_path is not null or p_op ->> 'value' is distinct from p_op ->> 'id' then
+            if not p_creating or v_type <> 'set' or v_path is not null or v_value is distinct from p_op -> 'id' then
                 perform sync_internal.refuse(400, 'bad_request', 'The id of a record cannot be changed');
             end if;
         $code$;
@@ -33,14 +33,8 @@ begin
     -- The form: which operations and paths the type takes.
     v_code := v_code || format(
         E'            if %s then\n                perform sync_internal.refuse_operation(v_type, v_path, %L);\n            end if;\n',
-        case
-            when v_kind = 'json' then 'false'
-            when v_kind = 'list' then $c$v_path is not null or v_type not in ('set', 'listInsert', 'listRemove')$c$
-            when v_kind in ('integer', 'bigint', 'numeric', 'float') then $c$v_path is not null or v_type not in ('set', 'increment')$c$
-            when v_kind in ('timestamptz', 'timestamp', 'date') then $c$v_path is not null or v_type not in ('set', 'set-now')$c$
-            else $c$v_path is not null or v_type <> 'set'$c$
-        end,
-        case v_kind when 'list' then 'list' else v_kind end
+        sync_internal.unsuited_expression(v_kind),
+        v_kind
     );
 
     -- The value.
@@ -53,7 +47,7 @@ begin
     end if;
     if v_kind = 'json' then
         v_code := v_code || $code$
-            if v_value is not null then
+            if jsonb_typeof(v_value) in ('object', 'array', 'number') then
                 perform sync_internal.check_json(v_value, coalesce(cardinality(v_path), 0));
             end if;
             if v_type not in ('set', 'set-now') then
@@ -115,8 +109,43 @@ $$;
 comment on function sync_internal.check_branch(sync_internal.tables, sync_internal.columns, boolean, boolean)
 is 'The branch of one column in a generated check.';
 
--- The branch of one column in a patch: the operation is well formed and allowed, now it is applied to r.
-create or replace function sync_internal.patch_branch(p_table sync_internal.tables, p_column sync_internal.columns)
+-- The name of the variable of a type that generated code tries values on.
+create or replace function sync_internal.scratch_variable(p_type text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+as $$
+    select left('v_a_' || regexp_replace(lower(p_type), '[^a-z0-9]+', '_', 'g'), 40) || '_' || abs(hashtext(p_type)) % 1000
+$$;
+
+comment on function sync_internal.scratch_variable(text) is 'The name of a variable to try values of a type on.';
+
+-- When an operation does not suit a column, as a condition of the generated code.
+create or replace function sync_internal.unsuited_expression(p_kind text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+as $$
+    select case
+        when p_kind = 'json' then 'false'
+        when p_kind = 'list' then $c$v_path is not null or v_type not in ('set', 'listInsert', 'listRemove')$c$
+        when p_kind in ('integer', 'bigint', 'numeric', 'float') then $c$v_path is not null or v_type not in ('set', 'increment')$c$
+        when p_kind in ('timestamptz', 'timestamp', 'date') then $c$v_path is not null or v_type not in ('set', 'set-now')$c$
+        else $c$v_path is not null or v_type <> 'set'$c$
+    end
+$$;
+
+comment on function sync_internal.unsuited_expression(text) is 'When an operation does not suit a column.';
+
+-- The branch of one column in a patch: applies the operation to r. What is not well formed or not allowed raises RC002,
+-- after which the transaction is looked at again with care, to tell the caller what was wrong.
+create or replace function sync_internal.patch_branch(
+    p_table sync_internal.tables, p_column sync_internal.columns, p_updatable boolean
+)
 returns text
 language plpgsql
 stable
@@ -125,14 +154,27 @@ security invoker
 as $$
 declare
     v_target constant text := format('r.%I', p_column.column_name);
+    v_refused constant text := concat_ws(
+        ' or ', case when not p_updatable then 'p_updating' end,
+        nullif(sync_internal.unsuited_expression(p_column.kind), 'false')
+    );
     v_code text := format(E'        when %L then\n', p_column.name);
 begin
+    if v_refused <> '' then
+        v_code := v_code || format(E'            if %s then\n                raise sqlstate ''RC002'';\n            end if;\n', v_refused);
+    end if;
     if p_column.column_name = p_table.touch then
         -- A mark for the version trigger, which puts the server's time there.
-        return v_code || format(E'            %s := ''-infinity'';\n', v_target);
+        return v_code || format(
+            E'            %1$s := %2$s;\n            %1$s := ''-infinity'';\n',
+            v_target, sync_internal.decode_expression(p_column, 'v_op -> ''value''')
+        );
     elsif p_column.kind = 'json' then
         return v_code || format(
             $code$
+            if jsonb_typeof(v_op -> 'value') in ('object', 'array', 'number') then
+                perform sync_internal.check_json(v_op -> 'value', coalesce(cardinality(v_path), 0));
+            end if;
             if v_path is null and v_type = 'set' then
                 %1$s := nullif(v_op -> 'value', 'null');
             else
@@ -147,13 +189,15 @@ begin
             if v_type = 'set' then
                 %1$s := %2$s;
             else
+                perform %4$s;
                 %1$s := %3$s;
             end if;
             $code$,
             v_target, sync_internal.decode_expression(p_column, 'v_op -> ''value'''),
             sync_internal.decode_expression(
                 p_column, format('sync_internal.patch_list((%s)::jsonb, v_op)', sync_internal.json_expression(p_column, v_target))
-            )
+            ),
+            sync_internal.decode_expression(p_column, 'jsonb_build_array(v_op -> ''value'')')
         );
     elsif p_column.kind in ('integer', 'bigint', 'numeric', 'float') then
         return v_code || format(
@@ -186,7 +230,7 @@ begin
 end
 $$;
 
-comment on function sync_internal.patch_branch(sync_internal.tables, sync_internal.columns)
+comment on function sync_internal.patch_branch(sync_internal.tables, sync_internal.columns, boolean)
 is 'The branch of one column in a generated patch.';
 
 -- Makes the functions that check, patch, insert, update, delete, lock and read records of one table as one role.
@@ -233,7 +277,11 @@ begin
     select * into v_soft from unnest(v_all) c where c.column_name = v_table.soft_delete;
     v_reads := exists (select from unnest(v_readable) c where c.column_name = v_table.id_column);
     v_id_value := format('p_id::%s', v_id.sql_type);
-    v_where_id := format('t.%I = %s', v_table.id_column, v_id_value);
+    v_where_id := format(
+        't.%I = %s', v_table.id_column,
+        -- An id beyond a narrower integer is simply not there.
+        case v_table.id_type when 'bigint' then 'p_id::bigint' else v_id_value end
+    );
     v_record := sync_internal.record_expression(v_readable, 't');
     v_version := case
         when exists (select from unnest(v_readable) c where c.column_name = v_table.version_column)
@@ -266,7 +314,11 @@ begin
     return v_forbidden;
 end
             $code$,
-            (select string_agg(format('    c%s %s;', c.position, c.sql_type), E'\n') from unnest(v_all) c where c.kind <> 'other'),
+            (
+                -- One variable a type, to try values on: each costs at every call.
+                select string_agg(distinct format('    %I %s;', sync_internal.scratch_variable(c.sql_type), c.sql_type), E'\n')
+                from unnest(v_all) c where c.kind <> 'other'
+            ),
             case
                 when v_soft.name is not null then format(
                     'return case when not p_creating and %L then %L end;',
@@ -306,7 +358,8 @@ end
     where c.kind in ('json', 'bytea') or c.kind = 'text';
 
     perform sync_internal.create_generated(
-        format('patch_%s_%s', v_table.name, p_role), format('p_row %s, p_ops jsonb', v_table.relation),
+        format('patch_%s_%s', v_table.name, p_role),
+        format('p_row %s, p_ops jsonb, p_updating boolean', v_table.relation),
         v_table.relation::text, 'volatile',
         format(
             $code$
@@ -314,18 +367,28 @@ end
 declare
     r %s := p_row;
     v_op jsonb;
+    v_first constant jsonb := p_ops -> 0;
     v_type text;
     v_key text;
     v_path text[];
+    v_ok boolean;
 begin
     for i in 0 .. jsonb_array_length(p_ops) - 1 loop
         v_op := p_ops -> i;
         v_type := v_op ->> 'type';
+        if v_type = 'set' then
+            v_ok := v_op - '{type,table,id,key,value}'::text[] = '{}' and v_op ? 'key';
+        else
+            v_ok := sync_internal.check_form(v_op) and v_type not in ('create', 'call');
+        end if;
+        if not v_ok or i > 0 and (v_op -> 'id' <> v_first -> 'id' or v_op -> 'table' <> v_first -> 'table') then
+            raise sqlstate 'RC002';
+        end if;
         %s
         %s
         case v_key
 %s
-            else null;
+            else raise sqlstate 'RC002';
         end case;
     end loop;
 %s%s
@@ -333,7 +396,13 @@ begin
 end
             $code$,
             v_table.relation,
-            case when v_soft.name is not null then format(
+            case when v_soft.name is not null and not exists (
+                select from unnest(v_updatable) c where c.column_name = v_table.soft_delete
+            ) then
+                $c$if v_type in ('delete', 'restore') then
+            raise sqlstate 'RC002';
+        end if;$c$
+            when v_soft.name is not null then format(
                 $c$if v_type = 'delete' then
             r.%1$I := %2$s;
             continue;
@@ -344,16 +413,22 @@ end
                 v_table.soft_delete,
                 case v_soft.kind when 'boolean' then 'true' else 'sync.now()' end,
                 case v_soft.kind when 'boolean' then 'false' else 'null' end
-            ) else '' end,
+            ) else $c$if v_type in ('delete', 'restore') then
+            raise sqlstate 'RC002';
+        end if;$c$ end,
             format(v_key, 'v_op'),
             (
-                select coalesce(string_agg(sync_internal.patch_branch(v_table, c), '' order by c.position), '')
+                select coalesce(string_agg(
+                    sync_internal.patch_branch(
+                        v_table, c, exists (select from unnest(v_updatable) u where u.position = c.position)
+                    ), '' order by c.position
+                ), '')
                 from unnest(v_all) c
                 where (
                     c.position = any (array(select u.position from unnest(v_updatable) u))
                     or c.position = any (array(select i.position from unnest(v_insertable) i))
                 ) and c.column_name <> v_table.id_column and c.kind <> 'other'
-            ) || format(E'        when %L then null;\n', 'id'),
+            ) || E'        when ''id'' then\n            if p_updating then\n                raise sqlstate ''RC002'';\n            end if;\n',
             -- A reference must name a record the caller can read; a hidden one is answered like a missing one.
             (
                 select string_agg(format(
@@ -401,7 +476,7 @@ end
 begin
     insert into %1$s (%2$s)
     select %3$s
-    from sync_internal.%4$I(row(%5$s)::%1$s, p_ops) p;
+    from sync_internal.%4$I(row(%5$s)::%1$s, p_ops, false) p;
     return true;
 end
                 $code$,
@@ -439,7 +514,7 @@ end
         -- are assigned only when an operation names them.
         v_code := format(
             $c$update %1$s t set (%%s) = (
-            select %%s from sync_internal.%2$I(row(%3$s)::%1$s, p_ops) p
+            select %%s from sync_internal.%2$I(row(%3$s)::%1$s, p_ops, true) p
         )
         where %4$s
         returning %5$s, case when p_want then %6$s end into v_written.version, v_written.record;$c$,
@@ -464,10 +539,14 @@ end
 declare
     v_written sync_internal.written;
 begin
+    if not %s then
+        return null;
+    end if;
     %s
     return v_written;
 end
                 $code$,
+                case v_table.id_type when 'uuid' then 'sync_internal.is_uuid(p_id)' when 'bigint' then 'p_id::bigint::text = p_id' else format('(%s)::text = p_id', v_id_value) end,
                 (
                     select case
                         when bool_or(c.in_unique) and not bool_and(c.in_unique) then format(

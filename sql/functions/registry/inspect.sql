@@ -190,6 +190,8 @@ begin
         a.attgenerated <> '' or a.attidentity = 'a',
         coalesce(v_table.options -> 'server_owned' ? a.attname, false),
         case
+            -- Other kinds have more than one text, which would make more than one key.
+            when k.kind not in ('uuid', 'text', 'integer', 'bigint', 'boolean', 'enum') then false
             when jsonb_typeof(v_table.options -> 'topics') = 'array' then v_table.options -> 'topics' ? a.attname
             else exists (
                 select from pg_catalog.pg_constraint c

@@ -16,7 +16,7 @@ as $$
         'columns', (
             select jsonb_object_agg((c.c).name, jsonb_build_object(
                 'column', (c.c).column_name, 'kind', (c.c).kind, 'elementKind', (c.c).element_kind, 'type', (c.c).sql_type,
-                'topic', (c.c).topic,
+                'topic', (c.c).topic, 'values', to_jsonb((c.c).enum_values),
                 'parent', (select p.name from sync_internal.tables p where p.table_id = (c.c).parent_id),
                 'decode', sync_internal.decode_expression(c.c, '$value$'),
                 'json', sync_internal.json_expression(c.c, format('t.%I', (c.c).column_name))

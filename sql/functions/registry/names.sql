@@ -85,5 +85,28 @@ $$;
 
 comment on function sync_internal.percent_decode(text) is 'Undoes percent_encode; null where the text is not well formed.';
 
+-- A key's value as the feed writes it: through the column's type and back, so that one value has one key. Null where it
+-- is none of the type's. p_type: as format_type gives it.
+create or replace function sync_internal.canonical_value(p_value text, p_type text)
+returns text
+language plpgsql
+stable
+parallel safe
+security invoker
+as $$
+declare
+    v_value text;
+begin
+    execute format('select ($1::%s)::text', p_type) into v_value using p_value;
+    return v_value;
+exception
+    when data_exception then
+        return null;
+end
+$$;
+
+comment on function sync_internal.canonical_value(text, text) is 'A key''s value as the feed writes it.';
+grant execute on function sync_internal.canonical_value(text, text) to anon, authenticated, service_role, rowcast_gateway;
+
 grant execute on function sync_internal.percent_encode(text), sync_internal.percent_decode(text)
 to anon, authenticated, service_role, rowcast_gateway;

@@ -17,7 +17,9 @@ declare
     v_digest constant bigint := sync_internal.digest(p_tx);
     v_operations constant jsonb := p_tx -> 'operations';
     v_outcome jsonb;
-    v_seq_from bigint;
+    v_claim sync_internal.claim;
+    -- An assignment costs a tenth of PERFORM, which runs a query.
+    v_ok boolean;
     v_steps sync_internal.step[];
     v_step sync_internal.step;
     v_traits sync_internal.traits;
@@ -42,9 +44,57 @@ declare
     v_constraint text;
     v_relation text;
 begin
-    select c.outcome, c.seq_from into v_outcome, v_seq_from from sync_internal.claim_receipt(v_tx_id, v_digest) c;
-    if v_outcome is not null then
-        return sync_internal.attempted_of(v_outcome, p_tx, p_variant, p_want);
+    -- Nearly every transaction writes one record that is there, is well formed, permitted and new: it is simply tried.
+    -- Whatever hinders that undoes the try, and the transaction is looked at again with care.
+    if v_operations #> '{0,id}' = v_operations #> '{-1,id}' and not p_tx ? 'expect' and not p_tx ? 'authorId'
+        and jsonb_typeof(v_operations #> '{0,id}') = 'string' and jsonb_typeof(v_operations #> '{0,table}') = 'string'
+        and v_operations #> '{0,type}' not in ('"create"', '"call"')
+        and jsonb_array_length(v_operations) <= sync_internal.setting('max_operations')
+        and pg_column_size(p_tx) <= sync_internal.setting('max_transaction_bytes') then
+        begin
+            v_table := v_operations #>> '{0,table}';
+            v_id := v_operations #>> '{0,id}';
+            v_claim.seq_from := nextval('sync_internal.change_seq');
+            if sync_internal.defers() then
+                set constraints all deferred;
+            end if;
+            v_written := case p_variant
+                when 'authenticated' then sync_internal.update_authenticated(v_table, v_id, v_operations, p_want)
+                when 'service_role' then sync_internal.update_service_role(v_table, v_id, v_operations, p_want)
+                else sync_internal.update_anon(v_table, v_id, v_operations, p_want)
+            end;
+            if v_written.version is null then
+                raise sqlstate 'RC002';
+            end if;
+            if sync_internal.defers() then
+                set constraints all immediate;
+            end if;
+            if (sync_internal.traits_of(v_table)).reread then
+                v_written := sync_internal.read_one(v_table, v_id, p_variant);
+            end if;
+            v_outcome := jsonb_build_object('status', 'applied', 'versions', jsonb_build_array(
+                jsonb_build_object('table', v_table, 'id', v_id, 'version', v_written.version)
+            ));
+            if not sync_internal.store_new_receipt(v_tx_id, v_digest, v_outcome, v_claim.seq_from) then
+                raise sqlstate 'RC002';
+            end if;
+            return (
+                v_outcome,
+                case when p_want then concat('{"', v_table, '":{"', v_id, '":', v_written.record, '}}') end,
+                false
+            );
+        exception
+            when serialization_failure or deadlock_detected or lock_not_available then
+                return (sync_internal.explain_error(sqlstate, null, null, null, null, null, false), null, true);
+            when others then
+                v_outcome := null;
+                v_written := null;
+        end;
+    end if;
+
+    v_claim := sync_internal.claim_receipt(v_tx_id, v_digest);
+    if v_claim.outcome is not null then
+        return sync_internal.attempted_of(v_claim.outcome, p_tx, p_variant, p_want);
     end if;
 
     begin
@@ -60,22 +110,22 @@ begin
         for i in 0 .. jsonb_array_length(v_operations) - 1 loop
             v_op := v_operations -> i;
             v_number := i;
-            perform sync_internal.check_form(v_op);
-            if v_op ->> 'type' in ('call', 'create') then
+            v_ok := sync_internal.check_form(v_op);
+            if v_op -> 'type' in ('"call"', '"create"') then
                 v_simple := false;
                 continue when v_op ->> 'type' = 'call';
             end if;
-            v_traits := sync_internal.traits_of(v_op ->> 'table');
-            perform sync_internal.check_id(v_op -> 'id', v_traits.id_type);
-            if v_simple and (
-                i > 0 and (v_op ->> 'id' <> v_id or v_op ->> 'table' <> v_table)
-                or v_op -> 'key' in ('"id"', '["id"]') or v_traits.hard_delete and v_op ->> 'type' = 'delete'
-            ) then
+            if i = 0 or v_op ->> 'id' <> v_id or v_op ->> 'table' <> v_table then
+                v_traits := sync_internal.traits_of(v_op ->> 'table');
+                v_ok := sync_internal.check_id(v_op -> 'id', v_traits.id_type);
+                v_simple := v_simple and i = 0;
+                v_reread := v_reread or v_traits.reread;
+                v_table := v_op ->> 'table';
+                v_id := v_op ->> 'id';
+            end if;
+            if v_op -> 'key' in ('"id"', '["id"]') or v_traits.hard_delete and v_op ->> 'type' = 'delete' then
                 v_simple := false;
             end if;
-            v_table := v_op ->> 'table';
-            v_id := v_op ->> 'id';
-            v_reread := v_reread or v_traits.reread;
         end loop;
         if v_simple then
             v_steps := array[(v_table, v_id, v_operations, null, false, false, null)::sync_internal.step];
@@ -123,9 +173,11 @@ begin
             perform sync_internal.refuse(403, 'forbidden_key', 'This key cannot be written');
         end if;
 
-        set constraints all deferred;
+        if sync_internal.defers() then
+            set constraints all deferred;
+        end if;
         if p_tx ? 'expect' then
-            perform sync_internal.check_expect(p_tx -> 'expect', p_variant);
+            perform sync_internal.check_expect(p_tx -> 'expect', v_steps, p_variant);
         end if;
         foreach v_step in array v_steps loop
             v_table := v_step.name;
@@ -161,6 +213,8 @@ begin
                 end;
                 if v_written.version is null then
                     perform sync_internal.refuse_neutral();
+                elsif p_tx ? 'expect' then
+                    perform sync_internal.check_removed(p_tx -> 'expect', v_table, v_id, v_written.version);
                 end if;
             else
                 v_written := case p_variant
@@ -181,7 +235,9 @@ begin
         end loop;
         v_table := null;
         v_id := null;
-        set constraints all immediate;
+        if sync_internal.defers() then
+            set constraints all immediate;
+        end if;
 
         -- After triggers and calls the rows may stand differently.
         if v_reread then
@@ -197,7 +253,7 @@ begin
         if v_values <> '[]' then
             v_outcome := v_outcome || jsonb_build_object('values', v_values);
         end if;
-        perform sync_internal.store_receipt(v_tx_id, v_digest, v_outcome, v_seq_from);
+        v_ok := sync_internal.store_receipt(v_tx_id, v_digest, v_outcome, v_claim.seq_from);
         return (v_outcome, case when p_want then sync_internal.record_map(v_tables, v_ids, v_records) end, false);
     exception
         when others then
@@ -206,9 +262,17 @@ begin
                 v_constraint = constraint_name, v_relation = table_name;
     end;
 
+    if v_number is null and v_step.ops is not null and v_detail like '{%"key"%' then
+        -- Decided on the stored row: the first operation on that key is the one.
+        select coalesce(v_step.op_numbers[o.n], o.n - 1) into v_number
+        from jsonb_array_elements(v_step.ops) with ordinality o (op, n)
+        where o.op -> 'key' = v_detail::jsonb -> 'key'
+        order by o.n
+        limit 1;
+    end if;
     v_outcome := sync_internal.explain_error(
         v_state, v_message, v_detail, v_constraint, v_relation,
-        jsonb_build_object('table', v_table, 'id', v_id, 'op', v_number, 'key', v_op -> 'key'),
+        jsonb_build_object('table', left(v_table, 100), 'id', left(v_id, 200), 'op', v_number, 'key', sync_internal.shown_key(v_op)),
         v_state = '23505' and v_step.ops is not null and case p_variant
             when 'authenticated' then sync_internal.clash_authenticated(v_table, v_id, v_constraint, v_step.ops)
             when 'service_role' then sync_internal.clash_service_role(v_table, v_id, v_constraint, v_step.ops)
@@ -220,7 +284,7 @@ begin
         v_outcome := sync_internal.explain_error('42703', null, null, null, null, jsonb_build_object('table', v_table), false);
     end if;
     if v_outcome ->> 'status' = 'refused' and (v_outcome #>> '{error,status}')::integer in (400, 403, 409, 422) then
-        perform sync_internal.store_receipt(v_tx_id, v_digest, v_outcome, v_seq_from);
+        v_ok := sync_internal.store_receipt(v_tx_id, v_digest, v_outcome, v_claim.seq_from);
     end if;
     return sync_internal.attempted_of(v_outcome, p_tx, p_variant, p_want);
 end
@@ -251,9 +315,8 @@ begin
             where o.op ? 'table'
         ) o (name, id);
     elsif p_outcome -> 'error' ? 'conflicts' then
-        select array_agg(c.name), array_agg(c.id) into v_tables, v_ids
-        from jsonb_to_recordset(p_outcome #> '{error,conflicts}') c ("table" text, id text)
-        cross join lateral (select c."table") n (name);
+        select array_agg(c.value ->> 'table'), array_agg(c.value ->> 'id') into v_tables, v_ids
+        from jsonb_array_elements(p_outcome #> '{error,conflicts}') c;
     end if;
     for i in 1 .. coalesce(cardinality(v_ids), 0) loop
         v_records := v_records || (sync_internal.read_one(v_tables[i], v_ids[i], p_variant)).record;
@@ -378,7 +441,10 @@ begin
     if jsonb_typeof(p_expect) <> 'array' or exists (
         select from jsonb_array_elements(p_expect) e (value)
         where jsonb_typeof(e.value) <> 'object' or e.value - '{table,id,version}'::text[] <> '{}'
-            or jsonb_typeof(e.value -> 'version') is distinct from 'number' or e.value ->> 'version' !~ '^[0-9]{1,18}$'
+            or jsonb_typeof(e.value -> 'version') is distinct from 'number'
+            or not (e.value -> 'version')::numeric between 0 and 999999999999999
+            or (e.value -> 'version')::numeric <> trunc((e.value -> 'version')::numeric)
+            or jsonb_typeof(e.value -> 'table') is distinct from 'string' or jsonb_typeof(e.value -> 'id') is distinct from 'string'
             or not exists (
                 select from unnest(p_steps) s where s.name = e.value ->> 'table' and s.id = e.value ->> 'id'
             )
@@ -394,7 +460,7 @@ comment on function sync_internal.check_expect_form(jsonb, sync_internal.step[])
 
 -- Locks the expected records in the one lock order and compares. PT409 conflict with the current versions, or PT403
 -- where the caller may not change the record at all.
-create or replace function sync_internal.check_expect(p_expect jsonb, p_variant text)
+create or replace function sync_internal.check_expect(p_expect jsonb, p_steps sync_internal.step[], p_variant text)
 returns void
 language plpgsql
 volatile
@@ -407,9 +473,9 @@ declare
     v_conflicts jsonb := '[]';
 begin
     for v_expected in
-        select e.value ->> 'table' as name, e.value ->> 'id' as id, (e.value ->> 'version')::bigint as version
+        select e.value ->> 'table' as name, e.value ->> 'id' as id, (e.value -> 'version')::bigint as version
         from jsonb_array_elements(p_expect) e (value)
-        order by 1 collate "C", 2 collate "C"
+        order by (e.value ->> 'table') collate "C", (e.value ->> 'id') collate "C"
     loop
         if v_expected.version = 0 then
             v_found := coalesce((sync_internal.read_one(v_expected.name, v_expected.id, p_variant)).version, 0);
@@ -419,6 +485,12 @@ begin
                 when 'service_role' then sync_internal.lock_service_role(v_expected.name, v_expected.id)
                 else sync_internal.lock_anon(v_expected.name, v_expected.id)
             end;
+            if v_found is null and exists (
+                select from unnest(p_steps) s where s.removing and s.name = v_expected.name and s.id = v_expected.id
+            ) then
+                -- Who may delete need not be allowed to update, which locking is: the delete compares again.
+                v_found := (sync_internal.read_one(v_expected.name, v_expected.id, p_variant)).version;
+            end if;
             if v_found is null then
                 perform sync_internal.refuse(
                     403, 'forbidden', 'No such record, or you may not change it',
@@ -439,11 +511,37 @@ begin
 end
 $$;
 
-comment on function sync_internal.check_expect(jsonb, text) is 'Locks the expected records and compares their versions.';
+comment on function sync_internal.check_expect(jsonb, sync_internal.step[], text) is 'Locks the expected records and compares their versions.';
+
+-- PT409 where a record was removed at another version than expected.
+create or replace function sync_internal.check_removed(p_expect jsonb, p_table text, p_id text, p_version bigint)
+returns void
+language plpgsql
+immutable
+parallel safe
+security invoker
+as $$
+begin
+    if exists (
+        select from jsonb_array_elements(p_expect) e (value)
+        where e.value ->> 'table' = p_table and e.value ->> 'id' = p_id and (e.value -> 'version')::bigint <> p_version
+    ) then
+        perform sync_internal.refuse(
+            409, 'conflict', 'The record has changed meanwhile',
+            jsonb_build_object('conflicts', jsonb_build_array(
+                jsonb_build_object('table', p_table, 'id', p_id, 'version', p_version)
+            ))
+        );
+    end if;
+end
+$$;
+
+comment on function sync_internal.check_removed(jsonb, text, text, bigint) is 'Whether a record was removed at the expected version.';
 
 grant execute on function
 sync_internal.attempted_of(jsonb, jsonb, text, boolean), sync_internal.read_one(text, text, text),
 sync_internal.version_list(text[], text[], bigint[]), sync_internal.record_map(text[], text[], text[]),
 sync_internal.check_required(jsonb, text[]), sync_internal.check_expect_form(jsonb, sync_internal.step[]),
-sync_internal.check_expect(jsonb, text)
+sync_internal.check_expect(jsonb, sync_internal.step[], text),
+sync_internal.check_removed(jsonb, text, text, bigint)
 to anon, authenticated, service_role;

@@ -15,21 +15,18 @@ as $$
 declare
     v_place constant jsonb := jsonb_strip_nulls(coalesce(p_place, '{}'));
     v_where constant jsonb := v_place - 'key' - 'op';
+    v_status integer;
+    v_detail jsonb;
     v_log_id constant text := left(gen_random_uuid()::text, 13);
 begin
     if p_state like 'PT___' then
-        declare
-            v_status constant integer := substr(p_state, 3)::integer;
-            v_detail constant jsonb := coalesce(nullif(p_detail, ''), '{}')::jsonb;
-        begin
-            return sync_internal.refusal(
-                v_status, coalesce(v_detail ->> 'code', 'refused'), p_message,
-                -- The neutral refusal names the record as the caller did, and nothing else.
-                case when v_detail ->> 'code' = 'forbidden' then v_where else v_place || (v_detail - 'code') end
-            ) || jsonb_build_object('status', case when v_status >= 500 or v_status = 429 then 'retry' else 'refused' end);
-        exception when invalid_text_representation then
-            return sync_internal.refusal(v_status, 'refused', p_message, v_place);
-        end;
+        v_detail := sync_internal.refusal_detail(p_detail);
+        v_status := case when p_state ~ '^PT[45][0-9][0-9]$' then substr(p_state, 3)::integer else 400 end;
+        return sync_internal.refusal(
+            v_status, coalesce(v_detail ->> 'code', 'refused'), p_message,
+            -- The neutral refusal names the record as the caller did, and nothing else.
+            case when v_detail ->> 'code' = 'forbidden' then v_where else v_place || (v_detail - 'code' - 'status' - 'detail') end
+        ) || jsonb_build_object('status', case when v_status >= 500 or v_status = 429 then 'retry' else 'refused' end);
     elsif p_state in ('40001', '40P01', '55P03') then
         return jsonb_build_object('status', 'retry', 'error', jsonb_build_object(
             'status', 503, 'code', 'retry', 'detail', 'Another transaction was in the way; try again'
@@ -49,7 +46,7 @@ begin
         return sync_internal.refusal(400, 'required', 'A required key is missing', v_place);
     elsif p_state in ('23503', '42501') then
         return sync_internal.refusal(403, 'forbidden', 'No such record, or you may not change it', v_where);
-    elsif p_state in ('42703', '42P01', '42883', '42804', '42P13', '0A000', '42704') then
+    elsif p_state in ('42703', '42P01', '42883', '42804', '42846', '42P13', '0A000', '42704') then
         raise log 'rowcast: schema changed: % %', p_state, p_message;
         return jsonb_build_object('status', 'retry', 'error', jsonb_build_object(
             'status', 503, 'code', 'schema_changed',
@@ -73,6 +70,29 @@ $$;
 
 comment on function sync_internal.explain_error(text, text, text, text, text, jsonb, boolean)
 is 'From an error of the database to a refusal.';
+
+-- The DETAIL of a refusal as an object; an application's own may be anything.
+create or replace function sync_internal.refusal_detail(p_detail text)
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+security invoker
+as $$
+declare
+    v_detail jsonb;
+begin
+    v_detail := nullif(p_detail, '')::jsonb;
+    return case when jsonb_typeof(v_detail) = 'object' then v_detail else '{}' end;
+exception
+    when data_exception then
+        return '{}';
+end
+$$;
+
+comment on function sync_internal.refusal_detail(text) is 'The DETAIL of a refusal as an object.';
+grant execute on function sync_internal.refusal_detail(text)
+to anon, authenticated, service_role, rowcast_gateway, rowcast_worker;
 
 -- The comment of a CHECK constraint of a live table. Definer: only the registry tells which tables are live.
 create or replace function sync_internal.constraint_comment(p_relation text, p_constraint text)

@@ -21,6 +21,8 @@ declare
     v_answers sync_internal.answer[] := '{}';
     v_answer sync_internal.answer;
     v_role text;
+    -- An assignment costs a tenth of PERFORM, which runs a query.
+    v_ok boolean;
 begin
     if v_count > 1 then
         perform set_config('lock_timeout', sync_internal.setting('batch_lock_timeout_ms')::text, true);
@@ -29,6 +31,10 @@ begin
     for i in 1 .. v_count loop
         v_answer := null;
         begin
+            v_role := coalesce(p_claims[i]::jsonb ->> 'role', case when p_claims[i] is null then 'anon' else 'authenticated' end);
+            if v_role not in ('anon', 'authenticated') then
+                perform sync_internal.refuse(401, 'unauthorized', 'The token''s role is not served here');
+            end if;
             v_request := p_bodies[i]::jsonb;
             v_single[i] := not v_request ? 'transactions';
             v_dry[i] := coalesce(p_dry_run[i], false) or coalesce(v_request -> 'dryRun' = 'true', false);
@@ -36,7 +42,7 @@ begin
                 when not v_single[i] then v_request -> 'transactions'
                 when jsonb_typeof(v_request) = 'object' then jsonb_build_array(v_request)
             end;
-            perform sync_internal.check_envelopes(v_request);
+            v_ok := sync_internal.check_envelopes(v_request);
             if v_count > 1 and sync_internal.must_run_alone(v_request) then
                 v_answer := (503, null, true);
             end if;
@@ -68,7 +74,7 @@ begin
         if v_answers[i] is null then
             v_role := coalesce(p_claims[i]::jsonb ->> 'role', case when p_claims[i] is null then 'anon' else 'authenticated' end);
             -- Settings outlive a released savepoint: identity is taken on anew before each.
-            perform sync_internal.assume_checked(v_role, p_claims[i]);
+            v_ok := sync_internal.assume_checked(v_role, p_claims[i]);
             if v_dry[i] then
                 begin
                     v_answer := sync_internal.run(v_requests[i], v_role, v_single[i]);
@@ -80,7 +86,7 @@ begin
             else
                 v_answers[i] := sync_internal.run(v_requests[i], v_role, v_single[i]);
             end if;
-            perform sync_internal.assume('none', null);
+            v_ok := sync_internal.assume('none', null);
         end if;
         ord := i;
         status := (v_answers[i]).status;
@@ -96,7 +102,7 @@ grant execute on function sync.gateway_write(text[], text[], boolean[]) to rowca
 
 -- Takes on a role the gateway may serve; any other is PT401.
 create or replace function sync_internal.assume_checked(p_role text, p_claims text)
-returns void
+returns boolean
 language plpgsql
 volatile
 parallel unsafe
@@ -106,7 +112,7 @@ begin
     if p_role not in ('anon', 'authenticated') then
         perform sync_internal.refuse(401, 'unauthorized', 'The token''s role is not served here');
     end if;
-    perform sync_internal.assume(p_role, coalesce(p_claims, '{"role": "anon"}'));
+    return sync_internal.assume(p_role, coalesce(p_claims, '{"role": "anon"}'));
 end
 $$;
 
@@ -126,7 +132,11 @@ begin
     for i in 0 .. jsonb_array_length(p_transactions) - 1 loop
         v_operations := p_transactions -> i -> 'operations';
         for j in 0 .. jsonb_array_length(v_operations) - 1 loop
-            if v_operations -> j ->> 'type' = 'call' or sync_internal.runs_alone(v_operations -> j ->> 'table') then
+            if v_operations -> j -> 'type' = '"call"' or (
+                case jsonb_typeof(v_operations -> j -> 'table')
+                    when 'string' then sync_internal.runs_alone(v_operations -> j ->> 'table')
+                end
+            ) then
                 return true;
             end if;
         end loop;
@@ -170,7 +180,8 @@ begin
     return (
         substr(p_state, 3)::integer,
         sync_internal.problem(
-            jsonb_build_object('status', substr(p_state, 3)::integer, 'detail', p_message) || p_detail::jsonb
+            jsonb_build_object('status', substr(p_state, 3)::integer, 'detail', p_message)
+            || sync_internal.refusal_detail(p_detail)
         )::text,
         false
     );

@@ -15,6 +15,23 @@ $$;
 
 comment on function sync_internal.refuse_neutral() is 'The one refusal for missing, invisible and not permitted.';
 
+-- PT503: a table was altered and its code not made anew.
+create or replace function sync_internal.refuse_shape()
+returns void
+language plpgsql
+immutable
+parallel safe
+security invoker
+as $$
+begin
+    perform sync_internal.refuse(
+        503, 'schema_changed', 'The table''s shape has changed since its code was made: select sync.refresh(table)'
+    );
+end
+$$;
+
+comment on function sync_internal.refuse_shape() is 'Raises PT503: sync.refresh is needed.';
+
 create or replace function sync_internal.refuse_operation(p_type text, p_path text[], p_kind text)
 returns void
 language plpgsql
@@ -81,9 +98,40 @@ $$;
 
 comment on function sync_internal.last_value_of(jsonb, text) is 'The text of the value the last set gave a key.';
 
+-- A uuid as the wire writes it, in lower case. A regular expression would cost ten times as much.
+create or replace function sync_internal.is_uuid(p_text text)
+returns boolean
+language sql
+immutable
+parallel safe
+security invoker
+as $$
+    select p_text like '________-____-____-____-____________' and translate(p_text, '0123456789abcdef-', '') = ''
+        and length(translate(p_text, '-', '')) = 32
+$$;
+
+comment on function sync_internal.is_uuid(text) is 'Whether a text is a uuid as the wire writes it.';
+
+-- The key of an operation as far as it can be shown in an error: a short text, or a short list of texts.
+create or replace function sync_internal.shown_key(p_op jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+security invoker
+as $$
+    select case
+        when jsonb_typeof(p_op -> 'key') = 'string' and pg_column_size(p_op -> 'key') <= 600
+            or jsonb_typeof(p_op -> 'key') = 'array' and pg_column_size(p_op -> 'key') <= 600
+            and not jsonb_path_exists(p_op -> 'key', 'strict $[*] ? (@.type() != "string")') then p_op -> 'key'
+    end
+$$;
+
+comment on function sync_internal.shown_key(jsonb) is 'The key of an operation as far as it can be shown.';
+
 -- Is the id well formed and written the one way the wire writes it? One record has one name.
 create or replace function sync_internal.check_id(p_id jsonb, p_type text)
-returns void
+returns boolean
 language plpgsql
 immutable
 parallel safe
@@ -94,7 +142,7 @@ declare
 begin
     if not coalesce(
         case p_type
-            when 'uuid' then v_id ~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$'
+            when 'uuid' then sync_internal.is_uuid(v_id)
             when 'bigint' then v_id ~ '^(0|-?[1-9][0-9]{0,18})$' and v_id::numeric between -9223372036854775808 and 9223372036854775807
             else octet_length(v_id) between 1 and 200
         end,
@@ -108,6 +156,7 @@ begin
             end
         );
     end if;
+    return true;
 end
 $$;
 
@@ -115,32 +164,31 @@ comment on function sync_internal.check_id(jsonb, text) is 'Whether an id is wel
 
 -- The form of one operation, before its table is looked at. PT400.
 create or replace function sync_internal.check_form(p_op jsonb)
-returns void
+returns boolean
 language plpgsql
 immutable
 parallel safe
 security invoker
 as $$
 declare
-    v_fields text[];
+    v_rest jsonb;
 begin
     if jsonb_typeof(p_op) is distinct from 'object' or jsonb_typeof(p_op -> 'type') is distinct from 'string' then
         perform sync_internal.refuse(400, 'bad_request', 'An operation is an object with a type');
     end if;
-    v_fields := case p_op ->> 'type'
-        when 'set' then '{type,table,id,key,value}'
-        when 'set-now' then '{type,table,id,key}'
-        when 'listInsert' then '{type,table,id,key,value,position}'
-        when 'listRemove' then '{type,table,id,key,value}'
-        when 'increment' then '{type,table,id,key,by}'
-        when 'create' then '{type,table,id,value}'
-        when 'delete' then '{type,table,id}'
-        when 'restore' then '{type,table,id}'
-        when 'call' then '{type,fn,args}'
-    end::text[];
-    if v_fields is null then
-        perform sync_internal.refuse(400, 'unknown_operation', 'There is no such operation');
-    elsif p_op - v_fields <> '{}' then
+    case p_op ->> 'type'
+        when 'set' then v_rest := p_op - '{type,table,id,key,value}'::text[];
+        when 'set-now' then v_rest := p_op - '{type,table,id,key}'::text[];
+        when 'listInsert' then v_rest := p_op - '{type,table,id,key,value,position}'::text[];
+        when 'listRemove' then v_rest := p_op - '{type,table,id,key,value}'::text[];
+        when 'increment' then v_rest := p_op - '{type,table,id,key,by}'::text[];
+        when 'create' then v_rest := p_op - '{type,table,id,value}'::text[];
+        when 'delete' then v_rest := p_op - '{type,table,id}'::text[];
+        when 'restore' then v_rest := p_op - '{type,table,id}'::text[];
+        when 'call' then v_rest := p_op - '{type,fn,args}'::text[];
+        else perform sync_internal.refuse(400, 'unknown_operation', 'There is no such operation');
+    end case;
+    if v_rest <> '{}' then
         perform sync_internal.refuse(400, 'bad_request', 'The operation has fields it does not take');
     elsif p_op ->> 'type' = 'call' then
         if jsonb_typeof(p_op -> 'fn') is distinct from 'string'
@@ -149,19 +197,25 @@ begin
         end if;
     elsif jsonb_typeof(p_op -> 'table') is distinct from 'string' or jsonb_typeof(p_op -> 'id') is distinct from 'string' then
         perform sync_internal.refuse(400, 'bad_request', 'An operation names its table and id');
-    elsif 'key' = any (v_fields) and not p_op ? 'key'
-        or p_op ->> 'type' in ('listInsert', 'listRemove') and not p_op ? 'value'
-        or p_op ->> 'type' = 'increment' and coalesce(jsonb_typeof(p_op -> 'by'), '') not in ('number', 'string')
-        or p_op ->> 'type' = 'create' and jsonb_typeof(p_op -> 'value') is distinct from 'object' then
+    elsif (case p_op ->> 'type'
+        when 'set' then not p_op ? 'key'
+        when 'set-now' then not p_op ? 'key'
+        when 'listInsert' then not p_op ?& '{key,value}'
+        when 'listRemove' then not p_op ?& '{key,value}'
+        when 'increment' then not p_op ? 'key' or coalesce(jsonb_typeof(p_op -> 'by'), '') not in ('number', 'string')
+        when 'create' then jsonb_typeof(p_op -> 'value') is distinct from 'object'
+    end) then
         perform sync_internal.refuse(400, 'bad_request', 'The operation lacks a field, or one has the wrong form');
     end if;
+    return true;
 end
 $$;
 
 comment on function sync_internal.check_form(jsonb) is 'The form of one operation.';
 
 grant execute on function
-sync_internal.refuse_neutral(), sync_internal.refuse_operation(text, text[], text), sync_internal.first_segment(jsonb),
+sync_internal.refuse_neutral(), sync_internal.refuse_shape(), sync_internal.refuse_operation(text, text[], text), sync_internal.first_segment(jsonb),
 sync_internal.names_any(jsonb, text[]), sync_internal.last_value_of(jsonb, text), sync_internal.check_id(jsonb, text),
-sync_internal.check_form(jsonb)
+sync_internal.check_form(jsonb), sync_internal.is_uuid(text),
+sync_internal.shown_key(jsonb)
 to anon, authenticated, service_role, rowcast_gateway;

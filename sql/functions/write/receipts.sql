@@ -35,7 +35,8 @@ comment on function sync_internal.digest(jsonb) is 'What a transaction asks for,
 -- What is known of a transaction before it is tried. Null: nothing, go on; then seq_from is the mark at which its
 -- changes begin. Otherwise an outcome: the stored one, 422 tx_mismatch, 410 too_old or 400 for an id from the future.
 -- Serializes on the id until the end of the enclosing transaction, so that a concurrent repeat waits and then sees.
-create or replace function sync_internal.claim_receipt(p_tx_id uuid, p_digest bigint, out outcome jsonb, out seq_from bigint)
+create or replace function sync_internal.claim_receipt(p_tx_id uuid, p_digest bigint)
+returns sync_internal.claim
 language plpgsql
 volatile
 parallel unsafe
@@ -43,32 +44,35 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+    v_claim sync_internal.claim;
     v_receipt record;
     v_time constant timestamptz := sync_internal.id_time(p_tx_id);
+    v_none text;
 begin
-    perform pg_advisory_xact_lock(sync_internal.receipt_key(p_tx_id));
+    v_none := pg_advisory_xact_lock(sync_internal.receipt_key(p_tx_id));
     select r.author, r.digest, r.outcome into v_receipt from sync_internal.receipts r where r.tx_id = p_tx_id;
     if found then
         if v_receipt.author <> sync_internal.author()
             or v_receipt.digest <> p_digest and v_receipt.outcome ->> 'status' = 'applied' then
-            outcome := sync_internal.refusal(422, 'tx_mismatch', 'This txId was used for another transaction');
-            return;
+            v_claim.outcome := sync_internal.refusal(422, 'tx_mismatch', 'This txId was used for another transaction');
+            return v_claim;
         elsif v_receipt.digest = p_digest then
-            outcome := case v_receipt.outcome ->> 'status'
+            v_claim.outcome := case v_receipt.outcome ->> 'status'
                 when 'applied' then v_receipt.outcome || '{"status": "duplicate"}'
                 else v_receipt.outcome
             end;
-            return;
+            return v_claim;
         end if;
         -- Refused before and sent again with other operations: a new attempt.
     elsif v_time > now() + interval '24 hours' then
-        outcome := sync_internal.refusal(400, 'bad_request', 'The txId lies more than 24 hours ahead');
-        return;
+        v_claim.outcome := sync_internal.refusal(400, 'bad_request', 'The txId lies more than 24 hours ahead');
+        return v_claim;
     elsif v_time < (select s.receipt_floor from sync_internal.state s) then
-        outcome := sync_internal.refusal(410, 'too_old', 'The txId is older than receipts are kept');
-        return;
+        v_claim.outcome := sync_internal.refusal(410, 'too_old', 'The txId is older than receipts are kept');
+        return v_claim;
     end if;
-    seq_from := nextval('sync_internal.change_seq');
+    v_claim.seq_from := nextval('sync_internal.change_seq');
+    return v_claim;
 end
 $$;
 
@@ -107,7 +111,7 @@ $$;
 comment on function sync_internal.lock_receipts(uuid[]) is 'Claims several transactions in one order.';
 
 create or replace function sync_internal.store_receipt(p_tx_id uuid, p_digest bigint, p_outcome jsonb, p_seq_from bigint)
-returns void
+returns boolean
 language plpgsql
 volatile
 parallel unsafe
@@ -128,10 +132,38 @@ begin
         -- A repeatable read snapshot did not see the receipt of a concurrent repeat.
         raise exception using errcode = '40001', message = 'The transaction was stored meanwhile';
     end if;
+    return true;
 end
 $$;
 
 comment on function sync_internal.store_receipt(uuid, bigint, jsonb, bigint) is 'Stores the outcome of a transaction.';
+
+-- The same for an id that is most likely new; false where it is not, or its time is one that must be looked at. Only an
+-- id older than a day can lie below the floor.
+create or replace function sync_internal.store_new_receipt(p_tx_id uuid, p_digest bigint, p_outcome jsonb, p_seq_from bigint)
+returns boolean
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_time constant timestamptz := sync_internal.id_time(p_tx_id);
+begin
+    if v_time not between now() - interval '1 day' and now() + interval '24 hours' then
+        return false;
+    end if;
+    insert into sync_internal.receipts (tx_id, author, digest, outcome, id_time, seq_from, seq_to)
+    values (
+        p_tx_id, sync_internal.author(), p_digest, p_outcome, v_time, p_seq_from, nextval('sync_internal.change_seq')
+    )
+    on conflict (tx_id) do nothing;
+    return found;
+end
+$$;
+
+comment on function sync_internal.store_new_receipt(uuid, bigint, jsonb, bigint) is 'Stores the outcome of a transaction with a new id.';
 
 create or replace function sync_internal.refusal(p_status integer, p_code text, p_message text, p_detail jsonb default '{}')
 returns jsonb
@@ -150,5 +182,6 @@ comment on function sync_internal.refusal(integer, text, text, jsonb) is 'The ou
 
 grant execute on function
 sync_internal.digest(jsonb), sync_internal.claim_receipt(uuid, bigint), sync_internal.lock_receipts(uuid[]),
-sync_internal.store_receipt(uuid, bigint, jsonb, bigint), sync_internal.refusal(integer, text, text, jsonb)
+sync_internal.store_receipt(uuid, bigint, jsonb, bigint),
+sync_internal.store_new_receipt(uuid, bigint, jsonb, bigint), sync_internal.refusal(integer, text, text, jsonb)
 to anon, authenticated, service_role, rowcast_gateway, rowcast_worker;

@@ -113,7 +113,7 @@ returns numeric
 language plpgsql immutable parallel safe security invoker
 as $$
 begin
-    if jsonb_typeof(p_value) = 'string' and (p_value #>> '{}') ~ '^-?[0-9]{1,400}(\.[0-9]{1,400})?$' then
+    if jsonb_typeof(p_value) = 'string' and (p_value #>> '{}') ~ '^-?[0-9]+(\.[0-9]+)?$' and length(p_value #>> '{}') <= 400 then
         return (p_value #>> '{}')::numeric;
     elsif jsonb_typeof(p_value) = 'number' then
         return sync_internal.to_number(p_value);
@@ -144,11 +144,18 @@ create or replace function sync_internal.to_timestamptz(p_value jsonb)
 returns timestamptz
 language plpgsql stable parallel safe security invoker
 as $$
+declare
+    v_time timestamptz;
 begin
     if jsonb_typeof(p_value) = 'string'
         and (p_value #>> '{}')
         ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?(Z|[+-][0-9]{2}(:?[0-9]{2})?)$' then
-        return (p_value #>> '{}')::timestamptz;
+        v_time := (p_value #>> '{}')::timestamptz;
+        -- The zone may carry it out of the four-digit years of ISO 8601.
+        if v_time < '0001-01-01T00:00:00Z' or v_time >= '10000-01-01T00:00:00Z' then
+            perform sync_internal.refuse(400, 'bad_value', 'The year has four digits');
+        end if;
+        return v_time;
     elsif jsonb_typeof(p_value) <> 'null' then
         perform sync_internal.refuse_type('a time in ISO 8601 with a zone');
     end if;

@@ -53,7 +53,7 @@ comment on function sync.apply(jsonb, uuid, jsonb) is 'Carries out one transacti
 
 -- PT400 unless each is an object with a txId and a list of operations.
 create or replace function sync_internal.check_envelopes(p_transactions jsonb)
-returns void
+returns boolean
 language plpgsql
 stable
 parallel safe
@@ -67,14 +67,15 @@ begin
     end if;
     for i in 0 .. jsonb_array_length(p_transactions) - 1 loop
         if jsonb_typeof(p_transactions -> i) <> 'object'
-            or coalesce(p_transactions -> i ->> 'txId', '')
-            !~* '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$'
+            or jsonb_typeof(p_transactions -> i -> 'txId') is distinct from 'string'
+            or not sync_internal.is_uuid(lower(p_transactions -> i ->> 'txId'))
             or jsonb_typeof(p_transactions -> i -> 'operations') is distinct from 'array' then
             perform sync_internal.refuse(
                 400, 'bad_request', 'A transaction is {txId: uuid, operations: [...]}', jsonb_build_object('transaction', i)
             );
         end if;
     end loop;
+    return true;
 end
 $$;
 
@@ -91,6 +92,7 @@ parallel unsafe
 security invoker
 as $$
 declare
+    v_ok boolean;
     v_tx jsonb;
     v_result sync_internal.attempted;
     v_retry jsonb;
@@ -99,8 +101,22 @@ declare
     v_results text[] := '{}';
     v_maps text[] := '{}';
 begin
-    perform sync_internal.check_envelopes(p_transactions);
-    if jsonb_array_length(p_transactions) > 1 then
+    v_ok := sync_internal.check_envelopes(p_transactions);
+    if p_single then
+        v_tx := p_transactions -> 0;
+        v_result := sync_internal.attempt(v_tx, p_variant, true);
+        return (
+            coalesce((v_result.outcome #>> '{error,status}')::integer, 200),
+            case
+                when v_result.outcome ? 'error' then sync_internal.problem_text(v_tx ->> 'txId', v_result)
+                else concat(
+                    left(sync_internal.result_text(v_tx ->> 'txId', v_result), -1), ',"recordMap":',
+                    coalesce(v_result.record_map, '{}'), '}'
+                )
+            end,
+            v_result.again
+        );
+    elsif jsonb_array_length(p_transactions) > 1 then
         perform sync_internal.lock_receipts(array(
             select (t.tx ->> 'txId')::uuid from jsonb_array_elements(p_transactions) t (tx)
         ));
@@ -134,16 +150,6 @@ begin
         end if;
         v_results := v_results || sync_internal.result_text(v_tx ->> 'txId', v_result);
     end loop;
-    if p_single then
-        return (
-            coalesce((v_result.outcome #>> '{error,status}')::integer, 200),
-            case
-                when v_result.outcome ? 'error' then sync_internal.problem_text(v_tx ->> 'txId', v_result)
-                else concat(left(v_results[1], -1), ',"recordMap":', coalesce(v_result.record_map, '{}'), '}')
-            end,
-            v_retry is not null
-        );
-    end if;
     return (
         200,
         concat('{"results":[', array_to_string(v_results, ','), '],"recordMap":', sync_internal.merge_maps(v_maps), '}'),
@@ -220,7 +226,7 @@ as $$
     select coalesce(jsonb_object_agg(o.op ->> 'id', p_tx ->> 'txId'), '{}')
     from jsonb_array_elements(p_tx -> 'operations') o (op)
     where jsonb_typeof(o.op) = 'object' and jsonb_typeof(o.op -> 'id') = 'string'
-        and (o.op ->> 'type' = 'create' or o.op ->> 'type' = 'set' and o.op -> 'key' in ('"id"', '["id"]'))
+        and (o.op -> 'type' = '"create"' or o.op -> 'type' = '"set"' and o.op -> 'key' in ('"id"', '["id"]'))
 $$;
 
 comment on function sync_internal.creates_of(jsonb) is 'The ids of the records a transaction creates, each with its txId.';
@@ -235,7 +241,7 @@ security invoker
 as $$
     select p_refused ->> v.id
     from (
-        select o.op ->> 'id' from jsonb_array_elements(p_tx -> 'operations') o (op)
+        select case jsonb_typeof(o.op -> 'id') when 'string' then o.op ->> 'id' end from jsonb_array_elements(p_tx -> 'operations') o (op)
         union all
         select x.value #>> '{}' from jsonb_path_query(p_tx -> 'operations', '$[*].value.** ? (@.type() == "string")') x (value)
     ) v (id)
