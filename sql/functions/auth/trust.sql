@@ -8,7 +8,9 @@ parallel unsafe
 security invoker
 as $$
 begin
-    insert into sync_internal.trusted_logins (login) values (p_role::text) on conflict do nothing;
+    insert into sync_internal.trusted_logins (login)
+    select r.rolname from pg_catalog.pg_roles r where r.oid = p_role
+    on conflict do nothing;
     perform sync_internal.install_identity();
 end
 $$;

@@ -46,6 +46,13 @@ as $$
         select from pg_trigger g where g.tgrelid = t.relation and g.tgname = n.name and g.tgenabled in ('O', 'A')
     )
     union all
+    select 'error', 'leaf_without_triggers', l.relid::regclass::text,
+        'A partition was added since: changes made in it directly go unheard', format('select sync.refresh(%L);', t.relation)
+    from sync_internal.tables t
+    cross join lateral pg_partition_tree(t.relation) l
+    where l.isleaf and l.relid <> t.relation
+        and not exists (select from pg_trigger g where g.tgrelid = l.relid and g.tgname = 'zzz_rowcast_insert')
+    union all
     select 'error', 'epoch_differs', s.epoch, 'The database was restored or promoted since: cursors belong to another history',
         'rowcast migrate'
     from sync_internal.state s where s.epoch <> sync_internal.compute_epoch()

@@ -186,7 +186,7 @@ begin
     loop
         return array(
             select distinct case
-                when v_key = 'id' then format('%s:%s', p_meta ->> 'name', e.value)
+                when v_key = 'id' then format('%s:%s', p_meta ->> 'name', sync_internal.percent_encode(e.value))
                 else format(
                     '%s?%s=%s', p_meta ->> 'name', v_key, sync_internal.percent_encode(
                         sync_internal.canonical_value(e.value, p_meta #>> array['columns', v_key, 'type'])
@@ -240,7 +240,9 @@ begin
                 v_meta #>> array['columns', v_name, 'column'], v_meta ->> 'relation', v_meta ->> 'id',
                 v_meta #>> array['columns', 'id', 'type']
             ) into v_ids using v_ids;
-            keys := keys || array(select format('%s:%s', v_next ->> 'name', i.id) from unnest(v_ids) i (id));
+            keys := keys || array(
+                select format('%s:%s', v_next ->> 'name', sync_internal.percent_encode(i.id)) from unnest(v_ids) i (id)
+            );
             select format('{%s:{%s}}', to_json(v_next ->> 'name'), string_agg(format('%s:%s', to_json(r.id), r.record), ','))
             into v_map
             from sync_internal.rows_of(v_next ->> 'name', coalesce(v_ids, '{}'), p_variant) r;

@@ -102,6 +102,7 @@ declare
     v_soft_delete smallint;
 begin
     perform sync_internal.must_own(p_table);
+    perform sync_internal.forget_dropped();
     select c.relname, c.relkind, c.relrowsecurity, c.relpersistence, c.relnamespace::regnamespace as schema into v_class
     from pg_catalog.pg_class c where c.oid = p_table;
     if v_class.relkind not in ('r', 'p') or v_class.relpersistence <> 'p' then
@@ -281,6 +282,32 @@ $$;
 
 comment on function sync_internal.drop_generated(text) is 'Drops what was generated for a table.';
 
+-- Forgets live tables that were dropped, with their code.
+create or replace function sync_internal.forget_dropped()
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+as $$
+declare
+    v_name text;
+begin
+    for v_name in
+        delete from sync_internal.tables t
+        where not exists (select from pg_catalog.pg_class c where c.oid = t.relation)
+        returning t.name
+    loop
+        perform sync_internal.drop_generated(v_name);
+        execute format(
+            'drop function if exists sync_internal.%I(), sync_internal.%I()', 'version_' || v_name, 'capture_' || v_name
+        );
+    end loop;
+end
+$$;
+
+comment on function sync_internal.forget_dropped() is 'Forgets live tables that were dropped.';
+
 -- Reads these tables anew and makes their code and the dispatch.
 create or replace function sync_internal.regenerate(p_table_ids integer[])
 returns void
@@ -293,6 +320,7 @@ declare
     v_table sync_internal.tables;
     v_role name;
 begin
+    perform sync_internal.forget_dropped();
     for v_table in select * from sync_internal.tables t where t.table_id = any (p_table_ids) order by t.table_id loop
         perform sync_internal.inspect(v_table.table_id);
         perform sync_internal.drop_generated(v_table.name);
@@ -339,10 +367,7 @@ begin
                 ('zzz_rowcast_truncate', 'after truncate', 'for each statement', 'capture_' || v_name, 'enable always'),
                 ('zzz_rowcast_replica', 'after insert or update or delete',
                     'for each row when (pg_catalog.current_setting(''session_replication_role'') = ''replica'')',
-                    'capture_' || v_name, 'enable always'),
-                ('zzz_rowcast_moved', 'after update',
-                    format('for each row when (old.%1$I is distinct from new.%1$I)', sync_internal.live_id(p_table)),
-                    'capture_' || v_name, 'enable')
+                    'capture_' || v_name, 'enable always')
             ) t (name, event, scope, function, firing)
         loop
             -- A leaf has the row triggers of its parent.
@@ -371,19 +396,6 @@ as $$
 $$;
 
 comment on function sync_internal.live_name(regclass) is 'The wire name of a live table. Definer: the registry is private.';
-
-create or replace function sync_internal.live_id(p_table regclass)
-returns text
-language sql
-stable
-parallel safe
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-    select t.id_column from sync_internal.tables t where t.relation = p_table
-$$;
-
-comment on function sync_internal.live_id(regclass) is 'The id column of a live table. Definer: the registry is private.';
 
 -- Ends what sync.enable began: the triggers, the generated code and the registry entry go, the rows stay as they are.
 create or replace function sync.disable(p_table regclass)

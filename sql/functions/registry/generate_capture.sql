@@ -132,6 +132,9 @@ declare
     v_undo text := '';
     v_topics_moved boolean := false;
     v_moved boolean := false;
+    v_heard boolean := false;
+    v_lost text[];
+    v_made text[];
     v_none text;
 begin
     -- Under replication the row trigger records: appliers never fire statement triggers.
@@ -149,9 +152,14 @@ begin
                 return null;
             end if;
             select o.* into v_old from old_rows o;
-            if v_new.%6$I = v_old.%6$I or v_new.%5$I <> v_old.%5$I then
-                return null;
-            end if;
+            if v_new.%5$I <> v_old.%5$I then
+                -- Another id is another record.
+                insert into sync_internal.changes
+                    (slot, table_name, record_id, version, kind, topics, patch, undo, class, class_before)
+                select v_slot, %1$L, %4$s from old_rows o
+                union all
+                select v_slot, %1$L, %3$s from new_rows n;
+            elsif v_new.%6$I <> v_old.%6$I then
 %8$s
             insert into sync_internal.changes
                 (slot, table_name, record_id, version, kind, topics, patch, undo, class, class_before)
@@ -161,9 +169,11 @@ begin
                 ('{' || substr(v_patch, 2) || '}')::json, ('{' || substr(v_undo, 2) || '}')::json,
                 %11$s, case when v_moved then %12$s end
             );
+            else
+                return null;
+            end if;
         else
         -- A full join is never a nested loop, whatever number of rows its plan was made for; the condition keeps it one.
-        -- Rows whose id changed have no partner: the row trigger records them.
         insert into sync_internal.changes
             (slot, table_name, record_id, version, kind, topics, patch, undo, class, class_before)
         select v_slot, %1$L, %2$s
@@ -172,6 +182,20 @@ begin
             and (select count(*) from (select from new_rows limit %7$s + 1) f) <= %7$s;
         if not found and exists (select from new_rows offset %7$s) then
             insert into sync_internal.changes (slot, table_name, kind) values (v_slot, %1$L, 'bulk');
+        else
+            v_heard := found;
+            -- Rows whose id changed have no partner: a delete and a create.
+            select array_agg(o.%5$I::text) filter (where n.%5$I is null), array_agg(n.%5$I::text) filter (where o.%5$I is null)
+            into v_lost, v_made
+            from old_rows o full join new_rows n on n.%5$I = o.%5$I
+            where case when n.%5$I is null or o.%5$I is null then true else false end;
+            if v_lost is not null then
+                insert into sync_internal.changes
+                    (slot, table_name, record_id, version, kind, topics, patch, undo, class, class_before)
+                select v_slot, %1$L, %4$s from old_rows o where o.%5$I::text = any (v_lost)
+                union all
+                select v_slot, %1$L, %3$s from new_rows n where n.%5$I::text = any (v_made);
+            end if;
         end if;
         end if;
     when 'STATEMENT INSERT' then
@@ -218,7 +242,7 @@ begin
             (slot, table_name, record_id, version, kind, topics, patch, undo, class, class_before)
         select v_slot, %1$L, %4$s from (select old.*) o;
     end case;
-    if found then
+    if found or v_heard then
         -- A commit that may be lost must not reach a screen.
         if current_setting('synchronous_commit') = 'off' then
             v_none := set_config('synchronous_commit', 'local', true);
@@ -292,9 +316,9 @@ immutable
 parallel safe
 security invoker
 as $$
-    select coalesce(
-        format($concat$'{' || substr(concat(%s), 2) || '}'$concat$, string_agg(g.part, ', ' order by g.bunch)), $empty$'{}'$empty$
-    )
+    select case when count(*) = 0 then $empty$'{}'$empty$ else
+        format($concat$'{' || substr(concat(%s), 2) || '}'$concat$, string_agg(g.part, ', ' order by g.bunch))
+    end
     from (
         select (c.n - 1) / 60 as bunch, format('concat(%s)', string_agg(c.part, ', ' order by c.n)) as part
         from (

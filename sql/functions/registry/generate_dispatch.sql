@@ -99,7 +99,8 @@ begin
                 ('delete', 'p_id text', 'bigint', 'p_id', 'return null;'),
                 ('lock', 'p_id text', 'bigint', 'p_id', 'return null;'),
                 ('read', 'p_id text', 'sync_internal.written', 'p_id', 'return null;'),
-                ('clash', 'p_id text, p_constraint text, p_ops jsonb', 'boolean', 'p_id, p_constraint, p_ops', 'return false;')
+                ('clash', 'p_id text, p_constraint text, p_ops jsonb, p_creating boolean', 'boolean', 'p_id, p_constraint, p_ops, p_creating',
+                    'return false;')
             ) p (name, arguments, result, call, missing)
         loop
             perform sync_internal.create_dispatch(

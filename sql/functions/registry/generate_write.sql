@@ -265,6 +265,8 @@ declare
     v_record text;
     v_version text;
     v_reads boolean;
+    v_default_row text;
+    v_readable_row text;
     v_code text;
 begin
     select * into strict v_table from sync_internal.tables t where t.table_id = p_table_id;
@@ -283,6 +285,20 @@ begin
         case v_table.id_type when 'bigint' then 'p_id::bigint' else v_id_value end
     );
     v_record := sync_internal.record_expression(v_readable, 't');
+    select
+        string_agg(
+            case
+                when a.attname = v_table.id_column then v_id_value
+                when i.position is not null and i.default_expression is not null then i.default_expression
+                else 'null'
+            end, ', ' order by a.attnum
+        ),
+        string_agg(case when r.position is not null then format('t.%I', a.attname) else 'null' end, ', ' order by a.attnum)
+    into v_default_row, v_readable_row
+    from pg_catalog.pg_attribute a
+    left join unnest(v_insertable) i on i.position = a.attnum
+    left join unnest(v_readable) r on r.position = a.attnum
+    where a.attrelid = v_table.relation and a.attnum > 0 and not a.attisdropped;
     v_version := case
         when exists (select from unnest(v_readable) c where c.column_name = v_table.version_column)
             then format('t.%I', v_table.version_column)
@@ -325,7 +341,9 @@ end
                     not exists (select from unnest(v_updatable) c where c.column_name = v_table.soft_delete), v_soft.name
                 )
                 when v_table.hard_delete then $c$
-        if v_type = 'restore' then
+        if p_creating then
+            perform sync_internal.refuse(400, 'not_supported', 'A record cannot be created and deleted for good at once');
+        elsif v_type = 'restore' then
             perform sync_internal.refuse(400, 'not_supported', 'Records of this table are deleted for good');
         end if;
         return null;$c$
@@ -432,14 +450,26 @@ end
             -- A reference must name a record the caller can read; a hidden one is answered like a missing one.
             (
                 select string_agg(format(
-                    $c$    if r.%1$I is distinct from p_row.%1$I and r.%1$I is not null
-        and not exists (select from %2$s x where x.%3$I = r.%1$I) then
+                    $c$    if (%s) and %s
+        and not exists (select from %s x where %s) then
         perform sync_internal.refuse_neutral();
     end if;
 $c$,
-                    c.column_name, p.relation, p.id_column
-                ), '')
-                from unnest(v_all) c join sync_internal.tables p on p.table_id = c.parent_id
+                    f.changed, f.present, f.parent, f.matches
+                ), '' order by f.conname)
+                from (
+                    select k.conname, k.confrelid::regclass as parent,
+                        string_agg(format('r.%1$I is distinct from p_row.%1$I', ca.attname), ' or ' order by u.n) as changed,
+                        string_agg(format('r.%I is not null', ca.attname), ' and ' order by u.n) as present,
+                        string_agg(format('x.%I = r.%I', pa.attname, ca.attname), ' and ' order by u.n) as matches
+                    from pg_catalog.pg_constraint k
+                    join sync_internal.tables p on p.relation = k.confrelid::regclass
+                    cross join lateral unnest(k.conkey, k.confkey) with ordinality u (child, parent, n)
+                    join pg_catalog.pg_attribute ca on ca.attrelid = k.conrelid and ca.attnum = u.child
+                    join pg_catalog.pg_attribute pa on pa.attrelid = k.confrelid and pa.attnum = u.parent
+                    where k.conrelid = v_table.relation and k.contype = 'f' and k.conparentid = 0
+                    group by k.conname, k.confrelid
+                ) f
             ),
             format(
                 $c$    if %s > sync_internal.setting('max_record_bytes') then
@@ -492,18 +522,7 @@ end
                     from unnest(v_insertable) c
                 ),
                 format('patch_%s_%s', v_table.name, p_role),
-                (
-                    select string_agg(
-                        case
-                            when a.attname = v_table.id_column then v_id_value
-                            when i.position is not null and i.default_expression is not null then i.default_expression
-                            else 'null'
-                        end, ', ' order by a.attnum
-                    )
-                    from pg_catalog.pg_attribute a
-                    left join unnest(v_insertable) i on i.position = a.attnum
-                    where a.attrelid = v_table.relation and a.attnum > 0 and not a.attisdropped
-                )
+                v_default_row
             ),
             p_role
         );
@@ -519,17 +538,7 @@ end
         where %4$s
         returning %5$s, case when p_want then %6$s end into v_written.version, v_written.record;$c$,
             v_table.relation, format('patch_%s_%s', v_table.name, p_role),
-            (
-                select string_agg(
-                    case
-                        when exists (select from unnest(v_readable) c where c.position = a.attnum) then format('t.%I', a.attname)
-                        else 'null'
-                    end, ', ' order by a.attnum
-                )
-                from pg_catalog.pg_attribute a
-                where a.attrelid = v_table.relation and a.attnum > 0 and not a.attisdropped
-            ),
-            v_where_id, v_version, v_record
+            v_readable_row, v_where_id, v_version, v_record
         );
         perform sync_internal.create_generated(
             format('update_%s_%s', v_table.name, p_role), 'p_id text, p_ops jsonb, p_want boolean', 'sync_internal.written',
@@ -614,33 +623,37 @@ end
     -- Whether the record a unique index refused this write for is one the caller can read.
     if v_reads then
         perform sync_internal.create_generated(
-            format('clash_%s_%s', v_table.name, p_role), 'p_id text, p_constraint text, p_ops jsonb', 'boolean', 'volatile',
+            format('clash_%s_%s', v_table.name, p_role), 'p_id text, p_constraint text, p_ops jsonb, p_creating boolean', 'boolean',
+            'volatile',
             format(
                 $code$
+declare
+    n %1$s;
 begin
+    if p_creating then
+        select p.* into n from sync_internal.%2$I(row(%3$s)::%1$s, p_ops, false) p;
+    else
+        select p.* into n from %1$s t cross join lateral sync_internal.%2$I(row(%4$s)::%1$s, p_ops, true) p where %5$s;
+    end if;
     case p_constraint
-%s
-        else return exists (select from %s t where %s);
+%6$s        else return exists (select from %1$s t where %5$s);
     end case;
+exception
+    when others then
+        return false;
 end
                 $code$,
+                v_table.relation, format('patch_%s_%s', v_table.name, p_role), v_default_row, v_readable_row, v_where_id,
                 (
                     select E'        when '''' then return false;\n' || coalesce(string_agg(format(
-                        E'        when %L then\n            return exists (\n                select from %s t where %s\n            );\n',
+                        E'        when %L then\n            return exists (\n                select from %s t where %s and t.%I is distinct from n.%4$I\n            );\n',
                         u.constraint_name, v_table.relation,
-                        (
-                            select string_agg(format(
-                                '%s = sync_internal.last_value_of(p_ops, %L)',
-                                format('t.%I::text', c.column_name), c.name
-                            ), ' and ')
-                            from unnest(u.column_names) n join unnest(v_readable) c on c.column_name = n
-                        )
+                        (select string_agg(format('t.%1$I = n.%1$I', c.name), ' and ') from unnest(u.column_names) c (name)),
+                        v_table.id_column
                     ), ''), '')
                     from sync_internal.uniques u
                     where u.table_id = p_table_id
-                        and exists (select from unnest(u.column_names) n join unnest(v_readable) c on c.column_name = n)
-                ),
-                v_table.relation, v_where_id
+                )
             ),
             p_role
         );

@@ -170,6 +170,25 @@ begin
             hint = 'Say p_names => ''{"column": "wireName"}''.';
     end if;
 
+    select string_agg(format('%s => %s', n.key, n.value), ', ') into v_clash
+    from jsonb_each(v_table.options -> 'names') n
+    where jsonb_typeof(n.value) <> 'string' or n.value #>> '{}' !~ '^[a-z][A-Za-z0-9]*$'
+        or n.value #>> '{}' in ('id', 'version', 'constructor', 'prototype')
+        or exists (
+            select from jsonb_each(v_table.options -> 'names') o where o.key <> n.key and o.value = n.value
+        )
+        or exists (
+            select from pg_catalog.pg_attribute a
+            where a.attrelid = v_table.relation and a.attnum > 0 and not a.attisdropped and a.attname <> n.key
+                and not v_table.options -> 'names' ? a.attname and not v_table.options -> 'exclude' ? a.attname
+                and sync_internal.wire_name(a.attname) = n.value #>> '{}'
+        );
+    if v_clash is not null then
+        raise exception using errcode = '22023',
+            message = format('%s: these wire names cannot be used: %s', v_table.relation, v_clash),
+            hint = 'A wire name is a letter and then letters or digits, and belongs to one column.';
+    end if;
+
     delete from sync_internal.columns c where c.table_id = p_table_id;
     insert into sync_internal.columns (
         table_id, position, column_name, name, kind, sql_type, element_kind, nullable, default_expression, computed,
@@ -232,8 +251,17 @@ begin
 
     update sync_internal.tables t
     set foreign_triggers = exists (
+            -- Also those of tables that a cascade of this one writes.
+            with recursive reached (relid) as (
+                select t.relation::oid
+                union
+                select c.conrelid
+                from reached r
+                join pg_catalog.pg_constraint c on c.confrelid = r.relid and c.contype = 'f'
+                where c.confdeltype in ('c', 'n', 'd') or c.confupdtype in ('c', 'n', 'd')
+            )
             select from pg_catalog.pg_trigger g
-            where g.tgrelid = t.relation and not g.tgisinternal and g.tgname not like 'zzz_rowcast%'
+            where g.tgrelid in (select r.relid from reached r) and not g.tgisinternal and g.tgname not like 'zzz_rowcast%'
         ),
         signature = sync_internal.table_signature(t.relation)
     where t.table_id = p_table_id;

@@ -92,7 +92,12 @@ begin
         end;
     end if;
 
-    v_claim := sync_internal.claim_receipt(v_tx_id, v_digest);
+    begin
+        v_claim := sync_internal.claim_receipt(v_tx_id, v_digest);
+    exception
+        when serialization_failure or deadlock_detected or lock_not_available then
+            return (sync_internal.explain_error(sqlstate, null, null, null, null, null, false), null, true);
+    end;
     if v_claim.outcome is not null then
         return sync_internal.attempted_of(v_claim.outcome, p_tx, p_variant, p_want);
     end if;
@@ -274,9 +279,9 @@ begin
         v_state, v_message, v_detail, v_constraint, v_relation,
         jsonb_build_object('table', left(v_table, 100), 'id', left(v_id, 200), 'op', v_number, 'key', sync_internal.shown_key(v_op)),
         v_state = '23505' and v_step.ops is not null and case p_variant
-            when 'authenticated' then sync_internal.clash_authenticated(v_table, v_id, v_constraint, v_step.ops)
-            when 'service_role' then sync_internal.clash_service_role(v_table, v_id, v_constraint, v_step.ops)
-            else sync_internal.clash_anon(v_table, v_id, v_constraint, v_step.ops)
+            when 'authenticated' then sync_internal.clash_authenticated(v_table, v_id, v_constraint, v_step.ops, v_step.creating)
+            when 'service_role' then sync_internal.clash_service_role(v_table, v_id, v_constraint, v_step.ops, v_step.creating)
+            else sync_internal.clash_anon(v_table, v_id, v_constraint, v_step.ops, v_step.creating)
         end
     );
     if v_outcome #>> '{error,code}' in ('unknown_key', 'forbidden_key', 'forbidden', 'required')

@@ -62,9 +62,11 @@ begin
     end if;
     -- Unknown: only a number leaves, under which the server's log says more.
     raise log 'rowcast %: % %', v_log_id, p_state, p_message;
-    return jsonb_build_object('status', 'retry', 'error', jsonb_build_object(
-        'status', 500, 'code', 'internal', 'detail', 'Something went wrong', 'logId', v_log_id
-    ));
+    -- What the server lacks just now may pass; anything else would fail again, and must not hold up what comes after it.
+    return jsonb_build_object(
+        'status', case when p_state ~ '^(53|57|58|XX)' then 'retry' else 'refused' end,
+        'error', jsonb_build_object('status', 500, 'code', 'internal', 'detail', 'Something went wrong', 'logId', v_log_id)
+    );
 end
 $$;
 

@@ -62,12 +62,15 @@ begin
         v_answers[i] := v_answer;
     end loop;
 
-    if v_count > 1 then
-        perform sync_internal.lock_receipts(array(
-            select (t.tx ->> 'txId')::uuid
-            from generate_subscripts(v_requests, 1) r (i)
-            cross join lateral jsonb_array_elements(case when v_answers[r.i] is null then v_requests[r.i] else '[]' end) t (tx)
-        ));
+    if v_count > 1 and not sync_internal.lock_receipts(array(
+        select (t.tx ->> 'txId')::uuid
+        from generate_subscripts(v_requests, 1) r (i)
+        cross join lateral jsonb_array_elements(case when v_answers[r.i] is null then v_requests[r.i] else '[]' end) t (tx)
+    )) then
+        -- Somebody is at one of these ids just now. One by one it will show at which.
+        for i in 1 .. v_count loop
+            v_answers[i] := coalesce(v_answers[i], (503, null, true)::sync_internal.answer);
+        end loop;
     end if;
 
     for i in 1 .. v_count loop
@@ -87,6 +90,10 @@ begin
                 v_answers[i] := sync_internal.run(v_requests[i], v_role, v_single[i]);
             end if;
             v_ok := sync_internal.assume('none', null);
+            if v_count > 1 and (v_answers[i]).again then
+                -- The others have waited once; the rest of the batch does not wait again.
+                v_role := set_config('lock_timeout', '1', true);
+            end if;
         end if;
         ord := i;
         status := (v_answers[i]).status;

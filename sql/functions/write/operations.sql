@@ -81,23 +81,6 @@ $$;
 
 comment on function sync_internal.names_any(jsonb, text[]) is 'Whether an operation names one of these keys.';
 
--- The text of the value that the last set of a key gave it.
-create or replace function sync_internal.last_value_of(p_ops jsonb, p_name text)
-returns text
-language sql
-immutable
-parallel safe
-security invoker
-as $$
-    select o.op ->> 'value'
-    from jsonb_array_elements(p_ops) with ordinality o (op, n)
-    where o.op ->> 'type' = 'set' and sync_internal.first_segment(o.op) = p_name
-    order by o.n desc
-    limit 1
-$$;
-
-comment on function sync_internal.last_value_of(jsonb, text) is 'The text of the value the last set gave a key.';
-
 -- A uuid as the wire writes it, in lower case. A regular expression would cost ten times as much.
 create or replace function sync_internal.is_uuid(p_text text)
 returns boolean
@@ -215,7 +198,7 @@ comment on function sync_internal.check_form(jsonb) is 'The form of one operatio
 
 grant execute on function
 sync_internal.refuse_neutral(), sync_internal.refuse_shape(), sync_internal.refuse_operation(text, text[], text), sync_internal.first_segment(jsonb),
-sync_internal.names_any(jsonb, text[]), sync_internal.last_value_of(jsonb, text), sync_internal.check_id(jsonb, text),
+sync_internal.names_any(jsonb, text[]), sync_internal.check_id(jsonb, text),
 sync_internal.check_form(jsonb), sync_internal.is_uuid(text),
 sync_internal.shown_key(jsonb)
 to anon, authenticated, service_role, rowcast_gateway;

@@ -90,9 +90,10 @@ $$;
 
 comment on function sync_internal.receipt_key(uuid) is 'The advisory lock of a transaction''s id.';
 
--- Claims of several transactions are taken in one order, so that two batches with the same ids cannot deadlock.
+-- Claims of several transactions are taken in one order, so that two batches with the same ids cannot deadlock. False
+-- where one is held elsewhere for longer than lock_timeout; then none is held here.
 create or replace function sync_internal.lock_receipts(p_tx_ids uuid[])
-returns void
+returns boolean
 language plpgsql
 volatile
 parallel unsafe
@@ -105,6 +106,10 @@ begin
     for v_key in select distinct sync_internal.receipt_key(t.id) from unnest(p_tx_ids) t (id) order by 1 loop
         perform pg_advisory_xact_lock(v_key);
     end loop;
+    return true;
+exception
+    when lock_not_available or deadlock_detected then
+        return false;
 end
 $$;
 
