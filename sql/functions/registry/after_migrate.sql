@@ -10,6 +10,19 @@ as $$
 declare
     v_function record;
 begin
+    for v_function in
+        select p.oid::regprocedure as signature, p.proowner
+        from pg_catalog.pg_proc p
+        where p.pronamespace in ('sync'::regnamespace, 'sync_internal'::regnamespace)
+    loop
+        if v_function.proowner <> 'rowcast_owner'::regrole then
+            execute format('alter function %s owner to rowcast_owner', v_function.signature);
+        end if;
+        execute format('revoke execute on function %s from public', v_function.signature);
+    end loop;
+
+    perform sync_internal.finish_migration(p_version);
+
     -- A function that this transaction has not written is an overload or a name left behind. Only where the files were
     -- applied in this transaction, which this function's own row tells.
     for v_function in
@@ -25,19 +38,6 @@ begin
     loop
         execute format('drop function %s', v_function.signature);
     end loop;
-
-    for v_function in
-        select p.oid::regprocedure as signature, p.proowner
-        from pg_catalog.pg_proc p
-        where p.pronamespace in ('sync'::regnamespace, 'sync_internal'::regnamespace)
-    loop
-        if v_function.proowner <> 'rowcast_owner'::regrole then
-            execute format('alter function %s owner to rowcast_owner', v_function.signature);
-        end if;
-        execute format('revoke execute on function %s from public', v_function.signature);
-    end loop;
-
-    perform sync_internal.finish_migration(p_version);
 
     for v_function in select t.relation from sync_internal.live_tables() t (relation) loop
         -- Triggers belong to the tables' owners.

@@ -406,7 +406,11 @@ begin
         %s
         case v_key
 %s
-            else raise sqlstate 'RC002';
+            else
+                -- A create was checked before; what is left may repeat a default of the server's.
+                if p_updating then
+                    raise sqlstate 'RC002';
+                end if;
         end case;
     end loop;
 %s%s
