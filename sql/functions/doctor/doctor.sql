@@ -43,7 +43,7 @@ as $$
         ('zzz_rowcast_replica')
     ) n (name)
     where not exists (
-        select from pg_trigger g where g.tgrelid = t.relation and g.tgname = n.name and g.tgenabled in ('O', 'A')
+        select from pg_trigger g where g.tgrelid = t.relation and g.tgname = n.name and g.tgenabled in ('O', 'A', 'R')
     )
     union all
     select 'error', 'leaf_without_triggers', l.relid::regclass::text,

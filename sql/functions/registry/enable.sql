@@ -359,15 +359,14 @@ begin
             from (values
                 ('zzz_rowcast_version', 'before update', 'for each row', 'version_' || v_name, 'enable'),
                 ('zzz_rowcast_insert', 'after insert', 'referencing new table as new_rows for each statement',
-                    'capture_' || v_name, 'enable always'),
+                    'capture_' || v_name, 'enable'),
                 ('zzz_rowcast_update', 'after update', 'referencing old table as old_rows new table as new_rows for each statement',
-                    'capture_' || v_name, 'enable always'),
+                    'capture_' || v_name, 'enable'),
                 ('zzz_rowcast_delete', 'after delete', 'referencing old table as old_rows for each statement',
-                    'capture_' || v_name, 'enable always'),
+                    'capture_' || v_name, 'enable'),
                 ('zzz_rowcast_truncate', 'after truncate', 'for each statement', 'capture_' || v_name, 'enable always'),
-                ('zzz_rowcast_replica', 'after insert or update or delete',
-                    'for each row when (pg_catalog.current_setting(''session_replication_role'') = ''replica'')',
-                    'capture_' || v_name, 'enable always')
+                -- Under replication only this one fires: appliers never fire statement triggers.
+                ('zzz_rowcast_replica', 'after insert or update or delete', 'for each row', 'capture_' || v_name, 'enable replica')
             ) t (name, event, scope, function, firing)
         loop
             -- A leaf has the row triggers of its parent.

@@ -1,6 +1,6 @@
 -- Pieces of the generated code.
 
--- An SQL expression giving the JSON text of a column. p_source: a qualified column such as t.title.
+-- An SQL expression giving the JSON of a column, to be concatenated. p_source: a qualified column such as t.title.
 create or replace function sync_internal.json_expression(p_column sync_internal.columns, p_source text)
 returns text
 language sql
@@ -8,26 +8,26 @@ immutable
 parallel safe
 security invoker
 as $$
+    -- Few nodes: each function costs at the start of every statement it stands in, whether it is called or not.
     select case when p_column.nullable then format('coalesce(%s, ''null'')', e.expression) else e.expression end
     from (
         select case
-            when p_column.kind in ('integer', 'boolean', 'json') then format('%s::text', p_source)
-            when p_column.kind in ('uuid', 'bigint', 'numeric') then format('''"'' || %s::text || ''"''', p_source)
-            when p_column.kind = 'timestamptz' then format('''"'' || sync_internal.wire_time(%s) || ''"''', p_source)
-            when p_column.kind = 'timestamp'
-                then format('''"'' || to_char(%s, ''YYYY-MM-DD"T"HH24:MI:SS.US'') || ''"''', p_source)
-            when p_column.kind = 'bytea'
-                then format('''"'' || translate(encode(%s, ''base64''), E''\n'', '''') || ''"''', p_source)
+            when p_column.kind = 'json' then p_source
+            when p_column.kind in ('bigint', 'numeric') then format('to_json(%s::text)', p_source)
+            when p_column.kind = 'timestamptz' then format('to_json(sync_internal.wire_time(%s))', p_source)
+            when p_column.kind = 'timestamp' then format('to_json(to_char(%s, ''YYYY-MM-DD"T"HH24:MI:SS.US''))', p_source)
+            when p_column.kind = 'bytea' then format('to_json(translate(encode(%s, ''base64''), E''\n'', ''''))', p_source)
             when p_column.kind = 'list' and p_column.element_kind in ('bigint', 'numeric')
-                then format('to_json(%s::text[])::text', p_source)
+                then format('to_json(%s::text[])', p_source)
             -- char(n) without its padding, as every comparison sees it
-            when p_column.kind = 'text' then format('to_json(%s::text)::text', p_source)
-            else format('to_json(%s)::text', p_source)
+            when p_column.kind = 'text' and p_column.sql_type ~ '^(text|character varying)' then format('to_json(%s)', p_source)
+            when p_column.kind = 'text' then format('to_json(%s::text)', p_source)
+            else format('to_json(%s)', p_source)
         end
     ) e (expression)
 $$;
 
-comment on function sync_internal.json_expression(sync_internal.columns, text) is 'The JSON text of a column, as an expression.';
+comment on function sync_internal.json_expression(sync_internal.columns, text) is 'The JSON of a column, as an expression.';
 
 -- An SQL expression giving the JSON text of a record with these columns. concat takes at most a hundred arguments, so
 -- that wide records are nested.

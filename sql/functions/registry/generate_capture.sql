@@ -133,14 +133,11 @@ declare
     v_topics_moved boolean := false;
     v_moved boolean := false;
     v_heard boolean := false;
+    v_bulk boolean := false;
     v_lost text[];
     v_made text[];
     v_none text;
 begin
-    -- Under replication the row trigger records: appliers never fire statement triggers.
-    if tg_level = 'STATEMENT' and current_setting('session_replication_role') = 'replica' then
-        return null;
-    end if;
     case tg_level || ' ' || tg_op
     when 'STATEMENT UPDATE' then
         -- One row, the usual case, costs half as much by plain comparisons as by the statement for many.
@@ -180,10 +177,13 @@ begin
         from old_rows o full join new_rows n on n.%5$I = o.%5$I
         where coalesce(n.%5$I = o.%5$I and n.%6$I <> o.%6$I, false)
             and (select count(*) from (select from new_rows limit %7$s + 1) f) <= %7$s;
-        if not found and exists (select from new_rows offset %7$s) then
+        v_heard := found;
+        if not v_heard then
+            v_bulk := exists (select from new_rows offset %7$s);
+        end if;
+        if v_bulk then
             insert into sync_internal.changes (slot, table_name, kind) values (v_slot, %1$L, 'bulk');
         else
-            v_heard := found;
             -- Rows whose id changed have no partner: a delete and a create.
             select array_agg(o.%5$I::text) filter (where n.%5$I is null), array_agg(n.%5$I::text) filter (where o.%5$I is null)
             into v_lost, v_made
@@ -204,8 +204,10 @@ begin
         select v_slot, %1$L, %3$s
         from new_rows n
         where (select count(*) from (select from new_rows limit %7$s + 1) f) <= %7$s;
-        if not found and exists (select from new_rows offset %7$s) then
-            insert into sync_internal.changes (slot, table_name, kind) values (v_slot, %1$L, 'bulk');
+        if not found then
+            if exists (select from new_rows offset %7$s) then
+                insert into sync_internal.changes (slot, table_name, kind) values (v_slot, %1$L, 'bulk');
+            end if;
         end if;
     when 'STATEMENT DELETE' then
         insert into sync_internal.changes
@@ -213,8 +215,10 @@ begin
         select v_slot, %1$L, %4$s
         from old_rows o
         where (select count(*) from (select from old_rows limit %7$s + 1) f) <= %7$s;
-        if not found and exists (select from old_rows offset %7$s) then
-            insert into sync_internal.changes (slot, table_name, kind) values (v_slot, %1$L, 'bulk');
+        if not found then
+            if exists (select from old_rows offset %7$s) then
+                insert into sync_internal.changes (slot, table_name, kind) values (v_slot, %1$L, 'bulk');
+            end if;
         end if;
     when 'STATEMENT TRUNCATE' then
         insert into sync_internal.changes (slot, table_name, kind) values (v_slot, %1$L, 'truncate');
@@ -273,7 +277,7 @@ end
             v_table.id_column, v_table.version_column, v_most,
             (
                 select string_agg(format(
-                    E'            if %1$s then\n                v_patch := v_patch || %2$L || %3$s;\n                v_undo := v_undo || %2$L || %4$s;\n%5$s%6$s            end if;\n',
+                    E'            if %1$s then\n                v_patch := concat(v_patch, %2$L, %3$s);\n                v_undo := concat(v_undo, %2$L, %4$s);\n%5$s%6$s            end if;\n',
                     sync_internal.differs_expression(c, 'v_old', 'v_new'), ',' || to_json(c.name)::text || ':',
                     sync_internal.json_expression(c, format('v_new.%I', c.column_name)),
                     sync_internal.json_expression(c, format('v_old.%I', c.column_name)),
@@ -324,7 +328,7 @@ as $$
         from (
             select row_number() over (order by (u.c).position) as n,
                 format(
-                    E'\n                case when %s then %L || %s end',
+                    E'\n                case when %s then concat(%L, %s) end',
                     sync_internal.differs_expression(u.c, 'o', 'n'),
                     ',' || to_json((u.c).name)::text || ':',
                     sync_internal.json_expression(u.c, format('%s.%I', p_alias, (u.c).column_name))

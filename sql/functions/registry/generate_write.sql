@@ -454,9 +454,11 @@ end
             -- A reference must name a record the caller can read; a hidden one is answered like a missing one.
             (
                 select string_agg(format(
-                    $c$    if (%s) and %s
-        and not exists (select from %s x where %s) then
-        perform sync_internal.refuse_neutral();
+                    -- Nested: a condition with a query in it is run as a query every time.
+                    $c$    if (%s) and %s then
+        if not exists (select from %s x where %s) then
+            perform sync_internal.refuse_neutral();
+        end if;
     end if;
 $c$,
                     f.changed, f.present, f.parent, f.matches

@@ -62,13 +62,14 @@ begin
         v_answers[i] := v_answer;
     end loop;
 
-    if v_count > 1 and not sync_internal.lock_receipts(array(
-        select (t.tx ->> 'txId')::uuid
-        from generate_subscripts(v_requests, 1) r (i)
-        cross join lateral jsonb_array_elements(case when v_answers[r.i] is null then v_requests[r.i] else '[]' end) t (tx)
-    )) then
-        -- Somebody is at one of these ids just now. One by one it will show at which.
-        for i in 1 .. v_count loop
+    if v_count > 1 then
+        v_ok := sync_internal.lock_receipts(array(
+            select (t.tx ->> 'txId')::uuid
+            from generate_subscripts(v_requests, 1) r (i)
+            cross join lateral jsonb_array_elements(case when v_answers[r.i] is null then v_requests[r.i] else '[]' end) t (tx)
+        ));
+        -- Somebody is at one of these ids just now: one by one it will show at which.
+        for i in 1 .. case when v_ok then 0 else v_count end loop
             v_answers[i] := coalesce(v_answers[i], (503, null, true)::sync_internal.answer);
         end loop;
     end if;

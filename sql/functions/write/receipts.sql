@@ -21,7 +21,7 @@ comment on function sync_internal.id_time(uuid) is 'The time a version 7 id carr
 create or replace function sync_internal.digest(p_tx jsonb)
 returns bigint
 language sql
-immutable
+stable
 parallel safe
 security invoker
 as $$
@@ -67,9 +67,11 @@ begin
     elsif v_time > now() + interval '24 hours' then
         v_claim.outcome := sync_internal.refusal(400, 'bad_request', 'The txId lies more than 24 hours ahead');
         return v_claim;
-    elsif v_time < (select s.receipt_floor from sync_internal.state s) then
-        v_claim.outcome := sync_internal.refusal(410, 'too_old', 'The txId is older than receipts are kept');
-        return v_claim;
+    elsif v_time < now() - interval '1 day' then
+        if v_time < (select s.receipt_floor from sync_internal.state s) then
+            v_claim.outcome := sync_internal.refusal(410, 'too_old', 'The txId is older than receipts are kept');
+            return v_claim;
+        end if;
     end if;
     v_claim.seq_from := nextval('sync_internal.change_seq');
     return v_claim;

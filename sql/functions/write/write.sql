@@ -116,10 +116,13 @@ begin
             end,
             v_result.again
         );
-    elsif jsonb_array_length(p_transactions) > 1 and not sync_internal.lock_receipts(array(
-        select (t.tx ->> 'txId')::uuid from jsonb_array_elements(p_transactions) t (tx)
-    )) then
-        v_retry := sync_internal.explain_error('55P03', null, null, null, null, null, false);
+    elsif jsonb_array_length(p_transactions) > 1 then
+        v_ok := sync_internal.lock_receipts(array(
+            select (t.tx ->> 'txId')::uuid from jsonb_array_elements(p_transactions) t (tx)
+        ));
+        if not v_ok then
+            v_retry := sync_internal.explain_error('55P03', null, null, null, null, null, false);
+        end if;
     end if;
     for i in 0 .. jsonb_array_length(p_transactions) - 1 loop
         v_tx := p_transactions -> i;

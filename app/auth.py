@@ -1,0 +1,241 @@
+"""Who is asking: tokens from header or cookie, their verification, and the Origin rule."""
+
+import asyncio
+import hashlib
+import json
+import logging
+import time
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import jwt
+from jwt.types import Options
+from starlette.datastructures import Headers
+
+from .config import SYMMETRIC, Settings
+from .errors import Problem, unavailable
+
+log = logging.getLogger("rowcast.auth")
+
+COOKIE: Final = "rowcast_session"
+ROLES: Final = frozenset({"anon", "authenticated"})
+MAX_TOKEN_BYTES: Final = 8192
+JWKS_REFRESH_SECONDS: Final = 60.0  # at most one fetch for an unknown key id in this time
+JWKS_MAX_AGE_SECONDS: Final = 3600.0  # a key withdrawn by the issuer is forgotten within this
+JWKS_MAX_BYTES: Final = 1 << 20
+JWKS_TIMEOUT_SECONDS: Final = 5.0
+REMEMBER_SECONDS: Final = 30.0  # a verified token is not verified again within this
+REMEMBER_TOKENS: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A verified caller. `claims` is the token's payload as JSON text, None without a token.
+
+    `identity` is a hash of role and whole claims: two sessions of one identity may see the same.
+    `expires_at` is Unix time in seconds.
+    """
+
+    claims: str | None
+    user_id: str | None
+    role: str
+    expires_at: float | None
+    identity: str
+
+
+ANONYMOUS: Final = Session(None, None, "anon", None, "anon")
+
+
+def sign_in_again(detail: str, code: str = "unauthorized") -> Problem:
+    """401: the caller has to present another token."""
+    return Problem(401, code, detail)
+
+
+class Verifier:
+    """Turns tokens into sessions. Keys come from a shared secret, a JWKS document, or both."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._secret = settings.jwt_secret
+        self._algorithms = frozenset(settings.algorithms)
+        self._audience = settings.jwt_audience
+        self._issuer = settings.jwt_issuer
+        self._leeway = settings.jwt_leeway_seconds
+        self._allow_anon = settings.allow_anon
+        self._keys = KeySet(settings.jwt_jwks_url) if settings.jwt_jwks_url else None
+        self._remembered: dict[str, tuple[Session, float]] = {}
+
+    def anonymous(self) -> Session:
+        """The session of a caller without a token. Raises 401 where the setting forbids it."""
+        if not self._allow_anon:
+            raise sign_in_again("Sign in first")
+        return ANONYMOUS
+
+    async def verify(self, token: str) -> Session:
+        """Checks signature, algorithm, time, audience, issuer, role. Raises 401, or 503 if the
+        keys cannot be fetched.
+        """
+        now = time.time()
+        known = self._remembered.get(token)
+        if known is not None and now < known[1]:
+            return known[0]
+        payload = await self._decode(token)
+        session = _session(payload)
+        if len(self._remembered) >= REMEMBER_TOKENS:
+            self._remembered.clear()
+        expires_at = session.expires_at or now
+        self._remembered[token] = (session, min(expires_at, now + REMEMBER_SECONDS))
+        return session
+
+    async def _decode(self, token: str) -> dict[str, Any]:
+        if len(token) > MAX_TOKEN_BYTES or not token.isascii():
+            raise sign_in_again("The token is not readable")
+        try:
+            header = jwt.get_unverified_header(token)
+        except jwt.PyJWTError:
+            raise sign_in_again("The token is not readable") from None
+        # Decided before any key is touched: `none`, and a public key used as an HMAC secret.
+        algorithm = header.get("alg")
+        known = isinstance(algorithm, str) and algorithm in self._algorithms
+        if not known or "crit" in header:
+            raise sign_in_again("The token's algorithm is not accepted")
+        key = await self._key(str(algorithm), header.get("kid"))
+        options: Options = {"require": ["exp"], "verify_iat": False}
+        try:
+            payload: dict[str, Any] = jwt.decode(
+                token,
+                key,
+                algorithms=[str(algorithm)],
+                audience=self._audience,
+                issuer=self._issuer,
+                leeway=self._leeway,
+                options=options,
+            )
+        except jwt.ExpiredSignatureError:
+            raise sign_in_again("The token has expired", "expired") from None
+        except (jwt.PyJWTError, TypeError, ValueError):
+            raise sign_in_again("The token is not valid") from None
+        return payload
+
+    async def _key(self, algorithm: str, key_id: object) -> Any:
+        if algorithm in SYMMETRIC:
+            if self._secret is None:
+                raise sign_in_again("The token's algorithm is not accepted")
+            return self._secret
+        if self._keys is None:
+            raise sign_in_again("The token's algorithm is not accepted")
+        key = await self._keys.find(key_id if isinstance(key_id, str) else None)
+        if key.algorithm_name not in (None, algorithm):
+            raise sign_in_again("The token's algorithm is not accepted")
+        return key
+
+
+class KeySet:
+    """The issuer's public keys: fetched when first needed, again when an unknown key id turns up
+    (at most once a minute) and when an hour old. Fetches run in a thread.
+    """
+
+    def __init__(self, url: str) -> None:
+        if urlsplit(url).scheme not in ("http", "https"):
+            raise ValueError("ROWCAST_JWT_JWKS_URL must be an http or https address")
+        self._url = url
+        self._keys: dict[str | None, jwt.PyJWK] = {}
+        self._tried_at = -JWKS_REFRESH_SECONDS
+        self._fetched_at = -JWKS_MAX_AGE_SECONDS
+        self._lock = asyncio.Lock()
+
+    async def find(self, key_id: str | None) -> jwt.PyJWK:
+        """The key with this id; without an id, the only key. Raises 401 if there is none."""
+        if key_id not in self._keys or self._old():
+            async with self._lock:
+                if key_id not in self._keys or self._old():
+                    await self._refresh()
+        key = self._keys.get(key_id)
+        if key is None:
+            if not self._keys:
+                raise unavailable("The keys that verify tokens cannot be fetched; try again")
+            raise sign_in_again("The token's key is not known")
+        return key
+
+    def _old(self) -> bool:
+        return time.monotonic() - self._fetched_at >= JWKS_MAX_AGE_SECONDS
+
+    async def _refresh(self) -> None:
+        now = time.monotonic()
+        if now - self._tried_at < JWKS_REFRESH_SECONDS:
+            return
+        self._tried_at = now
+        try:
+            document = await asyncio.to_thread(_fetch, self._url)
+            keys = jwt.PyJWKSet.from_dict(document).keys
+        except (OSError, ValueError, TypeError, AttributeError, jwt.PyJWTError) as exc:
+            log.warning("keys not fetched class=%s", type(exc).__name__)
+            return
+        usable = [key for key in keys if key.public_key_use in (None, "sig")]
+        self._keys = {key.key_id: key for key in usable if key.key_type != "oct"}
+        if len(self._keys) == 1:
+            self._keys[None] = next(iter(self._keys.values()))
+        self._fetched_at = now
+
+
+def _fetch(url: str) -> dict[str, Any]:
+    with urllib.request.urlopen(url, timeout=JWKS_TIMEOUT_SECONDS) as answer:
+        document = json.loads(answer.read(JWKS_MAX_BYTES))
+    if not isinstance(document, dict):
+        raise ValueError("not a key set")
+    return document
+
+
+def _session(payload: Mapping[str, Any]) -> Session:
+    role = payload.get("role", "authenticated")
+    if not isinstance(role, str) or role not in ROLES:
+        raise sign_in_again("The token's role is not accepted")
+    user_id = payload.get("sub")
+    if not isinstance(user_id, str | None) or (role == "authenticated" and not user_id):
+        raise sign_in_again("The token names no user")
+    claims = json.dumps(payload, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
+    # jsonb takes neither NUL nor a lone surrogate, and a claim is cast to it in every request.
+    if "\\u0000" in claims or not _encodes(claims):
+        raise sign_in_again("The token is not readable")
+    digest = hashlib.sha256(f"{role}\0{claims}".encode()).hexdigest()
+    return Session(claims, user_id, role, float(payload["exp"]), digest)
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def bearer(headers: Headers) -> str | None:
+    """The token of the Authorization header, None without the header.
+
+    Raises 401 on two such headers or another scheme: which one counts must not be a guess.
+    """
+    values = headers.getlist("authorization")
+    if not values:
+        return None
+    scheme, _, token = values[0].partition(" ")
+    if len(values) > 1 or scheme.lower() != "bearer" or not token.strip():
+        raise sign_in_again("Send one Authorization header with a Bearer token")
+    return token.strip()
+
+
+def origin_allowed(headers: Headers, allowed: tuple[str, ...]) -> bool:
+    """Whether the page that sent this is ours: its Origin is the host it calls, or is listed.
+
+    A browser always sends Origin with a POST and with a WebSocket, so one without it comes from
+    no page; whether that is enough depends on how the caller identifies himself.
+    """
+    origins = headers.getlist("origin")
+    if len(origins) != 1:
+        return False
+    origin = origins[0]
+    if origin in allowed:
+        return True
+    parts = urlsplit(origin)
+    return parts.scheme in ("http", "https") and parts.netloc == headers.get("host", "")

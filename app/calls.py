@@ -1,0 +1,158 @@
+"""The SQL functions the gateway calls, one typed call each. All SQL text of the gateway is here.
+
+Each statement runs by itself in autocommit: the functions set role and claims for the length of
+their transaction only. `where current_user = session_user` is decided before the function runs
+and costs no round trip: a connection that still wears a role answers with no row (see db.py).
+"""
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Final, LiteralString
+
+from .db import Database, Lane, Unclean
+
+# Bodies go in binary: as text an array is escaped character by character, 40 us a request.
+WRITE: Final[LiteralString] = (
+    "select w.ord, w.status, w.body, w.again"
+    " from sync.gateway_write("
+    "p_claims => %b::text[], p_bodies => %b::text[], p_dry_run => %s::boolean[]) as w"
+    " where current_user = session_user"
+)
+GET_RECORDS: Final[LiteralString] = (
+    "select sync.gateway_get_records(p_claims => %s, p_body => %s)"
+    " where current_user = session_user"
+)
+QUERY: Final[LiteralString] = (
+    "select sync.gateway_query(p_claims => %s, p_body => %s) where current_user = session_user"
+)
+QUERY_OPEN: Final[LiteralString] = (
+    "select sync.gateway_query_open(p_claims => %s, p_body => %s) where current_user = session_user"
+)
+QUERY_FETCH: Final[LiteralString] = "fetch 4 from rowcast_page"  # up to 500 records a row
+SUBSCRIBE: Final[LiteralString] = (
+    "select sync.gateway_subscribe(p_claims => %s, p_keys => %s::text[], p_cursor => %s)"
+    " where current_user = session_user"
+)
+CHANGES: Final[LiteralString] = (
+    "select sync.gateway_changes(p_cursor => %s) where current_user = session_user"
+)
+VISIBLE: Final[LiteralString] = (
+    "select sync.gateway_visible(p_claims => %s, p_refs => %s::jsonb)"
+    " where current_user = session_user"
+)
+RECORDS_FOR: Final[LiteralString] = (
+    "select sync.gateway_visible(p_claims => %s, p_refs => %s::jsonb, p_records => true)"
+    " where current_user = session_user"
+)
+STATUS: Final[LiteralString] = "select sync.gateway_status() where current_user = session_user"
+SETTLE: Final[LiteralString] = (
+    "select sync_internal.settle_epoch() where current_user = session_user"
+)
+DEV_SIGN_IN: Final[LiteralString] = (
+    "select (select u.user_id::text from demo_auth.users as u where u.name = %s)"
+    " where current_user = session_user"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Outcome of one write request: HTTP status, JSON body, and whether to call it again alone."""
+
+    status: int
+    body: str
+    again: bool
+
+
+async def write(
+    lane: Lane,
+    claims: Sequence[str | None],
+    bodies: Sequence[str],
+    dry_runs: Sequence[bool],
+    repeat: bool,
+) -> list[Answer]:
+    """Applies up to 32 requests in one commit; answers in the order asked. Raises psycopg.Error."""
+    rows = await lane.rows(
+        WRITE, (list(claims), list(bodies), list(dry_runs) if any(dry_runs) else None), repeat
+    )
+    answers = [Answer(500, "", True)] * len(bodies)
+    for position, status, body, again in rows:
+        answers[position - 1] = Answer(status or 500, body or "", again)
+    return answers
+
+
+async def get_records(lane: Lane, claims: str | None, body: str) -> str:
+    """The named records as far as the caller may read them, as JSON. Raises psycopg.Error."""
+    text: str = await lane.value(GET_RECORDS, (claims, body))
+    return text
+
+
+async def query(lane: Lane, claims: str | None, body: str) -> str:
+    """One page of a query, as JSON. Raises psycopg.Error."""
+    text: str = await lane.value(QUERY, (claims, body))
+    return text
+
+
+async def query_stream(
+    database: Database, claims: str | None, body: str
+) -> AsyncGenerator[str, None]:
+    """A query as NDJSON: first its header line, then records, a few hundred kilobytes at a time.
+
+    The cursor lives in one read transaction on one connection, given back at the end or when the
+    reader goes away. Raises psycopg.Error.
+    """
+    async with (
+        database.streams,
+        database.work.connection() as connection,
+        connection.transaction(),
+    ):
+        opened = await connection.execute(QUERY_OPEN, (claims, body))
+        header = await opened.fetchone()
+        if header is None:
+            await connection.close()
+            raise Unclean("a role was left set")
+        yield f"{header[0]}\n"
+        cursor = await connection.execute(QUERY_FETCH, prepare=False)
+        while rows := await cursor.fetchall():
+            yield "".join(f"{row[0]}\n" for row in rows if row[0])
+            cursor = await connection.execute(QUERY_FETCH, prepare=False)
+
+
+async def subscribe(lane: Lane, claims: str | None, keys: Sequence[str], cursor: str | None) -> str:
+    """What a subscription begins with, and the changes since `cursor`. Raises psycopg.Error."""
+    text: str = await lane.value(SUBSCRIBE, (claims, list(keys), cursor))
+    return text
+
+
+async def changes(lane: Lane, cursor: str | None) -> str:
+    """Committed changes after `cursor`; without one, only a cursor. Raises psycopg.Error."""
+    text: str = await lane.value(CHANGES, (cursor,))
+    return text
+
+
+async def visible(lane: Lane, claims: str | None, refs: str) -> str:
+    """Which of these records the caller may read now, with class and version."""
+    text: str = await lane.value(VISIBLE, (claims, refs))
+    return text
+
+
+async def records_for(lane: Lane, claims: str | None, refs: str) -> str:
+    """The same, each with its `record` as the caller may read it."""
+    text: str = await lane.value(RECORDS_FOR, (claims, refs))
+    return text
+
+
+async def status(lane: Lane) -> str:
+    """Schema version, epoch, server time, readiness. Raises psycopg.Error."""
+    text: str = await lane.value(STATUS, ())
+    return text
+
+
+async def settle(lane: Lane) -> None:
+    """Starts a new history where the server is another than the feed was written on."""
+    await lane.value(SETTLE, ())
+
+
+async def dev_sign_in(lane: Lane, name: str) -> str | None:
+    """The id of a demo user, None if there is no such name. Raises psycopg.Error."""
+    user_id: str | None = await lane.value(DEV_SIGN_IN, (name,))
+    return user_id

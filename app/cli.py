@@ -1,0 +1,298 @@
+"""The command `rowcast`."""
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import psycopg
+import pydantic
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from . import __version__, embedded, migrate, serve, tail
+from .binaries import EmbeddedError, find_binaries
+from .config import Settings
+
+NO_DATABASE = "which database? Set {}, or start `rowcast run` ({} has no running server)"
+GATEWAY = "rowcast_gateway"
+SEVERITY_COLOURS = {"error": "red", "warning": "yellow"}
+
+app = typer.Typer(
+    name="rowcast",
+    help="PostgreSQL as the backend of real-time, offline-first, collaborative applications.\n\n"
+    "Settings come from the environment: ROWCAST_DATABASE_URL, ROWCAST_DATA_DIR, PORT, ... "
+    "(docs/reference/settings.md).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+)
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def main() -> None:
+    """Entry point: expected failures become one message and exit status 1, not a traceback."""
+    try:
+        app(prog_name="rowcast")
+    except (EmbeddedError, migrate.MigrationError, serve.ServeError) as error:
+        _fail(str(error))
+    except psycopg.errors.InvalidSchemaName:
+        _fail("Rowcast is not installed in this database; `rowcast migrate` does that")
+    except psycopg.Error as error:
+        _fail(f"the database said: {error}")
+    except pydantic.ValidationError as error:
+        problems = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        _fail("settings: " + "; ".join(problem.removeprefix(": ") for problem in problems))
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Options of the command itself."""
+    if version:
+        out.print(__version__)
+        raise typer.Exit
+
+
+@app.command("run")
+def run_() -> None:
+    """Start everything for development: embedded PostgreSQL, schema, example apps, gateway.
+
+    With ROWCAST_DATABASE_URL set, that database is used in place of the embedded one. Signing in
+    as a demo user needs no password, so never run this where others can reach it.
+    """
+    settings = Settings()
+    with _stop_on_signals(), _database(settings) as (login, admin):
+        _migrate(admin, examples=True)
+        listener = serve.listen(settings.host, settings.port)
+        gateway = serve.Gateway(
+            listener,
+            {
+                "ROWCAST_DATABASE_URL": login,
+                "ROWCAST_DEV_SIGN_IN": "true",
+                "ROWCAST_LOG_LEVEL": os.environ.get("ROWCAST_LOG_LEVEL") or "warning",
+                "ROWCAST_JWT_SECRET": settings.jwt_secret or _kept_secret(settings.data_dir),
+                "ROWCAST_JWT_SECRET_FILE": "",
+                "ROWCAST_DATABASE_URL_FILE": "",
+            },
+        )
+        try:
+            with out.status("Starting the gateway"):
+                gateway.start()
+            _welcome(serve.url(listener))
+            gateway.watch()
+        finally:
+            with out.status("Stopping"):
+                gateway.stop(settings.drain_seconds + 5)
+
+
+@app.command("serve")
+def serve_(
+    handles: Annotated[
+        str | None, typer.Option(hidden=True, help="Inherited socket and pipe: two numbers.")
+    ] = None,
+) -> None:
+    """Start the gateway on a database that `rowcast migrate` has prepared."""
+    settings = Settings()
+    if settings.database_url is None:
+        _fail("serve needs ROWCAST_DATABASE_URL; `rowcast run` brings its own database")
+    if handles is None:
+        serve.serve(settings, serve.listen(settings.host, settings.port))
+        return
+    listener, lifeline = (int(number) for number in handles.split(","))
+    serve.end_with(lifeline)
+    serve.serve(settings, socket.socket(fileno=listener))
+
+
+@app.command("migrate")
+def migrate_(
+    examples: Annotated[
+        bool, typer.Option("--examples", help="Install the example apps and demo users too.")
+    ] = False,
+) -> None:
+    """Install Rowcast in the database or bring it to this version. Harmless to repeat."""
+    done = _migrate(_admin(Settings()), examples=examples)
+    for name in done:
+        out.print(f"applied {name}")
+    out.print(f"The database is at version {__version__}.")
+
+
+@app.command("sql")
+def sql_() -> None:
+    """Print the SQL of `migrate` as one script for psql."""
+    sys.stdout.write(migrate.sql_script())
+
+
+@app.command()
+def doctor() -> None:
+    """Check the database: security, durability, leftovers. Exit status 1 at any error."""
+    table = Table("", "what", "where", "finding and fix", box=None, pad_edge=False)
+    with out.status("Examining the database"):
+        findings = migrate.doctor(_admin(Settings()))
+    for finding in findings:
+        colour = SEVERITY_COLOURS.get(finding.severity, "dim")
+        text = escape(finding.message) + (f"\n[dim]{escape(finding.fix)}[/]" if finding.fix else "")
+        table.add_row(
+            f"[{colour}]{escape(finding.severity)}[/]",
+            escape(finding.code),
+            escape(finding.object or ""),
+            text,
+        )
+    if findings:
+        out.print(table)
+    errors = sum(finding.severity == "error" for finding in findings)
+    out.print(f"{len(findings)} findings, {errors} of them errors")
+    raise typer.Exit(1 if errors else 0)
+
+
+@app.command("tail")
+def tail_() -> None:
+    """Print changes as they are committed, whoever may read them, until interrupted."""
+    settings = Settings()
+    login = settings.database_url or embedded.running_dsn(settings.data_dir, GATEWAY)
+    if login is None:
+        _fail(NO_DATABASE.format("ROWCAST_DATABASE_URL", settings.data_dir))
+    err.print("[dim]Waiting for changes; Ctrl-C ends.[/]")
+    with _stop_on_signals():
+        for line in tail.follow(login, settings.poll_seconds):
+            out.print(line, soft_wrap=True)
+
+
+@app.command(
+    "psql", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
+)
+def psql_(
+    arguments: Annotated[list[str] | None, typer.Argument(help="Passed on to psql.")] = None,
+) -> None:
+    """Open psql on the database as its administrator; of the embedded server too."""
+    settings = Settings()
+    admin = _admin(settings)
+    program = shutil.which("psql")
+    if settings.admin_url is None or program is None:
+        program = str(find_binaries(settings.postgres_bin, None).folder / "psql")
+    os.execv(program, [program, admin, *(arguments or [])])  # noqa: S606
+
+
+@app.command()
+def remove(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Take Rowcast out of the database. Application tables and their rows stay."""
+    admin = _admin(Settings())
+    if not yes:
+        typer.confirm("Remove Rowcast, its feed and its receipts from the database?", abort=True)
+    with out.status("Removing"):
+        migrate.remove(admin)
+    out.print("Rowcast is removed. The roles stay: other databases of this server may use them.")
+
+
+@app.command()
+def reset(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete the embedded server's data folder (ROWCAST_DATA_DIR)."""
+    home = Settings().data_dir
+    if not yes:
+        typer.confirm(f"Delete {home} and every database in it?", abort=True)
+    gone = embedded.reset(home)
+    out.print(f"{home} is deleted." if gone else f"{home} does not exist; nothing to delete.")
+
+
+def _fail(message: str) -> NoReturn:
+    err.print(f"[red]error:[/] {escape(message.strip())}")
+    raise SystemExit(1)
+
+
+def _admin(settings: Settings) -> str:
+    """Where an administrator connects: as set, else the embedded server that runs already."""
+    found = settings.admin_url or embedded.running_dsn(settings.data_dir)
+    if found is None:
+        _fail(NO_DATABASE.format("ROWCAST_MIGRATE_URL", settings.data_dir))
+    return found
+
+
+@contextmanager
+def _database(settings: Settings) -> Iterator[tuple[str, str]]:
+    """The gateway's and the administrator's connection; an embedded server unless one is named."""
+    if settings.database_url is not None and settings.admin_url is not None:
+        yield settings.database_url, settings.admin_url
+        return
+    server = embedded.Server(settings.data_dir, settings.postgres_bin)
+    try:
+        with out.status("Starting PostgreSQL"):
+            server.start()
+            migrate.create_database(server.dsn(database="postgres"), embedded.DATABASE)
+        out.print(f"PostgreSQL {server.binaries.version}, data in {settings.data_dir}")
+        yield server.dsn(GATEWAY), server.dsn()
+    finally:
+        with out.status("Stopping PostgreSQL"):
+            server.stop()
+
+
+def _migrate(admin: str, *, examples: bool) -> list[str]:
+    bar = Progress(
+        TextColumn("Migrating"),
+        BarColumn(),
+        TextColumn("{task.description}"),
+        console=out,
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task("", total=None)
+
+        def show(what: str, number: int, total: int) -> None:
+            bar.update(task, description=escape(what), completed=number, total=total)
+
+        return migrate.migrate(admin, examples=examples, progress=show)
+
+
+def _kept_secret(home: Path) -> str:
+    """The development secret, made once, so that a restart does not sign everybody out."""
+    path = home / "secret"
+    if not path.exists():
+        home.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_urlsafe(48))
+    return path.read_text()
+
+
+def _welcome(address: str) -> None:
+    out.print(
+        f"\n[bold green]Rowcast is running at {address}[/]\n\n"
+        "  Open it in two windows and sign in as [bold]alice[/] in one and [bold]bob[/] in the "
+        "other;\n  [bold]carol[/] has a workspace of her own and sees nothing of theirs.\n\n"
+        f"  API    {address}/api/docs\n"
+        "  SQL    rowcast psql     (in a checkout .venv/bin/rowcast)\n"
+        "  Feed   rowcast tail\n"
+        "  Stop   Ctrl-C\n"
+    )
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[None]:
+    """Turns the first SIGTERM, SIGHUP or SIGINT into a clean stop and ignores the next."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        for name in signals:
+            signal.signal(name, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    signals = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+    for name in signals:
+        signal.signal(name, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        err.print("Stopped.")

@@ -1,0 +1,246 @@
+"""Settings: every environment variable the gateway and the command line read, in one class.
+
+`docs/reference/settings.md` is generated from this class (`make generate`), and checked.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, field_validator, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+SYMMETRIC = frozenset({"HS256", "HS384", "HS512"})
+ASYMMETRIC = frozenset(
+    {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+)
+MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: an HS256 key is at least as long as its hash
+
+Words = Annotated[tuple[str, ...], NoDecode]
+"""Comma separated in the environment."""
+
+
+def _secret(description: str) -> Any:
+    """An optional field that may also come from the file named by `<NAME>_FILE`."""
+    return Field(
+        default=None, repr=False, description=description, json_schema_extra={"file": True}
+    )
+
+
+class Settings(BaseSettings):
+    """What is configurable. Unusable values raise ValidationError, which does not show them."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="ROWCAST_",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        populate_by_name=True,
+    )
+
+    database_url: str | None = _secret(
+        "PostgreSQL 15 or newer, as the login `rowcast_gateway`: a `postgresql://` URL or a libpq "
+        "`key=value` string. Without it `rowcast run` starts an embedded server."
+    )
+    migrate_url: str | None = _secret(
+        "The same database as a role that may create roles and schemas; used by `migrate`, "
+        "`doctor` and `remove` alone. Default: the database URL."
+    )
+    listen_url: str | None = _secret(
+        "A direct connection for LISTEN where the database URL goes through a pooler. "
+        "Default: the database URL."
+    )
+    pool_size: int = Field(
+        default=8, ge=2, le=1000, description="Connections the gateway keeps for reads and writes."
+    )
+    data_dir: Path = Field(
+        default=Path(".data"),
+        description="Folder of the embedded server's data, kept between runs; `make reset` "
+        "deletes it.",
+    )
+    postgres_bin: Path | None = Field(
+        default=None,
+        description="Folder with `postgres` and `initdb` to use in place of the embedded ones.",
+    )
+
+    host: str = Field(
+        default="127.0.0.1", description="Address the gateway listens on; `0.0.0.0` for all."
+    )
+    port: int = Field(
+        default=8000,
+        ge=0,
+        le=65535,
+        validation_alias="PORT",
+        description="Port the gateway listens on; 0 lets the system choose one.",
+    )
+    allowed_origins: Words = Field(
+        default=(),
+        description="Origins, comma separated, whose pages may use the API and the socket, besides "
+        "the gateway's own origin: `https://app.example.com`.",
+    )
+
+    jwt_secret: str | None = _secret(
+        "Secret that verifies HS256, HS384 and HS512 tokens; at least 32 bytes."
+    )
+    jwt_jwks_url: str | None = Field(
+        default=None, description="JWKS document that verifies tokens signed with a private key."
+    )
+    jwt_audience: str | None = Field(
+        default=None, description="Required `aud` of a token. Default: not checked."
+    )
+    jwt_issuer: str | None = Field(
+        default=None, description="Required `iss` of a token. Default: not checked."
+    )
+    jwt_algorithms: Words = Field(
+        default=(),
+        description="Algorithms accepted, comma separated. Default: HS256 where a secret is set, "
+        "RS256, ES256 and EdDSA where a JWKS URL is set.",
+    )
+    jwt_leeway_seconds: float = Field(
+        default=5, ge=0, le=300, description="Clock difference tolerated in `exp`, `nbf`, `iat`."
+    )
+    allow_anon: bool = Field(
+        default=False, description="Let requests without a token in, as the role `anon`."
+    )
+    dev_sign_in: bool = Field(
+        default=False,
+        description="Sign in as a demo user without a password. For development only; "
+        "`rowcast run` turns it on.",
+    )
+
+    poll_seconds: float = Field(
+        default=1,
+        gt=0,
+        le=60,
+        description="Longest wait between two looks at the feed when no notification arrives.",
+    )
+    heartbeat_seconds: float = Field(
+        default=20, gt=0, le=300, description="Interval of the server's pings on a socket."
+    )
+    drain_seconds: float = Field(
+        default=10,
+        ge=0,
+        le=600,
+        description="Time that open requests get to finish when the gateway is told to stop.",
+    )
+    max_body_bytes: int = Field(
+        default=4 * 1024 * 1024, ge=1024, description="Largest request body; beyond it 413."
+    )
+    socket_buffer_bytes: int = Field(
+        default=1024 * 1024,
+        ge=65536,
+        description="Unsent bytes at which a socket is closed as too slow (4408); it resumes by "
+        "cursor.",
+    )
+    log_level: str = Field(
+        default="info",
+        pattern="^(debug|info|warning|error)$",
+        description="Least severe message logged: debug, info, warning or error.",
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then the environment, then the files that `<NAME>_FILE` variables name."""
+        return init_settings, env_settings, SecretFiles(settings_cls)
+
+    @field_validator("allowed_origins", "jwt_algorithms", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(word.strip() for word in value.split(",") if word.strip())
+        return value
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.jwt_secret is not None and len(self.jwt_secret.encode()) < MIN_SECRET_BYTES:
+            raise ValueError(f"ROWCAST_JWT_SECRET needs at least {MIN_SECRET_BYTES} bytes")
+        unknown = set(self.jwt_algorithms) - SYMMETRIC - ASYMMETRIC
+        if unknown:
+            raise ValueError(f"ROWCAST_JWT_ALGORITHMS: not supported: {', '.join(sorted(unknown))}")
+        if self.dev_sign_in and self.jwt_secret is None:
+            raise ValueError("ROWCAST_DEV_SIGN_IN needs ROWCAST_JWT_SECRET to sign its tokens")
+        return self
+
+    @property
+    def algorithms(self) -> tuple[str, ...]:
+        """The token algorithms in force: symmetric ones with a secret, others with a JWKS URL."""
+        wanted = self.jwt_algorithms or ("HS256", "RS256", "ES256", "EdDSA")
+        usable: set[str] = set()
+        if self.jwt_secret is not None:
+            usable |= SYMMETRIC
+        if self.jwt_jwks_url is not None:
+            usable |= ASYMMETRIC
+        return tuple(name for name in wanted if name in usable)
+
+    @property
+    def admin_url(self) -> str | None:
+        """Where `migrate` connects: the migrate URL, else the database URL."""
+        return self.migrate_url or self.database_url
+
+    @property
+    def listener_url(self) -> str | None:
+        """Where the listener connects: the listen URL, else the database URL."""
+        return self.listen_url or self.database_url
+
+
+class SecretFiles(PydanticBaseSettingsSource):
+    """Reads a secret from the file that `<NAME>_FILE` names, without the newline at its end."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[str | None, str, bool]:
+        """Raises ValueError where both the variable and its file are given."""
+        name = variable(field_name, field)
+        path = os.environ.get(f"{name}_FILE")
+        if not takes_file(field) or not path:
+            return None, field_name, False
+        if os.environ.get(name):
+            raise ValueError(f"both {name} and {name}_FILE are set; keep one")
+        return Path(path).read_text(encoding="utf-8").rstrip("\r\n"), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        values = {
+            name: self.get_field_value(field, name)[0]
+            for name, field in self.settings_cls.model_fields.items()
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+
+def variable(field_name: str, field: FieldInfo) -> str:
+    """Name of the environment variable of a field."""
+    if isinstance(field.validation_alias, str):
+        return field.validation_alias
+    return f"ROWCAST_{field_name.upper()}"
+
+
+def takes_file(field: FieldInfo) -> bool:
+    """Whether the value may also come from `<NAME>_FILE`."""
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and extra.get("file") is True
+
+
+def markdown() -> str:
+    """The table of docs/reference/settings.md."""
+    lines = ["| variable | default | meaning |", "| --- | --- | --- |"]
+    for name, field in Settings.model_fields.items():
+        default = field.get_default()
+        shown = "" if default is None or default == () else f"`{_word(default)}`"
+        file = f" Or `{variable(name, field)}_FILE`." if takes_file(field) else ""
+        lines.append(f"| `{variable(name, field)}` | {shown} | {field.description}{file} |")
+    return "\n".join(lines) + "\n"
+
+
+def _word(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

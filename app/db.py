@@ -1,0 +1,136 @@
+"""Connections: two pools in autocommit, each statement on its own, reconnecting by themselves."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, LiteralString, TypeVar
+
+import psycopg
+from psycopg.rows import TupleRow, tuple_row
+from psycopg_pool import AsyncConnectionPool
+
+log = logging.getLogger("rowcast.db")
+
+T = TypeVar("T")
+Connection = psycopg.AsyncConnection[TupleRow]
+
+CHECKOUT_SECONDS: Final = 4.0
+# Giving up early leaves the next try to the next request, so that no backoff outlives an outage.
+RECONNECT_SECONDS: Final = 2.0
+TRIES: Final = 3
+
+
+class Unclean(psycopg.OperationalError):
+    """A connection came out of the pool with a role still set; it was closed."""
+
+
+class Lane:
+    """A pool of connections for one kind of work, so that no kind starves another."""
+
+    def __init__(self, conninfo: str, name: str, size: int) -> None:
+        self.size = size
+        self._drained_at = 0.0
+        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+            conninfo,
+            name=name,
+            kwargs={
+                "autocommit": True,
+                "prepare_threshold": 0,
+                "application_name": f"rowcast-{name}",
+                "row_factory": tuple_row,
+                "connect_timeout": 3,
+                "keepalives_idle": 10,
+                "keepalives_interval": 3,
+                "keepalives_count": 3,
+            },
+            min_size=1,
+            max_size=size,
+            timeout=CHECKOUT_SECONDS,
+            reconnect_timeout=RECONNECT_SECONDS,
+            open=False,
+        )
+
+    async def open(self) -> None:
+        """Starts connecting; does not wait for the database."""
+        await self._pool.open(wait=False)
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        await self._pool.close()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection for several statements. Raises PoolTimeout after four seconds."""
+        async with self._pool.connection() as connection:
+            yield connection
+
+    async def rows(
+        self, statement: LiteralString, parameters: Sequence[Any], repeat: bool = True
+    ) -> list[TupleRow]:
+        """Runs one statement and returns its rows.
+
+        A connection found dead is replaced and, with `repeat`, the statement is run again: right
+        for reads, and for writes since a transaction id takes effect once. Statements select
+        under `where current_user = session_user`, hence no row at all means a connection on
+        which a role was left set: it is closed and another one is used.
+        """
+
+        async def work(connection: Connection) -> list[TupleRow]:
+            cursor = await connection.execute(statement, parameters)
+            rows = await cursor.fetchall()
+            if not rows:
+                await connection.close()
+                raise Unclean("a role was left set")
+            return rows
+
+        return await self._attempt(work, TRIES if repeat else 1)
+
+    async def value(self, statement: LiteralString, parameters: Sequence[Any]) -> Any:
+        """Runs one statement and returns the first column of its first row."""
+        return (await self.rows(statement, parameters))[0][0]
+
+    async def _attempt(self, work: Callable[[Connection], Awaitable[T]], tries: int) -> T:
+        for left in reversed(range(tries)):
+            async with self._pool.connection() as connection:
+                try:
+                    return await work(connection)
+                except psycopg.OperationalError as exc:
+                    if not connection.closed or not left:
+                        raise
+                    log.warning("connection lost class=%s, trying another", type(exc).__name__)
+                except psycopg.errors.InsufficientPrivilege:
+                    # Our login may call all its doors; a role left set may not even find them.
+                    if not left:
+                        raise
+                    await connection.close()
+            await self._refresh()
+        raise AssertionError("unreachable")
+
+    async def _refresh(self) -> None:
+        """Replaces the idle connections: where one is dead, a restart has killed them all."""
+        now = time.monotonic()
+        if now - self._drained_at >= 1.0:
+            self._drained_at = now
+            await self._pool.drain()
+
+
+class Database:
+    """`work` serves requests, `feed` the relay and its access checks."""
+
+    def __init__(self, conninfo: str, pool_size: int) -> None:
+        self.work = Lane(conninfo, "work", pool_size)
+        self.feed = Lane(conninfo, "feed", 2)
+        # A stream holds its connection as long as its reader takes: never more than half of them.
+        self.streams = asyncio.Semaphore(max(1, pool_size // 2))
+
+    async def open(self) -> None:
+        """Starts both pools; does not wait for the database."""
+        await self.work.open()
+        await self.feed.open()
+
+    async def close(self) -> None:
+        """Closes both pools."""
+        await self.work.close()
+        await self.feed.close()

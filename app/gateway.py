@@ -1,0 +1,93 @@
+"""The parts of one gateway process, put together: pools, write queue, relay, hub, sockets."""
+
+import asyncio
+import json
+import logging
+import time
+from typing import Final
+
+import psycopg
+
+from . import calls, metrics
+from .auth import Verifier
+from .config import Settings
+from .db import Database
+from .hub import Hub
+from .outlet import Outlet
+from .protocol import GOING_AWAY
+from .relay import Relay
+from .writes import Writes
+
+log = logging.getLogger("rowcast.gateway")
+
+SWEEP_SECONDS: Final = 3.0
+READY_SECONDS: Final = 2.0
+
+
+class Gateway:
+    """Everything routes and sockets need. Construct it anywhere, `start` it inside the loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        if settings.database_url is None:
+            raise ValueError("the gateway needs ROWCAST_DATABASE_URL")
+        self.settings = settings
+        self.verifier = Verifier(settings)
+        self.database = Database(settings.database_url, settings.pool_size)
+        self.hub = Hub()
+        self.relay = Relay(
+            self.hub, self.database.feed, settings.listener_url, settings.poll_seconds
+        )
+        self.writes = Writes(self.database.work, committed=self.relay.committed)
+        self.outlets: set[Outlet] = set()
+        self.draining = False
+        self._sweeper: asyncio.Task[None] | None = None
+        metrics.sockets.read = lambda: len(self.outlets)
+        metrics.keys.read = lambda: self.hub.key_count
+        metrics.relay_lag.read = lambda: self.relay.idle_seconds
+
+    async def start(self) -> None:
+        """Starts pools and relay; does not wait for the database."""
+        await self.database.open()
+        self.relay.start()
+        self._sweeper = asyncio.create_task(self._sweep_forever())
+
+    async def stop(self) -> None:
+        """Drains, then ends everything."""
+        await self.drain()
+        await self.relay.stop()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        await self.database.close()
+
+    async def drain(self) -> None:
+        """Sends every socket away (1001: reconnect, with jitter) and finishes the writes taken."""
+        self.draining = True
+        outlets = list(self.outlets)
+        for outlet in outlets:
+            outlet.close(GOING_AWAY, "the server is stopping")
+        for outlet in outlets:
+            await outlet.closed()
+        await self.writes.idle()
+
+    async def readiness(self) -> dict[str, bool]:
+        """Whether the database answers, its schema is current, the relay reads the feed."""
+        database = schema = False
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                state = json.loads(await calls.status(self.database.work))
+            database, schema = True, bool(state.get("ready"))
+        except (psycopg.Error, TimeoutError) as exc:
+            log.info("not ready class=%s", type(exc).__name__)
+        return {
+            "database": database,
+            "schema": schema,
+            "relay": self.relay.alive,
+            "accepting": not self.draining,
+        }
+
+    async def _sweep_forever(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            now = time.monotonic()
+            for outlet in list(self.outlets):
+                outlet.sweep(now)

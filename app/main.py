@@ -1,0 +1,163 @@
+"""The application: routes, lifespan, middleware; and the server that drains before it stops."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from socket import socket as Socket  # noqa: N812
+from typing import Final
+
+import psycopg
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from . import metrics
+from .config import Settings
+from .errors import Problem, from_database, response, unexpected
+from .gateway import Gateway
+from .outlet import TransportCapture
+from .routes import routes
+
+SECURITY_HEADERS: Final = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    ),
+}
+_SECURITY_HEADERS: Final = [
+    (name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()
+]
+_CODES: Final = {404: "not_found", 405: "method_not_allowed"}
+
+
+def create_app(settings: Settings) -> Starlette:
+    """The gateway as an ASGI application. Raises ValueError without a database URL.
+
+    Starting does not wait for PostgreSQL: until it is there, answers are 503 and /readyz says no.
+    """
+    gateway = Gateway(settings)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        await gateway.start()
+        try:
+            yield
+        finally:
+            await gateway.stop()
+
+    middleware = [Middleware(TransportCapture), Middleware(Edge)]
+    if settings.allowed_origins:
+        middleware.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=settings.allowed_origins,
+                allow_methods=["GET", "POST"],
+                allow_headers=["Authorization", "Content-Type", "Prefer", "Rowcast-Schema"],
+                allow_credentials=True,
+                max_age=600,
+            )
+        )
+    app = Starlette(
+        routes=routes(gateway),
+        middleware=middleware,
+        exception_handlers={
+            Problem: _refused,
+            HTTPException: _http_error,
+            psycopg.Error: _database_error,
+        },
+        lifespan=lifespan,
+    )
+    app.state.gateway = gateway
+    return app
+
+
+class Server(uvicorn.Server):
+    """uvicorn that, told to stop, first sends the sockets away and finishes writes in flight."""
+
+    async def shutdown(self, sockets: list[Socket] | None = None) -> None:
+        """Stops accepting, drains the gateway, then does what uvicorn does."""
+        for server in self.servers:
+            server.close()
+        app = self.config.app
+        if isinstance(app, Starlette):
+            await app.state.gateway.drain()
+        await super().shutdown(sockets)
+
+
+class Edge:
+    """Outermost HTTP layer: headers of every answer, counting, and the last net for errors.
+
+    Nothing of an unexpected error reaches the client but a log id, and nothing of its message the
+    log, since it may hold row data.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started_at = time.perf_counter()
+        started = False
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message["headers"] = [*message["headers"], *_SECURITY_HEADERS]
+                metrics.requests.add(route=_route(scope), status=str(message["status"]))
+                metrics.request_seconds.observe(time.perf_counter() - started_at)
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_headers)
+        except ClientDisconnect:
+            pass
+        except Exception as exc:  # noqa: BLE001
+            problem = from_database(exc) if isinstance(exc, psycopg.Error) else unexpected(exc)
+            if started:
+                raise Truncated from None  # uvicorn cuts the connection: the reader must notice
+            await response(problem)(scope, receive, send_with_headers)
+
+
+class Truncated(Exception):
+    """An answer broke off after its start; what went wrong is in the log."""
+
+
+def _route(scope: Scope) -> str:
+    """The path where it is one of our few; whatever else is asked for counts as one."""
+    path: str = scope["path"]
+    known = scope.get("endpoint") is not None and not path.startswith("/static/")
+    return path if known else "other"
+
+
+async def _refused(_: Request, exc: Exception) -> Response:
+    if not isinstance(exc, Problem):
+        raise exc
+    return response(exc)
+
+
+async def _database_error(_: Request, exc: Exception) -> Response:
+    if not isinstance(exc, psycopg.Error):
+        raise exc
+    return response(from_database(exc))
+
+
+async def _http_error(_: Request, exc: Exception) -> Response:
+    if not isinstance(exc, HTTPException):
+        raise exc
+    phrase = HTTPStatus(exc.status_code).phrase
+    answer = response(Problem(exc.status_code, _CODES.get(exc.status_code, "http"), phrase))
+    answer.headers.update(exc.headers or {})
+    return answer

@@ -1,0 +1,228 @@
+"""The OpenAPI 3.1 document, made from the models."""
+
+import functools
+from typing import Any, Final
+
+import orjson
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
+
+from . import bodies, protocol
+
+REFERENCE: Final = "#/components/schemas/{model}"
+
+CLIENT_FRAMES: Final[tuple[type[BaseModel], ...]] = (
+    protocol.Hello,
+    protocol.Auth,
+    protocol.Subscribe,
+    protocol.Unsubscribe,
+    protocol.Ping,
+    protocol.Presence,
+    protocol.Broadcast,
+)
+SERVER_FRAMES: Final[tuple[type[BaseModel], ...]] = (
+    protocol.Welcome,
+    protocol.Authed,
+    protocol.Subscribed,
+    protocol.Unsubscribed,
+    protocol.Updates,
+    protocol.Stale,
+    protocol.Pong,
+    protocol.ErrorFrame,
+)
+_REFUSALS: Final = {
+    "400": "Not readable, or not possible whatever the stored data",
+    "401": "Sign in, or sign in again",
+    "403": "No such record, or you may not do this",
+    "413": "Too many bytes",
+    "422": "Too many of something, or a transaction id used otherwise",
+    "503": "Not now; the same request later will do (Retry-After)",
+}
+
+
+@functools.cache
+def document_text(dev_sign_in: bool) -> str:
+    """The document as JSON; with the development sign-in where it is turned on."""
+    return orjson.dumps(document(dev_sign_in), option=orjson.OPT_INDENT_2).decode()
+
+
+def document(dev_sign_in: bool) -> dict[str, Any]:
+    """The document as an object."""
+    from . import __version__
+
+    models: list[tuple[type[BaseModel], JsonSchemaMode]] = [
+        *((model, "validation") for model in (*CLIENT_FRAMES, *_requests())),
+        *((model, "serialization") for model in (*SERVER_FRAMES, *_answers())),
+    ]
+    _, definitions = models_json_schema(models, ref_template=REFERENCE)
+    schemas: dict[str, Any] = dict(sorted(definitions["$defs"].items()))
+    schemas["ClientFrame"] = _one_of(CLIENT_FRAMES)
+    schemas["ServerFrame"] = _one_of(SERVER_FRAMES)
+    paths = _paths()
+    if not dev_sign_in:
+        del paths["/api/auth/dev-sign-in"]
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Rowcast",
+            "version": __version__,
+            "summary": "PostgreSQL as the backend of real-time, offline-first applications.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "security": [{"bearer": []}, {"cookie": []}],
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+                "cookie": {"type": "apiKey", "in": "cookie", "name": "rowcast_session"},
+            },
+        },
+    }
+
+
+def _requests() -> tuple[type[BaseModel], ...]:
+    return (
+        bodies.WriteBody,
+        bodies.Transaction,
+        bodies.GetRecordsBody,
+        bodies.QueryBody,
+        bodies.DevSignInBody,
+    )
+
+
+def _answers() -> tuple[type[BaseModel], ...]:
+    return (
+        bodies.WriteAnswer,
+        bodies.TransactionAnswer,
+        bodies.GetRecordsAnswer,
+        bodies.QueryAnswer,
+        bodies.Problem,
+        bodies.DevSignInAnswer,
+        bodies.Health,
+        bodies.Readiness,
+    )
+
+
+def _paths() -> dict[str, Any]:
+    rollback = {
+        "name": "Prefer",
+        "in": "header",
+        "description": "`tx=rollback` returns the outcome and keeps nothing.",
+        "schema": {"type": "string"},
+    }
+    write = _post(
+        "Write transactions",
+        "One transaction as the body, or a batch. Repeating a `txId` has no further effect.",
+        [bodies.WriteBody, bodies.Transaction],
+        [bodies.WriteAnswer, bodies.TransactionAnswer],
+        conflict=True,
+    )
+    write["parameters"] = [rollback]
+    query = _post("Query records", "A page of a table.", [bodies.QueryBody], [bodies.QueryAnswer])
+    query["responses"]["200"]["content"]["application/x-ndjson"] = {
+        "schema": {
+            "type": "string",
+            "description": "With `Accept: application/x-ndjson`: a header line with the cursor, "
+            "then one record a line.",
+        }
+    }
+    records = _post(
+        "Get records",
+        "Records by table and id.",
+        [bodies.GetRecordsBody],
+        [bodies.GetRecordsAnswer],
+    )
+    sign_in = _post(
+        "Sign in as a demo user",
+        "Without a password; for development only.",
+        [bodies.DevSignInBody],
+        [bodies.DevSignInAnswer],
+    )
+    socket = _get(
+        "Live changes",
+        "WebSocket. The client sends ClientFrame, the server ServerFrame, as JSON text.",
+        {"101": {"description": "Switching protocols"}},
+    )
+    return {
+        "/api/realtime/write": {"post": write},
+        "/api/realtime/getRecords": {"post": records},
+        "/api/realtime/query": {"post": query},
+        "/api/realtime/socket": {"get": socket},
+        "/api/auth/dev-sign-in": {"post": {**sign_in, "security": []}},
+        "/healthz": {"get": _state("The process runs", bodies.Health)},
+        "/readyz": {"get": _state("Requests can be served", bodies.Readiness, "503")},
+        "/metrics": {
+            "get": _get(
+                "Metrics",
+                "Prometheus text.",
+                {"200": {"description": "OK", "content": {"text/plain": {}}}},
+                public=True,
+            )
+        },
+    }
+
+
+def _post(
+    summary: str,
+    description: str,
+    takes: list[type[BaseModel]],
+    gives: list[type[BaseModel]],
+    conflict: bool = False,
+) -> dict[str, Any]:
+    refusals = {**_REFUSALS, **({"409": "Another state than expected"} if conflict else {})}
+    return {
+        "summary": summary,
+        "description": description,
+        "operationId": _operation(summary),
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": _one_of(takes)}},
+        },
+        "responses": {
+            "200": {
+                "description": "OK",
+                "content": {"application/json": {"schema": _one_of(gives)}},
+            },
+            **{status: _problem(text) for status, text in sorted(refusals.items())},
+        },
+    }
+
+
+def _get(
+    summary: str, description: str, responses: dict[str, Any], public: bool = False
+) -> dict[str, Any]:
+    answer: dict[str, Any] = {
+        "summary": summary,
+        "description": description,
+        "operationId": _operation(summary),
+        "responses": responses,
+    }
+    return {**answer, "security": []} if public else answer
+
+
+def _state(summary: str, model: type[BaseModel], *others: str) -> dict[str, Any]:
+    content = {"application/json": {"schema": _one_of([model])}}
+    answers = {
+        status: {"description": "Yes" if status == "200" else "No", "content": content}
+        for status in ("200", *others)
+    }
+    return _get(summary, f"{summary}.", answers, public=True)
+
+
+def _problem(description: str) -> dict[str, Any]:
+    return {
+        "description": description,
+        "content": {"application/problem+json": {"schema": _one_of([bodies.Problem])}},
+    }
+
+
+def _operation(summary: str) -> str:
+    first, *rest = summary.split()
+    return first.lower() + "".join(word.capitalize() for word in rest)
+
+
+def _one_of(models: list[type[BaseModel]] | tuple[type[BaseModel], ...]) -> dict[str, Any]:
+    references = [{"$ref": REFERENCE.format(model=model.__name__)} for model in models]
+    return references[0] if len(references) == 1 else {"oneOf": references}

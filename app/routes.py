@@ -1,0 +1,220 @@
+"""HTTP: a few lines a route. Bodies are read as text, checked for size, and passed to SQL."""
+
+import contextlib
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import Path
+from typing import Any, Final
+
+import jwt
+import orjson
+import psycopg
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+
+from . import calls, metrics, openapi, socket
+from .auth import COOKIE, Session, bearer, origin_allowed
+from .config import SYMMETRIC
+from .errors import MEDIA_TYPE, RETRY_SECONDS, Problem
+from .gateway import Gateway
+
+STATIC: Final = Path(__file__).parent / "static"
+NDJSON: Final = "application/x-ndjson"
+DEV_SESSION_SECONDS: Final = 12 * 3600
+
+
+def routes(gateway: Gateway) -> list[BaseRoute]:
+    """Every route; the development sign-in exists only where the settings turn it on."""
+    table: list[BaseRoute] = [
+        Route("/api/realtime/write", write, methods=["POST"]),
+        Route("/api/realtime/getRecords", get_records, methods=["POST"]),
+        Route("/api/realtime/query", query, methods=["POST"]),
+        WebSocketRoute("/api/realtime/socket", socket.endpoint),
+        Route("/api/openapi.json", openapi_document),
+        Route("/api/docs", docs),
+        Route("/healthz", healthz),
+        Route("/readyz", readyz),
+        Route("/metrics", metrics_text),
+        Route("/", page),
+        Mount("/static", StaticFiles(directory=STATIC)),
+    ]
+    if gateway.settings.dev_sign_in:
+        table.insert(0, Route("/api/auth/dev-sign-in", dev_sign_in, methods=["POST"]))
+    return table
+
+
+async def write(request: Request) -> Response:
+    """POST /api/realtime/write: one transaction, or a batch of them."""
+    gateway, session = _gateway(request), await authenticate(request)
+    body = await read_text(request)
+    answer = await gateway.writes.submit(session, body, _wants_rollback(request))
+    made = _json(answer.body, answer.status)
+    if answer.status >= 400:
+        metrics.refusals.add(code=str(orjson.loads(answer.body).get("code")))
+        if answer.status in (429, 503):
+            made.headers["Retry-After"] = str(RETRY_SECONDS)
+    return made
+
+
+async def get_records(request: Request) -> Response:
+    """POST /api/realtime/getRecords: records by table and id."""
+    gateway, session = _gateway(request), await authenticate(request)
+    body = await read_text(request)
+    return _json(await calls.get_records(gateway.database.work, session.claims, body))
+
+
+async def query(request: Request) -> Response:
+    """POST /api/realtime/query: a page of a table, or all of it as NDJSON."""
+    gateway, session = _gateway(request), await authenticate(request)
+    body = await read_text(request)
+    if NDJSON not in request.headers.get("accept", ""):
+        return _json(await calls.query(gateway.database.work, session.claims, body))
+    stream = calls.query_stream(gateway.database, session.claims, body)
+    # The header line is fetched before the answer starts, so that a refusal still has its status.
+    header = await anext(stream)
+    return StreamingResponse(_continued(header, stream), media_type=NDJSON)
+
+
+async def dev_sign_in(request: Request) -> Response:
+    """POST /api/auth/dev-sign-in: a token for a demo user, without a password."""
+    gateway, settings = _gateway(request), _gateway(request).settings
+    if "origin" in request.headers and not origin_allowed(
+        request.headers, settings.allowed_origins
+    ):
+        raise Problem(403, "origin", "This origin is not allowed")
+    name = _member(await read_text(request), "user")
+    try:
+        user_id = await calls.dev_sign_in(gateway.database.work, name)
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+        user_id = None  # the example apps are not installed
+    if user_id is None:
+        raise Problem(400, "unknown_user", "There is no demo user of this name")
+    now = int(time.time())
+    claims = {
+        "sub": user_id,
+        "role": "authenticated",
+        "iat": now,
+        "exp": now + DEV_SESSION_SECONDS,
+        **({"aud": settings.jwt_audience} if settings.jwt_audience else {}),
+        **({"iss": settings.jwt_issuer} if settings.jwt_issuer else {}),
+    }
+    algorithm = next(name for name in settings.algorithms if name in SYMMETRIC)
+    token = jwt.encode(claims, settings.jwt_secret or "", algorithm=algorithm)
+    answer = JSONResponse({"token": token, "userId": user_id})
+    answer.set_cookie(
+        COOKIE,
+        token,
+        max_age=DEV_SESSION_SECONDS,
+        path="/api",
+        secure=request.url.scheme == "https",
+        httponly=True,
+        samesite="lax",
+    )
+    return answer
+
+
+async def openapi_document(request: Request) -> Response:
+    """GET /api/openapi.json: OpenAPI 3.1."""
+    return _json(openapi.document_text(_gateway(request).settings.dev_sign_in))
+
+
+async def docs(_: Request) -> Response:
+    """GET /api/docs: the same for people; needs no internet."""
+    return FileResponse(STATIC / "docs.html")
+
+
+async def page(_: Request) -> Response:
+    """GET /: the status page."""
+    return FileResponse(STATIC / "index.html")
+
+
+async def healthz(_: Request) -> Response:
+    """GET /healthz: the process runs."""
+    return JSONResponse({"status": "ok"})
+
+
+async def readyz(request: Request) -> Response:
+    """GET /readyz: database reachable, schema current, relay alive; else 503."""
+    state = await _gateway(request).readiness()
+    ready = all(state.values())
+    return JSONResponse({"ready": ready, **state}, 200 if ready else 503)
+
+
+async def metrics_text(_: Request) -> Response:
+    """GET /metrics: Prometheus text."""
+    return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+# --- what the routes share -----------------------------------------------------------------------
+
+
+async def authenticate(request: Request) -> Session:
+    """Who asks: the Bearer token, else the cookie (then the Origin must be ours), else nobody."""
+    gateway = _gateway(request)
+    token = bearer(request.headers)
+    if token is None and (cookie := request.cookies.get(COOKIE)):
+        if not origin_allowed(request.headers, gateway.settings.allowed_origins):
+            raise Problem(403, "origin", "A cookie is accepted only from this server's own pages")
+        token = cookie
+    if token is None:
+        return gateway.verifier.anonymous()
+    return await gateway.verifier.verify(token)
+
+
+async def read_text(request: Request) -> str:
+    """The body as text. Raises 413 beyond the limit, 400 unless it is UTF-8 without NUL."""
+    limit = _gateway(request).settings.max_body_bytes
+    announced = request.headers.get("content-length", "0")
+    if announced.isdecimal() and int(announced) > limit:
+        raise _too_large(limit)
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > limit:
+            raise _too_large(limit)
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        raise Problem(400, "bad_encoding", "The body is not UTF-8") from None
+    if "\0" in text:
+        raise Problem(400, "bad_encoding", "The body holds a NUL byte")
+    return text
+
+
+def _too_large(limit: int) -> Problem:
+    return Problem(413, "too_large", "The body is too large", limit=limit)
+
+
+def _gateway(request: Request) -> Gateway:
+    gateway: Gateway = request.app.state.gateway
+    return gateway
+
+
+def _json(text: str, status: int = 200) -> Response:
+    return Response(text, status, media_type=MEDIA_TYPE if status >= 400 else "application/json")
+
+
+def _wants_rollback(request: Request) -> bool:
+    preferences = ",".join(request.headers.getlist("prefer")).lower()
+    return "tx=rollback" in {part.strip() for part in preferences.replace(";", ",").split(",")}
+
+
+def _member(text: str, name: str) -> str:
+    try:
+        value: Any = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        raise Problem(400, "bad_json", "The body is not JSON") from None
+    member = value.get(name) if isinstance(value, dict) else None
+    if not isinstance(member, str) or "\0" in member:
+        raise Problem(400, "bad_request", f"The body needs a text member {name}", key=name)
+    return member
+
+
+async def _continued(header: str, stream: AsyncGenerator[str, None]) -> AsyncIterator[str]:
+    """The stream with its first line put back; closed, and its connection freed, in any case."""
+    async with contextlib.aclosing(stream):
+        yield header
+        async for chunk in stream:
+            yield chunk

@@ -1,0 +1,45 @@
+"""`python -m bench [--full] [name ...]`: measures, prints the table, writes RESULTS.md.
+
+Names: apply, several, bulk, gateway, initial; without any, all of them. About five minutes;
+--full measures three times as long. RESULTS.md is written only when everything was measured.
+"""
+
+import argparse
+
+from . import gateway, initial, results, writes
+from .stage import Say, stage
+
+PARTS = {
+    "apply": writes.apply,
+    "several": writes.several,
+    "gateway": gateway.writes,
+    "initial": initial.load,
+    "bulk": writes.bulk,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="bench", description="Speed beside the raw limits.")
+    parser.add_argument("--full", action="store_true", help="three times as long")
+    parser.add_argument("names", nargs="*", help=", ".join(PARTS))
+    arguments = parser.parse_args()
+    unknown = set(arguments.names) - PARTS.keys()
+    if unknown:
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    say = Say()
+    figures: list[results.Figure] = []
+    with stage(say) as place:
+        for name, part in PARTS.items():
+            if not arguments.names or name in arguments.names:
+                figures += part(place, say, 3 if arguments.full else 1)
+        postgres = place.postgres
+    print("\n".join(results.table(figures)))
+    if not arguments.names:
+        import time
+
+        mode = "full mode" if arguments.full else "quiet mode"
+        path = results.write(figures, postgres, mode, time.monotonic() - say.started)
+        print(f"\nwritten to {path}")
+
+
+main()

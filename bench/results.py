@@ -1,0 +1,108 @@
+"""What a measurement gives, and how it is written down."""
+
+import datetime
+import os
+import platform
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the table. `ratio` is how much of the twin's speed Rowcast has; for a cost, how
+    many times the twin's. `at_least` and `at_most` are the targets.
+    """
+
+    name: str
+    twin: str
+    rowcast: str
+    ratio: float
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @property
+    def target(self) -> str:
+        if self.at_least is not None:
+            return f">= {self.at_least:.2f}"
+        return f"<= {self.at_most:.2f}" if self.at_most is not None else ""
+
+    @property
+    def verdict(self) -> str:
+        if self.at_least is not None:
+            return "met" if self.ratio >= self.at_least else "missed"
+        if self.at_most is not None:
+            return "met" if self.ratio <= self.at_most else "missed"
+        return ""
+
+
+def interleave(
+    rounds: int, *works: Callable[[], dict[str, float]]
+) -> list[dict[str, float]]:
+    """Runs A B A B ...; gives for each work the medians of what it measured."""
+    samples: list[list[dict[str, float]]] = [[] for _ in works]
+    for _ in range(rounds):
+        for work, found in zip(works, samples, strict=True):
+            found.append(work())
+    return [
+        {name: statistics.median(sample[name] for sample in found) for name in found[0]}
+        for found in samples
+    ]
+
+
+def table(figures: Sequence[Figure]) -> list[str]:
+    lines = [
+        "| figure | by hand | Rowcast | ratio | target | |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {f.name} | {f.twin} | {f.rowcast} | {f.ratio:.2f} | {f.target} | {f.verdict} |"
+        for f in figures
+    ]
+    return lines
+
+
+def write(figures: Sequence[Figure], postgres: str, mode: str, seconds: float) -> Path:
+    """Writes RESULTS.md."""
+    path = HERE / "RESULTS.md"
+    lines = [
+        "# Speed, beside the same work done by hand",
+        "",
+        "Written by `make bench`. Each line was measured in one run, Rowcast and its twin in turns;",
+        "the figures are medians. The ratio is what carries over to another machine.",
+        "",
+        f"- date: {datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {mode}, {seconds:.0f} s",
+        f"- machine: {_processor()}, {os.cpu_count()} cores; clients, gateway and database share it",
+        f"- system: {platform.system()} {platform.release()}, Python {platform.python_version()}",
+        f"- PostgreSQL {postgres}, default settings, fsync on",
+        "- data: 100 workspaces of 20 members, 1000 boards, 100 000 tasks; row-level security on",
+        "",
+        *table(figures),
+        "",
+        "What is compared:",
+        "",
+        "- apply: one transaction sets a title and touches `updatedAt` of one task, as a member.",
+        "  By hand: a PL/pgSQL function of static SQL (`twins.sql`) that takes on the same role and",
+        "  claims and writes the same receipt, the same row, the same feed row and the same NOTIFY.",
+        "  CPU is that of the backend, commit included.",
+        "- gateway: the same transaction over HTTP; by hand: pgbench, one `sync.gateway_write` a",
+        "  commit, as many clients.",
+        "- initial load: 10 000 tasks as NDJSON; by hand: COPY of the same columns to the client",
+        "  under the same role and policies.",
+        "- bulk: one UPDATE of 10 000 rows; by hand: on a table that is not live (ratio: cost).",
+        "",
+    ]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def _processor() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in text.splitlines() if "model name" in line]
+    return names[0] if names else platform.machine()

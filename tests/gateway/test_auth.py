@@ -1,0 +1,270 @@
+"""Tokens: what is accepted, what is refused, and when keys are fetched."""
+
+import asyncio
+import base64
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from starlette.datastructures import Headers
+
+from app import auth
+from app.auth import Verifier, bearer, origin_allowed
+from app.config import Settings
+from app.errors import Problem
+from tests.gateway.conftest import ALICE, SECRET, token
+
+
+def verifier(**given: Any) -> Verifier:
+    return Verifier(Settings(**{"jwt_secret": SECRET, **given}))
+
+
+async def refusal(check: Verifier, presented: str) -> Problem:
+    with pytest.raises(Problem) as caught:
+        await check.verify(presented)
+    return caught.value
+
+
+async def test_a_good_token_becomes_a_session() -> None:
+    session = await verifier().verify(token(more="x"))
+    assert (session.user_id, session.role) == (ALICE, "authenticated")
+    assert json.loads(session.claims or "")["more"] == "x"
+    assert session.expires_at == pytest.approx(time.time() + 600, abs=5)
+
+
+async def test_identity_is_the_whole_claims() -> None:
+    check, expires = verifier(), time.time() + 60
+    one, same, other = [await check.verify(token(exp=expires, org=org)) for org in ("a", "a", "b")]
+    assert one.identity == same.identity != other.identity
+
+
+def part(value: Any) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
+
+
+@pytest.mark.parametrize(
+    "presented",
+    [
+        "",
+        "a.b",
+        "a.b.c",
+        "ü.ü.ü",
+        "x" * 10_000,
+        token(secret="another secret that is long enough too"),
+        token(role="service_role"),
+        token(role="postgres"),
+        token(role=["authenticated"]),
+        token(user=None),
+        token(user=""),
+        token(exp=None),
+        token(seconds=-60),
+        token(nbf=time.time() + 600),
+        token(note="a\0b"),
+        token(note="\ud800"),
+        token()[:-2],
+        f"{part({'alg': 'none'})}.{part({'sub': ALICE, 'exp': 1e10})}.",
+        f"{part({'alg': 'None'})}.{part({'sub': ALICE, 'exp': 1e10})}.",
+        f"{part({'alg': ['HS256']})}.{part({'sub': ALICE, 'exp': 1e10})}.",
+        f"{part({'alg': 'HS256', 'crit': ['x']})}.{part({'sub': ALICE, 'exp': 1e10})}.",
+        f"{part([])}.{part([])}.",
+    ],
+)
+async def test_a_bad_token_is_401(presented: str) -> None:
+    assert (await refusal(verifier(), presented)).status == 401
+
+
+async def test_an_algorithm_outside_the_list_is_refused() -> None:
+    presented = jwt.encode({"sub": ALICE, "exp": time.time() + 60}, SECRET * 2, algorithm="HS512")
+    assert (await refusal(verifier(jwt_secret=SECRET * 2), presented)).status == 401
+    listed = verifier(jwt_secret=SECRET * 2, jwt_algorithms="HS512")
+    assert (await listed.verify(presented)).user_id == ALICE
+
+
+async def test_audience_and_issuer_are_required_where_set() -> None:
+    check = verifier(jwt_audience="us", jwt_issuer="idp")
+    assert (await check.verify(token(aud="us", iss="idp"))).user_id == ALICE
+    wrong: list[dict[str, Any]] = [{}, {"aud": "us"}, {"iss": "idp"}]
+    wrong += [{"aud": "them", "iss": "idp"}, {"aud": "us", "iss": "me"}]
+    for claims in wrong:
+        assert (await refusal(check, token(**claims))).status == 401
+
+
+async def test_a_remembered_token_still_ends_at_its_time() -> None:
+    check = verifier(jwt_leeway_seconds=0)
+    presented = token(seconds=2)
+    await check.verify(presented)
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await check.verify(presented)
+            except Problem as problem:
+                assert problem.code == "expired"
+                return
+            await asyncio.sleep(0.02)
+
+
+async def test_anonymous_callers_need_the_setting() -> None:
+    with pytest.raises(Problem) as caught:
+        verifier().anonymous()
+    assert caught.value.status == 401
+    session = verifier(allow_anon=True).anonymous()
+    assert (session.claims, session.user_id, session.role) == (None, None, "anon")
+
+
+class Issuer:
+    """A key server on loopback that counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.keys: list[Any] = []
+        self.asked = 0
+        self.broken = False
+        issuer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                issuer.asked += 1
+                self.send_response(500 if issuer.broken else 200)
+                self.end_headers()
+                self.wfile.write(json.dumps({"keys": issuer.keys}).encode())
+
+            def log_message(self, *_: Any) -> None: ...
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}/keys"
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def add(self, key_id: str, private: Any, algorithm: str) -> None:
+        public = jwt.get_algorithm_by_name(algorithm).to_jwk(private.public_key(), as_dict=True)
+        self.keys.append({**public, "kid": key_id, "alg": algorithm, "use": "sig"})
+
+
+@pytest.fixture
+def issuer() -> Iterator[Issuer]:
+    made = Issuer()
+    yield made
+    made.stop()
+
+
+def signed(private: Any, algorithm: str, key_id: str | None) -> str:
+    headers = {"kid": key_id} if key_id else None
+    claims = {"sub": ALICE, "exp": time.time() + 60}
+    return jwt.encode(claims, private, algorithm=algorithm, headers=headers)
+
+
+RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+PAIRS = [
+    ("RS256", RSA),
+    ("ES256", ec.generate_private_key(ec.SECP256R1())),
+    ("EdDSA", ed25519.Ed25519PrivateKey.generate()),
+]
+
+
+@pytest.mark.parametrize(("algorithm", "private"), PAIRS)
+async def test_public_keys_verify(issuer: Issuer, algorithm: str, private: Any) -> None:
+    issuer.add("one", private, algorithm)
+    check = verifier(jwt_secret=None, jwt_jwks_url=issuer.url)
+    for key_id in ("one", None):
+        assert (await check.verify(signed(private, algorithm, key_id))).user_id == ALICE
+    assert issuer.asked == 1
+
+
+async def test_a_public_key_is_no_shared_secret(issuer: Issuer) -> None:
+    issuer.add("one", RSA, "RS256")
+    pem = RSA.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    body = f"{part({'alg': 'HS256', 'kid': 'one'})}.{part({'sub': ALICE, 'exp': 1e10})}"
+    key = jwt.get_algorithm_by_name("HS256")
+    signature = base64.urlsafe_b64encode(
+        __import__("hmac").digest(pem, body.encode(), "sha256")
+    ).rstrip(b"=")
+    assert key is not None
+    check = verifier(jwt_secret=None, jwt_jwks_url=issuer.url)
+    assert (await refusal(check, f"{body}.{signature.decode()}")).status == 401
+    assert issuer.asked == 0
+
+
+async def test_an_unknown_key_id_is_looked_for_once_a_minute(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    issuer.add("one", RSA, "RS256")
+    check = verifier(jwt_secret=None, jwt_jwks_url=issuer.url)
+    new = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    issuer.add("two", new, "RS256")
+    await check.verify(signed(RSA, "RS256", "one"))
+    third = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    for _ in range(3):
+        assert (await refusal(check, signed(third, "RS256", "three"))).status == 401
+    assert issuer.asked == 1
+    issuer.add("three", third, "RS256")
+    monkeypatch.setattr(auth, "JWKS_REFRESH_SECONDS", 0.0)
+    many = [check.verify(signed(third, "RS256", "three")) for _ in range(5)]
+    assert {session.user_id for session in await asyncio.gather(*many)} == {ALICE}
+    assert issuer.asked == 2
+
+
+async def test_keys_that_cannot_be_fetched_are_503_and_known_ones_stay(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auth, "JWKS_REFRESH_SECONDS", 0.0)
+    issuer.add("one", RSA, "RS256")
+    issuer.broken = True
+    check = verifier(jwt_secret=None, jwt_jwks_url=issuer.url)
+    assert (await refusal(check, signed(RSA, "RS256", "one"))).status == 503
+    issuer.broken = False
+    await check.verify(signed(RSA, "RS256", "one"))
+    issuer.broken = True
+    assert (await check.verify(signed(RSA, "RS256", None))).user_id == ALICE
+    assert (await refusal(check, signed(RSA, "RS256", "two"))).status == 401
+
+
+def headers(*pairs: tuple[str, str]) -> Headers:
+    return Headers(raw=[(name.encode(), value.encode()) for name, value in pairs])
+
+
+def test_one_bearer_header_is_read() -> None:
+    assert bearer(headers(("authorization", "Bearer abc"))) == "abc"
+    assert bearer(headers(("authorization", "bearer abc"))) == "abc"
+    assert bearer(headers()) is None
+
+
+@pytest.mark.parametrize(
+    "values", [["Bearer a", "Bearer a"], ["Basic a"], ["Bearer"], ["Bearer "], [""]]
+)
+def test_anything_else_in_the_header_is_401(values: list[str]) -> None:
+    with pytest.raises(Problem) as caught:
+        bearer(headers(*(("authorization", value) for value in values)))
+    assert caught.value.status == 401
+
+
+@pytest.mark.parametrize(
+    ("origins", "allowed"),
+    [
+        (["http://here:8000"], True),
+        (["https://here:8000"], True),
+        (["https://friend.example"], True),
+        (["https://friend.example.evil"], False),
+        (["http://here"], False),
+        (["http://here:8001"], False),
+        (["null"], False),
+        (["file://here:8000"], False),
+        ([], False),
+        (["http://here:8000", "http://here:8000"], False),
+    ],
+)
+def test_the_origin_rule(origins: list[str], allowed: bool) -> None:
+    sent = headers(("host", "here:8000"), *(("origin", origin) for origin in origins))
+    assert origin_allowed(sent, ("https://friend.example",)) is allowed

@@ -1,0 +1,109 @@
+"""The hub's bookkeeping."""
+
+from app.hub import MAX_HELD_BYTES, Hub, Subscriber, is_record_key, table_of
+
+
+def subscriber(hub: Hub, *keys: str) -> tuple[Subscriber, list[bytes]]:
+    sent: list[bytes] = []
+    made = Subscriber("identity", None, sent.append)
+    hub.add(made)
+    hub.subscribe(made, keys)
+    return made, sent
+
+
+def test_a_change_matches_record_collection_and_table_keys() -> None:
+    hub = Hub()
+    record, _ = subscriber(hub, "tasks:1")
+    collection, _ = subscriber(hub, "tasks?boardId=b")
+    table, _ = subscriber(hub, "tasks")
+    subscriber(hub, "tasks:2", "tasks?boardId=c", "boards")
+    assert hub.matches("tasks", "1", ["boardId=b"]) == {
+        record: ["tasks:1"],
+        collection: ["tasks?boardId=b"],
+        table: ["tasks"],
+    }
+
+
+def test_a_socket_with_several_matching_keys_is_found_once() -> None:
+    hub = Hub()
+    one, _ = subscriber(hub, "tasks", "tasks:1", "tasks?boardId=b")
+    assert hub.matches("tasks", "1", ["boardId=b"]) == {
+        one: ["tasks:1", "tasks?boardId=b", "tasks"]
+    }
+
+
+def test_after_unsubscribe_nothing_matches_and_nothing_is_kept() -> None:
+    hub = Hub()
+    one, _ = subscriber(hub, "tasks", "tasks:1")
+    hub.unsubscribe(one, ["tasks", "tasks:1", "never"])
+    assert not hub.matches("tasks", "1", [])
+    assert hub.key_count == 0
+
+
+def test_remove_forgets_the_socket_and_its_keys_alone() -> None:
+    hub = Hub()
+    one, _ = subscriber(hub, "tasks")
+    two, _ = subscriber(hub, "tasks")
+    hub.remove(one)
+    hub.remove(one)
+    assert list(hub.matches("tasks", "1", [])) == [two]
+    assert len(hub) == 1
+
+
+def test_subscribing_again_keeps_the_evidence() -> None:
+    hub = Hub()
+    one, _ = subscriber(hub, "tasks")
+    one.keys["tasks"] = True
+    hub.subscribe(one, ["tasks"])
+    assert one.keys["tasks"]
+
+
+def test_a_table_is_found_through_all_kinds_of_its_keys() -> None:
+    hub = Hub()
+    one, _ = subscriber(hub, "tasks", "tasks:1", "tasks?boardId=b", "tasksOld", "boards")
+    assert {key for keys in hub.of_table("tasks").values() for key in keys} == {
+        "tasks",
+        "tasks:1",
+        "tasks?boardId=b",
+    }
+    assert list(hub.of_table("tasks")) == [one]
+
+
+def test_what_arrives_during_a_replay_waits_and_keeps_its_order() -> None:
+    hub = Hub()
+    hub.cursor = "before"
+    one, sent = subscriber(hub, "tasks")
+    assert hub.hold(one) == "before"
+    hub.cursor = "after"
+    one.send(b"1")
+    one.send(b"2")
+    assert sent == []
+    assert hub.cursor_of(one) == "before"
+    assert hub.release(one)
+    assert sent == [b"1", b"2"]
+    assert hub.cursor_of(one) == "after"
+    one.send(b"3")
+    assert sent[-1] == b"3"
+
+
+def test_too_much_behind_a_replay_is_dropped_and_reported() -> None:
+    hub = Hub()
+    one, sent = subscriber(hub, "tasks")
+    hub.hold(one)
+    one.send(b"x" * MAX_HELD_BYTES)
+    one.send(b"x")
+    one.send(b"y")
+    assert not hub.release(one)
+    assert sent == []
+    one.send(b"z")
+    assert sent == [b"z"]
+
+
+def test_kinds_of_keys() -> None:
+    assert table_of("tasks?boardId=a:b") == "tasks"
+    assert table_of("tasks:a?b") == "tasks"
+    assert table_of("tasks") == "tasks"
+    assert is_record_key("tasks:1")
+    assert is_record_key("tasks:a?b")
+    assert not is_record_key("tasks?x=a:b")
+    assert not is_record_key("tasks")

@@ -1,0 +1,224 @@
+"""The relay: what it does without the doorbell, and with changes that are no list of records."""
+
+import asyncio
+import json
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+from app import calls
+from app.relay import asyncpg_parameters
+from tests.gateway.conftest import (
+    ALICE,
+    BOARD,
+    BOB,
+    CAROL,
+    Service,
+    eventually,
+    settings_for,
+    until,
+)
+from tests.gateway.test_socket import KEY, create, put
+
+BOARD_OF_CAROL = "00000000-0000-7000-8000-0000000b0003"
+
+
+async def test_with_the_doorbell_dead_changes_arrive_by_polling(gateway_dsn: str) -> None:
+    settings = settings_for(gateway_dsn, listen_url="host=/nowhere", poll_seconds=0.2)
+    async with Service(settings) as service:
+        await service.ready()
+        async with service.socket(BOB) as bob:
+            await bob.subscribe(KEY)
+            task = str(uuid.uuid4())
+            await service.write(create(task))
+            assert (await bob.update(f"tasks:{task}"))["version"] == 1
+
+
+async def test_the_doorbell_rings_before_the_poll(
+    gateway_dsn: str, run: Callable[..., Any]
+) -> None:
+    async with Service(settings_for(gateway_dsn, poll_seconds=60)) as service:
+        await service.ready()
+        async with service.socket(BOB) as bob:
+            await bob.subscribe(KEY)
+
+            async def rung() -> bool:
+                # Again until the listener has connected; no poll comes to help.
+                run("update public.tasks set title = title || '.' where board_id = %s", BOARD)
+                try:
+                    async with asyncio.timeout(1):
+                        return bool(await bob.expect("updates"))
+                except TimeoutError:
+                    return False
+
+            await eventually(rung)
+
+
+@pytest.mark.both_versions
+async def test_truncate_makes_the_tables_keys_stale(
+    service: Service, run: Callable[..., Any]
+) -> None:
+    async with service.socket() as socket:
+        await socket.subscribe(KEY, "tasks", "boards")
+        run("truncate public.tasks cascade")
+        stale = await socket.expect("stale")
+        assert (sorted(stale["keys"]), stale["reason"]) == (["tasks", KEY], "bulk")
+
+
+async def test_a_new_policy_makes_everything_stale(
+    service: Service, run: Callable[..., Any]
+) -> None:
+    async with service.socket() as socket:
+        await socket.subscribe(KEY, "boards")
+        run("create policy extra on public.boards for select to authenticated using (false)")
+        stale = await socket.expect("stale")
+        assert (sorted(stale["keys"]), stale["reason"]) == (["boards", KEY], "schema")
+
+
+async def test_a_new_epoch_makes_everything_stale(
+    service: Service, run: Callable[..., Any]
+) -> None:
+    async with service.socket() as socket:
+        cursor = (await socket.subscribe(KEY))["cursor"]
+        run("select sync.new_epoch()")
+        stale = await socket.expect("stale")
+        assert (stale["keys"], stale["reason"]) == ([KEY], "behind")
+        answer = await socket.subscribe(KEY, cursor=cursor)
+        assert answer["stale"] == [KEY]
+
+
+@pytest.mark.both_versions
+async def test_a_record_moved_out_of_sight_is_gone_and_its_collection_stale(
+    service: Service, run: Callable[..., Any]
+) -> None:
+    task = str(uuid.uuid4())
+    await service.write(create(task))
+    await service.caught_up()
+    async with (
+        service.socket(ALICE) as record,
+        service.socket(ALICE) as collection,
+        service.socket(CAROL) as carol,
+    ):
+        await record.subscribe(f"tasks:{task}")
+        await collection.subscribe(KEY)
+        await carol.subscribe(f"tasks?boardId={BOARD_OF_CAROL}")
+        run("update public.tasks set board_id = %s where id = %s", BOARD_OF_CAROL, task)
+        assert await record.update(f"tasks:{task}") == {"key": f"tasks:{task}", "gone": True}
+        stale = await collection.expect("stale")
+        assert (stale["keys"], stale["reason"]) == ([KEY], "access")
+        gained = await carol.update(f"tasks:{task}")
+        assert gained["record"]["title"] == "new"
+        assert not [frame for frame in collection.heard if task in json.dumps(frame)]
+
+
+async def test_a_hard_delete_is_gone_for_who_could_read_it(
+    service: Service, run: Callable[..., Any]
+) -> None:
+    task = str(uuid.uuid4())
+    await service.write(create(task))
+    await service.caught_up()
+    async with service.socket(BOB) as bob, service.socket(CAROL) as carol:
+        await bob.subscribe(f"tasks:{task}")
+        await carol.subscribe(f"tasks:{task}", KEY)
+        run("delete from public.tasks where id = %s", task)
+        assert (await bob.update(f"tasks:{task}"))["gone"] is True
+        await carol.pong()
+        assert {frame["type"] for frame in carol.heard} == {"welcome", "subscribed", "pong"}
+
+
+@pytest.mark.both_versions
+async def test_who_lost_access_hears_no_more(service: Service, run: Callable[..., Any]) -> None:
+    task = str(uuid.uuid4())
+    await service.write(create(task))
+    async with service.socket(BOB) as bob, service.socket(ALICE) as alice:
+        await bob.subscribe(KEY, f"tasks:{task}")
+        await alice.subscribe(KEY)
+        run("update public.workspaces set member_ids = '[]' where owner_id = %s", ALICE)
+        await service.write(put(task, "after"))
+        await alice.update(f"tasks:{task}")
+        await bob.pong()
+        assert "after" not in json.dumps(bob.heard)
+
+
+async def test_several_transactions_of_a_wake_up_share_a_frame(service: Service) -> None:
+    relay, tasks = service.gateway.relay, [str(uuid.uuid4()) for _ in range(3)]
+    async with service.socket(BOB) as bob:
+        await bob.subscribe(KEY)
+        await relay.stop()
+        for task in tasks:
+            await service.write(create(task))
+        relay.start()
+        frame = await bob.expect("updates")
+        assert [update["key"] for update in frame["updates"]] == [f"tasks:{t}" for t in tasks]
+
+
+async def test_a_read_that_fails_is_repeated_and_loses_nothing(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, failures = calls.visible, [psycopg.OperationalError("gone"), psycopg.OperationalError()]
+
+    async def failing(*arguments: Any) -> str:
+        if failures:
+            raise failures.pop()
+        return await real(*arguments)
+
+    monkeypatch.setattr(calls, "visible", failing)
+    task = str(uuid.uuid4())
+    async with service.socket(BOB) as bob:
+        await bob.subscribe(KEY)
+        await service.write(create(task))
+        assert (await bob.update(f"tasks:{task}"))["version"] == 1
+        assert not failures
+
+
+async def test_an_identity_that_cannot_be_asked_is_told_to_read_again(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = calls.visible
+
+    async def failing(lane: Any, claims: str | None, refs: str) -> str:
+        if BOB in (claims or ""):
+            raise psycopg.errors.QueryCanceled("timeout")
+        return await real(lane, claims, refs)
+
+    monkeypatch.setattr(calls, "visible", failing)
+    async with service.socket(BOB) as bob, service.socket(ALICE) as alice:
+        await bob.subscribe(KEY)
+        await alice.subscribe(KEY)
+        task = str(uuid.uuid4())
+        await service.write(create(task))
+        assert (await bob.expect("stale"))["keys"] == [KEY]
+        assert (await alice.update(f"tasks:{task}"))["version"] == 1
+
+
+async def test_a_feed_that_is_not_understood_makes_everything_stale_and_goes_on(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = calls.changes
+    broken = ["nothing", "{}"]
+
+    async def garbled(*arguments: Any) -> str:
+        return broken.pop() if broken else await real(*arguments)
+
+    async with service.socket(BOB) as bob:
+        await bob.subscribe(KEY)
+        monkeypatch.setattr(calls, "changes", garbled)
+        service.gateway.relay.wake()
+        assert (await bob.expect("stale"))["reason"] == "behind"
+        await until(lambda: not broken and service.gateway.hub.cursor is not None)
+        task = str(uuid.uuid4())
+        await service.write(create(task))
+        assert (await bob.update(f"tasks:{task}"))["version"] == 1
+
+
+def test_connection_strings_of_libpq_are_understood() -> None:
+    assert asyncpg_parameters("host=/run/x user=u dbname=d")["host"] == "/run/x"
+    given = asyncpg_parameters("postgresql://u:p%40@db.example:6432/d?sslmode=require")
+    assert given["host"] == "db.example"
+    assert given["port"] == 6432
+    assert given["password"] == "p@"
+    assert given["database"] == "d"
+    assert given["ssl"] == "require"

@@ -1,0 +1,175 @@
+"""PostgreSQL servers and databases for tests; the only module that knows testing.postgresql.
+
+One server a run and version, one template database migrated once with the example apps, and a clone
+of it per test (about 14 ms, since nothing is flushed).
+"""
+
+import itertools
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, LiteralString
+
+import psycopg
+import testing.postgresql  # type: ignore[import-untyped, unused-ignore]
+from psycopg import sql
+
+from app import migrate
+from app.binaries import Binaries, find_binaries, run_as, server_user
+
+DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
+TEMPLATE = "template_rowcast"
+
+# Nothing here outlives the run. Several hundred connections: the tests of the gateway open many.
+SETTINGS = {
+    "listen_addresses": "",
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    "max_connections": "300",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "deadlock_timeout": "100ms",
+}
+
+# Runs before exec, so that the server is not root even where the test run is.
+BECOME = (
+    "import os, sys; user, group = map(int, sys.argv[1:3]); os.setgroups([]); os.setgid(group); "
+    "os.setuid(user); os.execv(sys.argv[3], sys.argv[3:])"
+)
+
+
+class Postgresql(testing.postgresql.Postgresql):  # type: ignore[misc, unused-ignore]
+    """The stock class made to work as root and on Unix sockets alone."""
+
+    user = server_user()
+    binaries: Binaries
+
+    def initialize_database(self) -> None:
+        data = Path(self.base_dir) / "data"
+        if self.user is not None:
+            for path in (Path(self.base_dir), data, Path(self.base_dir) / "tmp"):
+                os.chown(path, self.user.pw_uid, self.user.pw_gid)
+        command = [self.initdb, "-D", str(data), "--no-sync", "-U", "postgres", "-A", "trust"]
+        run_as(self.user, [*command, *self.binaries.locale])
+
+    def get_server_commandline(self) -> list[str]:
+        command: list[str] = super().get_server_commandline()
+        if self.user is None:
+            return command
+        ids = (str(self.user.pw_uid), str(self.user.pw_gid))
+        return [sys.executable, "-c", BECOME, *ids, *command]
+
+    def dsn(self, **kwargs: Any) -> dict[str, Any]:
+        """What pg8000 needs while the base class waits for the server."""
+        socket = f"{self.base_dir}/tmp/.s.PGSQL.{self.settings['port']}"
+        return {"user": "postgres", "database": "postgres", "unix_sock": socket, **kwargs}
+
+
+class Server:
+    """One running server: makes databases, and knows the folder of its programs."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.binaries = find_binaries(folder, server_user())
+        self.version = self.binaries.version
+        self._number = itertools.count()
+        programs = {name: str(self.binaries.folder / name) for name in ("initdb", "postgres")}
+        options = " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
+        kind = type("Postgresql", (Postgresql,), {"binaries": self.binaries})
+        self._server = kind(**programs, postgres_args=options, port=5432)
+
+    def stop(self) -> None:
+        self._server.stop()
+
+    @property
+    def pid(self) -> int:
+        """Process id of the postmaster."""
+        pid: int = self._server.server_pid
+        return pid
+
+    @property
+    def log(self) -> str:
+        text: str = self._server.read_bootlog()
+        return text
+
+    def dsn(self, database: str = "postgres", user: str = "postgres") -> str:
+        return f"host={self._server.base_dir}/tmp user={user} dbname={database}"
+
+    def run(self, statement: LiteralString, *names: str) -> None:
+        """A statement on the database postgres, with names for its placeholders."""
+        with psycopg.connect(self.dsn(), autocommit=True) as conn:
+            conn.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
+
+    @cached_property
+    def template(self) -> str:
+        """Name of the database with Rowcast and the example apps, made at first use."""
+        migrate.create_database(self.dsn(), TEMPLATE)
+        migrate.migrate(self.dsn(TEMPLATE), examples=True)
+        return TEMPLATE
+
+    @contextmanager
+    def database(self, *, empty: bool = False) -> Iterator["Database"]:
+        """A database of its own, dropped at the end: a clone of the template, or an empty one."""
+        name = f"test_{next(self._number)}"
+        template = "template0" if empty else self.template
+        self.run("create database {} template {} strategy file_copy", name, template)
+        made = Database(self, name)
+        try:
+            yield made
+        finally:
+            made.close()
+            self.run("drop database {} with (force)", name)
+
+
+class Database:
+    """A database of one test; what was connected through it is closed at its end."""
+
+    def __init__(self, server: Server, name: str) -> None:
+        self.server = server
+        self.name = name
+        self._connections: list[psycopg.Connection] = []
+
+    def dsn(self, user: str = "postgres") -> str:
+        return self.server.dsn(self.name, user)
+
+    def connect(self, user: str = "postgres", *, autocommit: bool = True) -> psycopg.Connection:
+        conn = psycopg.connect(self.dsn(user), autocommit=autocommit)
+        self._connections.append(conn)
+        return conn
+
+    def close(self) -> None:
+        for conn in self._connections:
+            conn.close()
+        self._connections.clear()
+
+    def psql(self, script: str) -> str:
+        """Runs a script with psql and returns what it printed; RuntimeError with its complaint."""
+        done = subprocess.run(
+            [str(self.server.binaries.folder / "psql"), "--no-psqlrc", "--quiet", self.dsn()],
+            input=script,
+            text=True,
+            capture_output=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise RuntimeError(done.stderr)
+        return done.stdout + done.stderr
+
+    def dump(self) -> str:
+        """The schema as pg_dump prints it, owners and grants included, without its random parts."""
+        program = self.server.binaries.folder / "pg_dump"
+        text = run_as(None, [str(program), "--schema-only", f"--dbname={self.dsn()}"])
+        return re.sub(r"^\\(un)?restrict .*$", "", text, flags=re.MULTILINE)
+
+
+def second_version() -> Path | None:
+    """The other PostgreSQL to test on: ROWCAST_TEST_POSTGRES_BIN, else Debian's 15."""
+    named = os.environ.get("ROWCAST_TEST_POSTGRES_BIN")
+    if named:
+        return Path(named)
+    return DEBIAN_15 if (DEBIAN_15 / "postgres").is_file() else None
