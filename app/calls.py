@@ -5,11 +5,15 @@ their transaction only. `where current_user = session_user` is decided before th
 and costs no round trip: a connection that still wears a role answers with no row (see db.py).
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, LiteralString
 
-from .db import Database, Lane, Unclean
+from psycopg.rows import TupleRow
+
+from .db import Connection, Database, Lane, Unclean
 
 # Bodies go in binary: as text an array is escaped character by character, 40 us a request.
 WRITE: Final[LiteralString] = (
@@ -28,7 +32,15 @@ QUERY: Final[LiteralString] = (
 QUERY_OPEN: Final[LiteralString] = (
     "select sync.gateway_query_open(p_claims => %s, p_body => %s) where current_user = session_user"
 )
-QUERY_FETCH: Final[LiteralString] = "fetch 4 from rowcast_page"  # up to 500 records a row
+# A row of the cursor is one record or hundreds of them: the step grows until a chunk is large
+# enough to be worth its round trip, and shrinks before it is large enough to matter in memory.
+QUERY_FETCH: Final[tuple[LiteralString, ...]] = (
+    "fetch 1 from rowcast_page",
+    "fetch 8 from rowcast_page",
+    "fetch 64 from rowcast_page",
+    "fetch 512 from rowcast_page",
+    "fetch 2048 from rowcast_page",
+)
 SUBSCRIBE: Final[LiteralString] = (
     "select sync.gateway_subscribe(p_claims => %s, p_keys => %s::text[], p_cursor => %s)"
     " where current_user = session_user"
@@ -44,6 +56,7 @@ RECORDS_FOR: Final[LiteralString] = (
     "select sync.gateway_visible(p_claims => %s, p_refs => %s::jsonb, p_records => true)"
     " where current_user = session_user"
 )
+CHUNK: Final = 512 * 1024  # characters
 STATUS: Final[LiteralString] = "select sync.gateway_status() where current_user = session_user"
 SETTLE: Final[LiteralString] = (
     "select sync_internal.settle_epoch() where current_user = session_user"
@@ -111,10 +124,33 @@ async def query_stream(
             await connection.close()
             raise Unclean("a role was left set")
         yield f"{header[0]}\n"
-        cursor = await connection.execute(QUERY_FETCH, prepare=False)
-        while rows := await cursor.fetchall():
-            yield "".join(f"{row[0]}\n" for row in rows if row[0])
-            cursor = await connection.execute(QUERY_FETCH, prepare=False)
+        async with aclosing(_chunks(connection)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+
+async def _chunks(connection: Connection) -> AsyncGenerator[str, None]:
+    """The cursor's rows, joined. The next chunk is fetched while the reader takes this one."""
+    step = 1
+    fetching = asyncio.create_task(_fetch(connection, QUERY_FETCH[step]))
+    try:
+        while rows := await fetching:
+            chunk = "".join([f"{row[0]}\n" for row in rows])
+            if len(chunk) < CHUNK // 4:
+                step = min(step + 1, len(QUERY_FETCH) - 1)
+            elif len(chunk) > CHUNK:
+                step = max(step - 1, 0)
+            fetching = asyncio.create_task(_fetch(connection, QUERY_FETCH[step]))
+            yield chunk
+    finally:
+        # A reader who left: the connection must be at rest before it is given back.
+        fetching.cancel()
+        await asyncio.gather(fetching, return_exceptions=True)
+
+
+async def _fetch(connection: Connection, statement: LiteralString) -> list[TupleRow]:
+    cursor = await connection.execute(statement, prepare=False)
+    return await cursor.fetchall()
 
 
 async def subscribe(lane: Lane, claims: str | None, keys: Sequence[str], cursor: str | None) -> str:

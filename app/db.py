@@ -9,7 +9,7 @@ from typing import Any, Final, LiteralString, TypeVar
 
 import psycopg
 from psycopg.rows import TupleRow, tuple_row
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 log = logging.getLogger("rowcast.db")
 
@@ -19,6 +19,7 @@ Connection = psycopg.AsyncConnection[TupleRow]
 CHECKOUT_SECONDS: Final = 4.0
 # Giving up early leaves the next try to the next request, so that no backoff outlives an outage.
 RECONNECT_SECONDS: Final = 2.0
+DOWN_SECONDS: Final = 1.0
 TRIES: Final = 3
 
 
@@ -32,6 +33,7 @@ class Lane:
     def __init__(self, conninfo: str, name: str, size: int) -> None:
         self.size = size
         self._drained_at = 0.0
+        self._down_until = 0.0
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             conninfo,
             name=name,
@@ -62,9 +64,22 @@ class Lane:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """A connection for several statements. Raises PoolTimeout after four seconds."""
-        async with self._pool.connection() as connection:
+        """A connection for several statements.
+
+        Raises PoolTimeout after four seconds, and for the second after that at once: in an outage
+        nobody queues for what others have just waited for in vain.
+        """
+        if time.monotonic() < self._down_until:
+            raise PoolTimeout("the database could not be reached a moment ago")
+        try:
+            connection = await self._pool.getconn()
+        except PoolTimeout:
+            self._down_until = time.monotonic() + DOWN_SECONDS
+            raise
+        try:
             yield connection
+        finally:
+            await self._pool.putconn(connection)
 
     async def rows(
         self, statement: LiteralString, parameters: Sequence[Any], repeat: bool = True
@@ -93,7 +108,7 @@ class Lane:
 
     async def _attempt(self, work: Callable[[Connection], Awaitable[T]], tries: int) -> T:
         for left in reversed(range(tries)):
-            async with self._pool.connection() as connection:
+            async with self.connection() as connection:
                 try:
                     return await work(connection)
                 except psycopg.OperationalError as exc:

@@ -60,14 +60,20 @@ class Gateway:
         await self.database.close()
 
     async def drain(self) -> None:
-        """Sends every socket away (1001: reconnect, with jitter) and finishes the writes taken."""
+        """Sends every socket away (1001: reconnect, with jitter) and finishes the writes taken,
+        within `drain_seconds`.
+        """
         self.draining = True
         outlets = list(self.outlets)
         for outlet in outlets:
             outlet.close(GOING_AWAY, "the server is stopping")
-        for outlet in outlets:
-            await outlet.closed()
-        await self.writes.idle()
+        try:
+            async with asyncio.timeout(self.settings.drain_seconds):
+                for outlet in outlets:
+                    await outlet.closed()
+                await self.writes.idle()
+        except TimeoutError:
+            log.warning("not everything was finished in time")
 
     async def readiness(self) -> dict[str, bool]:
         """Whether the database answers, its schema is current, the relay reads the feed."""

@@ -108,9 +108,8 @@ class Relay:
                 await asyncio.sleep(RECONNECT_SECONDS)
                 continue
             except Exception as exc:  # noqa: BLE001
-                # A payload of another form must not end the relay: all is read again instead.
+                # A payload of another form must not end the relay: it begins anew instead.
                 log.error("feed not understood class=%s", type(exc).__name__)
-                self._everything_stale("behind")
                 self._hub.cursor = None
                 await asyncio.sleep(RECONNECT_SECONDS)
                 continue
@@ -151,7 +150,8 @@ class Relay:
 
     def _notice_state(self, answer: Mapping[str, Any]) -> None:
         epoch, fingerprint = str(answer.get("epoch")), answer.get("fingerprint")
-        if answer.get("stale") or self.epoch not in (None, epoch):
+        # Only now, after the new cursor was taken: what is read sooner could miss a change.
+        if self._hub.cursor is None or answer.get("stale") or self.epoch not in (None, epoch):
             self._everything_stale("behind")
         elif self._fingerprint not in (None, fingerprint):
             self._looked = False

@@ -17,6 +17,7 @@ COLUMNS = (
 OPEN = "select sync.gateway_query_open(p_claims => %s, p_body => %s)"
 BODY = json.dumps({"table": "tasks"})
 RECORDS = 10_000
+LAST = b"0\r\n\r\n"  # of a chunked answer
 
 
 def load(stage: Stage, say: Say, longer: int) -> list[Figure]:
@@ -70,7 +71,7 @@ def _http(gateway: Running) -> dict[str, float]:
     started = time.perf_counter()
     with _asked(gateway) as connection:
         records = size = 0
-        while not (block := connection.recv(262144)).endswith(b"\r\n0\r\n\r\n"):
+        while not (block := connection.recv(262144)).endswith(LAST):
             assert block
             records += block.count(b"}\n")
             size += len(block)
@@ -87,7 +88,7 @@ def _memory(gateway: Running) -> tuple[int, int] | None:
     with _asked(gateway) as connection:
         connection.recv(65536)
         time.sleep(1)  # a reader that is slow: what the gateway holds for it is what counts
-        while not connection.recv(262144).endswith(b"\r\n0\r\n\r\n"):
+        while not connection.recv(262144).endswith(LAST):
             pass
     peak = gateway.memory_kib("VmHWM")
     return None if before is None or peak is None else (max(0, peak - before), size)

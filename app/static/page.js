@@ -232,6 +232,7 @@ class Live {
         break;
       case "error":
         toast(frame.code, frame.message);
+        if (frame.id !== undefined) this.socket.close(); // a join that failed: begin again, later
         break;
     }
   }

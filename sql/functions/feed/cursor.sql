@@ -124,6 +124,8 @@ begin
     exception
         -- Managed servers may hide these; the counter and the anchor of each cursor remain.
         when insufficient_privilege then null;
+        -- A standby has no WAL of its own to ask; it makes no cursors either.
+        when object_not_in_prerequisite_state then null;
     end;
     return left(encode(sha256(convert_to(concat_ws(
         ':', v_server, (select d.oid from pg_catalog.pg_database d where d.datname = current_database()),

@@ -511,7 +511,9 @@ begin
     if not pg_has_role(sync_internal.caller(), v_function.proowner, 'usage') then
         raise exception using errcode = '42501', message = format('must be owner of function %s', p_function);
     elsif v_function.prokind <> 'f' or v_function.proretset or v_function.provariadic <> 0
-        or v_function.proargmodes is not null
+        or v_function.proargmodes is not null or v_function.prorettype <> 'void'::regtype and exists (
+            select from pg_catalog.pg_type t where t.oid = v_function.prorettype and t.typtype = 'p'
+        )
         or v_function.pronargs > 0 and (v_function.proargnames is null or '' = any (v_function.proargnames)) then
         raise exception using errcode = '22023', message = format('%s cannot be called by clients', p_function),
             hint = 'It must be a function with named arguments, none of them OUT or VARIADIC, that returns one value.';

@@ -1,5 +1,18 @@
 -- Pieces of the generated code.
 
+-- A name, quoted always: PL/pgSQL reserves words that SQL, and so quote_ident, does not.
+create or replace function sync_internal.quoted(p_name text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+as $$
+    select '"' || replace(p_name, '"', '""') || '"'
+$$;
+
+comment on function sync_internal.quoted(text) is 'A name, quoted always.';
+
 -- An SQL expression giving the JSON of a column, to be concatenated. p_source: a qualified column such as t.title.
 create or replace function sync_internal.json_expression(p_column sync_internal.columns, p_source text)
 returns text

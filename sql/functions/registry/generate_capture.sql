@@ -61,7 +61,7 @@ as $$
 declare
     v_table sync_internal.tables;
     v_all sync_internal.columns[];
-    v_most constant bigint := sync_internal.setting('max_changes_per_statement');
+    v_most constant text := 'sync_internal.setting(''max_changes_per_statement'')';
     v_moved text;
     v_topics_moved text;
     v_changed text;
@@ -73,33 +73,33 @@ begin
     -- The old row is kept as it was where nothing else differs. The touch column does not count, unless an operation
     -- put its mark there; stored generated columns are not computed yet. Runs as the writer, who may have set any
     -- search_path and needs no right on the schema of sync.now: so operators are qualified and the clock is asked
-    -- there only when it is faked.
+    -- there only when it is faked, by a statement of its own, since an expression is looked up whole.
     execute format(
         'create or replace function sync_internal.%1$I() returns trigger language plpgsql volatile security invoker as %2$L',
         'version_' || v_table.name,
         concat(
             case when v_table.touch is not null then format(
-                E'\ndeclare\n    v_touched constant boolean := new.%1$I operator(pg_catalog.=) ''-infinity'';', v_table.touch
+                E'\ndeclare\n    v_touched constant boolean := new.%1$s operator(pg_catalog.=) ''-infinity'';', sync_internal.quoted(v_table.touch)
             ) end,
-            format(E'\nbegin\n    new.%1$I := old.%1$I;\n', v_table.version_column),
-            case when v_table.touch is not null then format(E'    new.%1$I := old.%1$I;\n', v_table.touch) end,
+            format(E'\nbegin\n    new.%1$s := old.%1$s;\n', sync_internal.quoted(v_table.version_column)),
+            case when v_table.touch is not null then format(E'    new.%1$s := old.%1$s;\n', sync_internal.quoted(v_table.touch)) end,
             (
-                select string_agg(format(E'    new.%1$I := old.%1$I;\n', a.attname), '')
+                select string_agg(format(E'    new.%1$s := old.%1$s;\n', sync_internal.quoted(a.attname)), '')
                 from pg_catalog.pg_attribute a
                 where a.attrelid = v_table.relation and a.attgenerated = 's' and not a.attisdropped
             ),
             case when v_table.touch is not null then '    if v_touched or' else '    if' end,
             format(
-                E' new operator(pg_catalog.*<>) old then\n        new.%1$I := old.%1$I operator(pg_catalog.+) 1;\n',
-                v_table.version_column
+                E' new operator(pg_catalog.*<>) old then\n        new.%1$s := old.%1$s operator(pg_catalog.+) 1;\n',
+                sync_internal.quoted(v_table.version_column)
             ),
             case when v_table.touch is not null then format(
-                $code$        new.%I := case
-            when coalesce(pg_catalog.current_setting('rowcast.now', true), '') operator(pg_catalog.=) ''
-                then pg_catalog.now()
-            else sync.now()
-        end;
-$code$, v_table.touch
+                $code$        if coalesce(pg_catalog.current_setting('rowcast.now', true), '') operator(pg_catalog.=) '' then
+            new.%1$s := pg_catalog.now();
+        else
+            new.%1$s := sync.now();
+        end if;
+$code$, sync_internal.quoted(v_table.touch)
             ) end,
             E'        return new;\n    end if;\n    return old;\nend\n'
         )
@@ -156,6 +156,7 @@ begin
                 select v_slot, %1$L, %4$s from old_rows o
                 union all
                 select v_slot, %1$L, %3$s from new_rows n;
+                v_heard := true;
             elsif v_new.%6$I <> v_old.%6$I then
 %8$s
             insert into sync_internal.changes
@@ -166,8 +167,7 @@ begin
                 ('{' || substr(v_patch, 2) || '}')::json, ('{' || substr(v_undo, 2) || '}')::json,
                 %11$s, case when v_moved then %12$s end
             );
-            else
-                return null;
+                v_heard := true;
             end if;
         else
         -- A full join is never a nested loop, whatever number of rows its plan was made for; the condition keeps it one.
@@ -183,6 +183,7 @@ begin
         end if;
         if v_bulk then
             insert into sync_internal.changes (slot, table_name, kind) values (v_slot, %1$L, 'bulk');
+            v_heard := true;
         else
             -- Rows whose id changed have no partner: a delete and a create.
             select array_agg(o.%5$I::text) filter (where n.%5$I is null), array_agg(n.%5$I::text) filter (where o.%5$I is null)
@@ -195,6 +196,7 @@ begin
                 select v_slot, %1$L, %4$s from old_rows o where o.%5$I::text = any (v_lost)
                 union all
                 select v_slot, %1$L, %3$s from new_rows n where n.%5$I::text = any (v_made);
+                v_heard := true;
             end if;
         end if;
         end if;
@@ -204,9 +206,11 @@ begin
         select v_slot, %1$L, %3$s
         from new_rows n
         where (select count(*) from (select from new_rows limit %7$s + 1) f) <= %7$s;
-        if not found then
+        v_heard := found;
+        if not v_heard then
             if exists (select from new_rows offset %7$s) then
                 insert into sync_internal.changes (slot, table_name, kind) values (v_slot, %1$L, 'bulk');
+                v_heard := true;
             end if;
         end if;
     when 'STATEMENT DELETE' then
@@ -215,13 +219,16 @@ begin
         select v_slot, %1$L, %4$s
         from old_rows o
         where (select count(*) from (select from old_rows limit %7$s + 1) f) <= %7$s;
-        if not found then
+        v_heard := found;
+        if not v_heard then
             if exists (select from old_rows offset %7$s) then
                 insert into sync_internal.changes (slot, table_name, kind) values (v_slot, %1$L, 'bulk');
+                v_heard := true;
             end if;
         end if;
     when 'STATEMENT TRUNCATE' then
         insert into sync_internal.changes (slot, table_name, kind) values (v_slot, %1$L, 'truncate');
+        v_heard := true;
     when 'ROW UPDATE' then
         if new.%5$I = old.%5$I then
             insert into sync_internal.changes
@@ -229,6 +236,7 @@ begin
             select v_slot, %1$L, %2$s
             from (select old.*) o cross join (select new.*) n
             where new *<> old;
+            v_heard := found;
         else
             -- Another id is another record.
             insert into sync_internal.changes
@@ -236,17 +244,20 @@ begin
             select v_slot, %1$L, %4$s from (select old.*) o
             union all
             select v_slot, %1$L, %3$s from (select new.*) n;
+            v_heard := true;
         end if;
     when 'ROW INSERT' then
         insert into sync_internal.changes
             (slot, table_name, record_id, version, kind, topics, patch, undo, class, class_before)
         select v_slot, %1$L, %3$s from (select new.*) n;
+        v_heard := true;
     else
         insert into sync_internal.changes
             (slot, table_name, record_id, version, kind, topics, patch, undo, class, class_before)
         select v_slot, %1$L, %4$s from (select old.*) o;
+        v_heard := true;
     end case;
-    if found or v_heard then
+    if v_heard then
         -- A commit that may be lost must not reach a screen.
         if current_setting('synchronous_commit') = 'off' then
             v_none := set_config('synchronous_commit', 'local', true);

@@ -153,7 +153,7 @@ parallel safe
 security invoker
 as $$
 declare
-    v_target constant text := format('r.%I', p_column.column_name);
+    v_target constant text := 'r.' || sync_internal.quoted(p_column.column_name);
     v_refused constant text := concat_ws(
         ' or ', case when not p_updatable then 'p_updating' end,
         nullif(sync_internal.unsuited_expression(p_column.kind), 'false')
@@ -366,9 +366,9 @@ end
     select string_agg(
         format(
             case
-                when c.kind = 'json' then 'coalesce(pg_column_size(r.%I), 0)'
-                else 'coalesce(octet_length(r.%I), 0)'
-            end, c.column_name
+                when c.kind = 'json' then 'coalesce(pg_column_size(r.%s), 0)'
+                else 'coalesce(octet_length(r.%s), 0)'
+            end, sync_internal.quoted(c.column_name)
         ), ' + '
     )
     into v_sizes
@@ -426,13 +426,13 @@ end
         end if;$c$
             when v_soft.name is not null then format(
                 $c$if v_type = 'delete' then
-            r.%1$I := %2$s;
+            r.%1$s := %2$s;
             continue;
         elsif v_type = 'restore' then
-            r.%1$I := %3$s;
+            r.%1$s := %3$s;
             continue;
         end if;$c$,
-                v_table.soft_delete,
+                sync_internal.quoted(v_table.soft_delete),
                 case v_soft.kind when 'boolean' then 'true' else 'sync.now()' end,
                 case v_soft.kind when 'boolean' then 'false' else 'null' end
             ) else $c$if v_type in ('delete', 'restore') then
@@ -465,9 +465,9 @@ $c$,
                 ), '' order by f.conname)
                 from (
                     select k.conname, k.confrelid::regclass as parent,
-                        string_agg(format('r.%1$I is distinct from p_row.%1$I', ca.attname), ' or ' order by u.n) as changed,
-                        string_agg(format('r.%I is not null', ca.attname), ' and ' order by u.n) as present,
-                        string_agg(format('x.%I = r.%I', pa.attname, ca.attname), ' and ' order by u.n) as matches
+                        string_agg(format('r.%1$s is distinct from p_row.%1$s', sync_internal.quoted(ca.attname)), ' or ' order by u.n) as changed,
+                        string_agg(format('r.%s is not null', sync_internal.quoted(ca.attname)), ' and ' order by u.n) as present,
+                        string_agg(format('x.%I = r.%s', pa.attname, sync_internal.quoted(ca.attname)), ' and ' order by u.n) as matches
                     from pg_catalog.pg_constraint k
                     join sync_internal.tables p on p.relation = k.confrelid::regclass
                     cross join lateral unnest(k.conkey, k.confkey) with ordinality u (child, parent, n)
@@ -642,7 +642,7 @@ begin
         select p.* into n from %1$s t cross join lateral sync_internal.%2$I(row(%4$s)::%1$s, p_ops, true) p where %5$s;
     end if;
     case p_constraint
-%6$s        else return exists (select from %1$s t where %5$s);
+%6$s        else return p_constraint = any (%7$L) and exists (select from %1$s t where %5$s);
     end case;
 exception
     when others then
@@ -659,6 +659,14 @@ end
                     ), ''), '')
                     from sync_internal.uniques u
                     where u.table_id = p_table_id
+                ),
+                -- The unique indexes of the id itself.
+                array(
+                    select x.relname::text
+                    from pg_catalog.pg_index i
+                    join pg_catalog.pg_class x on x.oid = i.indexrelid
+                    join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attname = v_table.id_column
+                    where i.indrelid = v_table.relation and i.indisunique and i.indkey[0] = a.attnum and i.indnkeyatts = 1
                 )
             ),
             p_role

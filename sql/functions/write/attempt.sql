@@ -85,8 +85,8 @@ begin
             );
         exception
             when serialization_failure or deadlock_detected or lock_not_available then
-                return (sync_internal.explain_error(sqlstate, null, null, null, null, null, false), null, true);
-            when others then
+                return (sync_internal.explain_error(sqlstate, null, null, null, null, null, false), null::text, true);
+            when others or assert_failure then
                 v_outcome := null;
                 v_written := null;
         end;
@@ -96,7 +96,7 @@ begin
         v_claim := sync_internal.claim_receipt(v_tx_id, v_digest);
     exception
         when serialization_failure or deadlock_detected or lock_not_available then
-            return (sync_internal.explain_error(sqlstate, null, null, null, null, null, false), null, true);
+            return (sync_internal.explain_error(sqlstate, null, null, null, null, null, false), null::text, true);
     end;
     if v_claim.outcome is not null then
         return sync_internal.attempted_of(v_claim.outcome, p_tx, p_variant, p_want);
@@ -261,7 +261,7 @@ begin
         v_ok := sync_internal.store_receipt(v_tx_id, v_digest, v_outcome, v_claim.seq_from);
         return (v_outcome, case when p_want then sync_internal.record_map(v_tables, v_ids, v_records) end, false);
     exception
-        when others then
+        when others or assert_failure then
             get stacked diagnostics
                 v_state = returned_sqlstate, v_message = message_text, v_detail = pg_exception_detail,
                 v_constraint = constraint_name, v_relation = table_name;
@@ -477,10 +477,17 @@ declare
     v_found bigint;
     v_conflicts jsonb := '[]';
 begin
+    -- The records to be updated are locked along the way, so that the one order holds for all.
     for v_expected in
-        select e.value ->> 'table' as name, e.value ->> 'id' as id, (e.value -> 'version')::bigint as version
-        from jsonb_array_elements(p_expect) e (value)
-        order by (e.value ->> 'table') collate "C", (e.value ->> 'id') collate "C"
+        select w.name, w.id, max(w.version) as version
+        from (
+            select e.value ->> 'table', e.value ->> 'id', (e.value -> 'version')::bigint
+            from jsonb_array_elements(p_expect) e (value)
+            union all
+            select s.name, s.id, null from unnest(p_steps) s where s.call is null and not s.creating and not s.removing
+        ) w (name, id, version)
+        group by w.name, w.id
+        order by w.name collate "C", w.id collate "C"
     loop
         if v_expected.version = 0 then
             v_found := coalesce((sync_internal.read_one(v_expected.name, v_expected.id, p_variant)).version, 0);
@@ -496,7 +503,7 @@ begin
                 -- Who may delete need not be allowed to update, which locking is: the delete compares again.
                 v_found := (sync_internal.read_one(v_expected.name, v_expected.id, p_variant)).version;
             end if;
-            if v_found is null then
+            if v_found is null and v_expected.version is not null then
                 perform sync_internal.refuse(
                     403, 'forbidden', 'No such record, or you may not change it',
                     jsonb_build_object('table', v_expected.name, 'id', v_expected.id)

@@ -44,10 +44,10 @@ begin
             end;
             v_ok := sync_internal.check_envelopes(v_request);
             if v_count > 1 and sync_internal.must_run_alone(v_request) then
-                v_answer := (503, null, true);
+                v_answer := (503, null::text, true);
             end if;
         exception
-            when others then
+            when others or assert_failure then
                 v_answer := sync_internal.unreadable(sqlstate, sqlerrm);
                 if sqlstate like 'PT%' then
                     declare

@@ -128,7 +128,7 @@ begin
         v_tx := p_transactions -> i;
         v_blocker := null;
         if v_retry is not null then
-            v_result := (v_retry, null, true);
+            v_result := (v_retry, null::text, true);
         else
             if v_refused <> '{}' then
                 v_blocker := sync_internal.blocked_by(v_tx, v_refused);
@@ -137,7 +137,7 @@ begin
                 v_result := (
                     sync_internal.refusal(
                         424, 'blocked', 'It needs a record whose create was refused', jsonb_build_object('blockedBy', v_blocker)
-                    ), null, false
+                    ), null::text, false
                 );
             else
                 v_result := sync_internal.attempt(v_tx, p_variant, true);

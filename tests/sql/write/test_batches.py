@@ -502,8 +502,3 @@ def test_error_of_the_application_is_the_authors_own(gate: Gate, conn: psycopg.C
         assert (answers[1].status, answers[1].code) == expected, say
         assert "query" not in str(answers[1].body).lower(), say
     assert titles(conn, TASK_1, TOMATOES) == [f"{len(said) - 1}"] * 2
-
-
-def test_garden_belongs_to_carol() -> None:
-    """The fixture the tests above rest on."""
-    assert GARDEN != LAUNCH

@@ -1,0 +1,343 @@
+"""House rules of security, read from the catalogue."""
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.postgres import Database
+from tests.sql.engine import live
+
+pytestmark = pytest.mark.both_versions
+
+OURS = "p.pronamespace in ('sync'::regnamespace, 'sync_internal'::regnamespace)"
+END_USERS = "unnest(array['anon', 'authenticated', 'service_role'])"
+APPLICATION = "unnest(array['anon', 'authenticated', 'service_role', 'rowcast_gateway', 'rowcast_worker'])"
+
+# What each role may call of the API. Everything else of schema sync is for the owner alone.
+END_USER_API = {
+    "act_as(text,text,jsonb)",
+    "apply(jsonb,uuid,jsonb)",
+    "describe()",
+    "get_records(jsonb)",
+    "now()",
+    "query(jsonb)",
+    "write(jsonb)",
+}
+GATEWAY_API = {
+    "act_as(text,text,jsonb)",
+    "describe()",
+    "doctor()",
+    "gateway_changes(text,boolean)",
+    "gateway_get_records(text,text)",
+    "gateway_query(text,text)",
+    "gateway_query_open(text,text)",
+    "gateway_status()",
+    "gateway_subscribe(text,text[],text)",
+    "gateway_visible(text,jsonb,boolean)",
+    "gateway_write(text[],text[],boolean[])",
+    "now()",
+    "prune()",
+}
+WORKER_API = {"act_as(text,text,jsonb)", "describe()", "doctor()", "now()", "prune()"}
+API = {
+    "anon": END_USER_API,
+    "authenticated": END_USER_API,
+    "service_role": END_USER_API,
+    "rowcast_gateway": GATEWAY_API,
+    "rowcast_worker": WORKER_API,
+}
+
+# Definer functions end users can reach. None takes a relation; those that take a wire name look it up in the registry
+# and tell what sync.describe tells everybody, or the comment of a constraint.
+REACHABLE_DEFINERS = {
+    "sync.describe()",
+    "sync_internal.claim_receipt(uuid,bigint)",
+    "sync_internal.constraint_comment(text,text)",
+    "sync_internal.cursor_now(xid8)",
+    "sync_internal.epoch()",
+    "sync_internal.fingerprint()",
+    "sync_internal.hidden_columns(text,text[])",
+    "sync_internal.id_type(text)",
+    "sync_internal.lock_receipts(uuid[])",
+    "sync_internal.login_claims()",
+    "sync_internal.read_cursor(text)",
+    "sync_internal.shape_changed(text)",
+    "sync_internal.store_receipt(uuid,bigint,jsonb,bigint)",
+    "sync_internal.table_meta(text,text)",
+}
+
+
+@pytest.fixture
+def conn(quiet_db: Database) -> psycopg.Connection[Any]:
+    """A superuser on a database that lived a little: made live, configured, mapped, exposed."""
+    conn = quiet_db.connect()
+    if conn.execute("select to_regclass('public.lived')").fetchone() == (None,):
+        live(conn, "lived", "id text primary key, n integer")
+        conn.execute("select sync.configure('max_path', 16)")
+        conn.execute("select sync.map_identity('app.user_id', 'sub')")
+        conn.execute("select sync.trust('rowcast_worker')")
+        conn.execute("create function public.called() returns integer language sql as 'select 1'")
+        conn.execute("select sync.expose('public.called()')")
+        conn.execute("select sync.refresh()")
+    return conn
+
+
+def column(conn: psycopg.Connection[Any], query: str) -> list[Any]:
+    return [row[0] for row in conn.execute(query.encode()).fetchall()]
+
+
+def test_row_security_is_on_for_live_tables_and_their_leaves(conn: psycopg.Connection) -> None:
+    query = """
+        select c.oid::regclass::text
+        from sync_internal.tables t
+        cross join lateral (
+            select t.relation union select l.relid from pg_partition_tree(t.relation) l
+        ) r (relation)
+        join pg_class c on c.oid = r.relation
+        where not c.relrowsecurity
+    """
+    assert column(conn, query) == []
+    assert len(column(conn, "select name from sync_internal.tables")) >= 8
+
+
+def test_every_live_table_has_policies_only_for_named_roles(conn: psycopg.Connection) -> None:
+    query = """
+        select t.relation::text from sync_internal.tables t
+        where t.name <> 'lived'
+            and (exists (select from pg_policy p where p.polrelid = t.relation and 0 = any (p.polroles))
+            or not exists (select from pg_policy p where p.polrelid = t.relation and p.polcmd in ('r', '*')))
+    """
+    assert column(conn, query) == []
+
+
+def test_application_roles_neither_own_live_tables_nor_bypass_their_policies(
+    conn: psycopg.Connection,
+) -> None:
+    query = f"""
+        select r.role from {APPLICATION} r (role) join pg_roles p on p.rolname = r.role
+        where p.rolsuper or p.rolbypassrls or p.rolcreaterole or p.rolcreatedb or p.rolreplication
+        union all
+        select r.role from {APPLICATION} r (role), sync_internal.tables t join pg_class c on c.oid = t.relation
+        where pg_has_role(r.role, c.relowner, 'member')
+        union all
+        select r.role from {APPLICATION} r (role) where pg_has_role(r.role, 'rowcast_owner', 'member')
+    """
+    assert column(conn, query) == []
+
+
+def test_gateway_can_become_the_two_end_user_roles_and_nothing_else(conn: psycopg.Connection) -> None:
+    query = """
+        select r.rolname::text from pg_roles r
+        where pg_has_role('rowcast_gateway', r.oid, 'member') and r.rolname <> 'rowcast_gateway' order by 1
+    """
+    assert column(conn, query) == ["anon", "authenticated"]
+    assert column(conn, "select rolinherit from pg_roles where rolname ~ '^rowcast_(gateway|worker)$'") == [False] * 2
+    assert column(conn, f"select rolname from pg_roles, {END_USERS} r (role) where rolname = role and rolcanlogin") == []
+
+
+def test_our_functions_belong_to_our_owner(conn: psycopg.Connection) -> None:
+    query = f"select p.oid::regprocedure::text from pg_proc p where {OURS} and p.proowner <> 'rowcast_owner'::regrole"
+    assert column(conn, query) == []
+
+
+def test_our_relations_and_types_belong_to_our_owner(conn: psycopg.Connection) -> None:
+    query = """
+        select c.oid::regclass::text from pg_class c
+        where c.relnamespace in ('sync'::regnamespace, 'sync_internal'::regnamespace)
+            and c.relowner <> 'rowcast_owner'::regrole and c.relname <> 'migrations'
+    """
+    assert column(conn, query) == []
+    schemas = "select nspname from pg_namespace where nspname in ('sync', 'sync_internal') and nspowner <> 'rowcast_owner'::regrole"
+    assert column(conn, schemas) == []
+
+
+def test_public_can_execute_nothing_of_ours(conn: psycopg.Connection) -> None:
+    query = f"""
+        select p.oid::regprocedure::text from pg_proc p
+        where {OURS} and (p.proacl is null or exists (
+            select from aclexplode(p.proacl) a where a.grantee = 0
+        ))
+    """
+    assert column(conn, query) == []
+
+
+def test_future_functions_are_not_for_public_either(conn: psycopg.Connection) -> None:
+    with conn.transaction(force_rollback=True):
+        conn.execute("set local role rowcast_owner")
+        conn.execute("create function sync_internal.later() returns integer language sql as 'select 1'")
+        query = "select has_function_privilege('anon', 'sync_internal.later()', 'execute')"
+        assert conn.execute(query).fetchone() == (False,)
+
+
+def test_every_definer_function_pins_its_search_path(conn: psycopg.Connection) -> None:
+    query = f"""
+        select p.oid::regprocedure::text from pg_proc p
+        where p.prosecdef and p.pronamespace not in ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+            and p.proconfig is distinct from array['search_path=pg_catalog, pg_temp']
+    """
+    assert column(conn, query) == []
+    assert len(column(conn, f"select 1 from pg_proc p where p.prosecdef and {OURS}")) > 20
+
+
+def test_definer_functions_end_users_can_reach_are_these(conn: psycopg.Connection) -> None:
+    query = f"""
+        select p.oid::regprocedure::text from pg_proc p
+        where p.prosecdef and {OURS}
+            and exists (select from {END_USERS} r (role) where has_function_privilege(r.role, p.oid, 'execute'))
+    """
+    found = {name for name in column(conn, query)}
+    assert found <= REACHABLE_DEFINERS | {"sync_internal.store_new_receipt(uuid,bigint,jsonb,bigint)"}, found - REACHABLE_DEFINERS
+
+
+def test_no_reachable_definer_function_takes_a_relation_or_runs_text(conn: psycopg.Connection) -> None:
+    query = f"""
+        select p.oid::regprocedure::text from pg_proc p
+        where p.prosecdef and p.pronamespace not in ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+            and exists (
+                select from unnest(array['anon', 'authenticated', 'service_role', 'rowcast_gateway', 'rowcast_worker']) r (role)
+                where has_function_privilege(r.role, p.oid, 'execute')
+            )
+            and (
+                p.proargtypes::oid[] && array['regclass', 'oid', 'regprocedure', 'regproc', 'regtype', 'name']::regtype[]::oid[]
+                or p.pronargs > 0 and p.prosrc ~* '\\mexecute\\s+(format|\\$|v_|p_|'')'
+            )
+    """
+    assert column(conn, query) == []
+
+
+@pytest.mark.parametrize("role", API)
+def test_api_of_each_role_is_exactly_this(conn: psycopg.Connection, role: str) -> None:
+    query = f"""
+        select replace(p.oid::regprocedure::text, 'sync.', '') from pg_proc p
+        where p.pronamespace = 'sync'::regnamespace and has_function_privilege('{role}', p.oid, 'execute')
+    """
+    assert set(column(conn, query)) == API[role]
+
+
+def test_code_generated_for_a_role_is_for_that_role_alone(conn: psycopg.Connection) -> None:
+    query = f"""
+        select p.oid::regprocedure::text from pg_proc p, {APPLICATION} r (role)
+        where p.pronamespace = 'sync_internal'::regnamespace
+            and p.proname ~ '^(check|patch|read|insert|update|lock|delete|clash|fetch)_[a-zA-Z0-9]+_(anon|authenticated|service_role)$'
+            and p.proname !~ ('_' || r.role || '$')
+            and has_function_privilege(r.role, p.oid, 'execute')
+    """
+    assert column(conn, query) == []
+
+
+def test_tables_of_ours_are_out_of_reach(conn: psycopg.Connection) -> None:
+    query = f"""
+        select format('%s %s', r.role, c.oid::regclass) from pg_class c, {APPLICATION} r (role)
+        where c.relnamespace in ('sync'::regnamespace, 'sync_internal'::regnamespace)
+            and c.relkind in ('r', 'p', 'v', 'm', 'f')
+            and (
+                has_table_privilege(r.role, c.oid, 'select, insert, update, delete, truncate, references, trigger')
+                or has_any_column_privilege(r.role, c.oid, 'select, insert, update, references')
+            )
+    """
+    assert column(conn, query) == []
+    sequences = f"""
+        select format('%s %s', r.role, c.oid::regclass) from pg_class c, {APPLICATION} r (role)
+        where c.relnamespace = 'sync_internal'::regnamespace and c.relkind = 'S'
+            and has_sequence_privilege(r.role, c.oid, 'usage, select, update')
+    """
+    assert column(conn, sequences) == []
+
+
+def test_tables_of_ours_have_row_security_or_no_grants(conn: psycopg.Connection) -> None:
+    query = """
+        select c.oid::regclass::text from pg_class c
+        where c.relnamespace in ('sync'::regnamespace, 'sync_internal'::regnamespace) and c.relkind in ('r', 'p')
+            and not c.relrowsecurity and exists (
+                select from aclexplode(c.relacl) a
+                where a.grantee not in (c.relowner, 'rowcast_owner'::regrole, 10)
+            )
+    """
+    assert column(conn, query) == []
+
+
+def test_nobody_but_the_owner_creates_in_our_schemas(conn: psycopg.Connection) -> None:
+    query = f"""
+        select format('%s %s', r.role, n.nspname) from pg_namespace n, {APPLICATION} r (role)
+        where n.nspname in ('sync', 'sync_internal', 'auth', 'app_private', 'demo_auth')
+            and has_schema_privilege(r.role, n.oid, 'create')
+    """
+    assert column(conn, query) == []
+
+
+def test_end_users_have_no_rights_that_policies_do_not_govern(conn: psycopg.Connection) -> None:
+    query = f"""
+        select format('%s %s', r.role, t.relation) from sync_internal.tables t, {END_USERS} r (role)
+        where t.name <> 'lived' and has_table_privilege(r.role, t.relation, 'truncate, references, trigger')
+    """
+    assert column(conn, query) == []
+    anon = "select relation::text from sync_internal.tables where has_any_column_privilege('anon', relation, 'select, insert, update')"
+    assert column(conn, anon) == []
+
+
+def test_credentials_are_not_live_and_out_of_reach(conn: psycopg.Connection) -> None:
+    query = f"""
+        select r.role from {END_USERS} r (role)
+        where has_schema_privilege(r.role, 'demo_auth', 'usage') or has_table_privilege(r.role, 'demo_auth.users', 'select')
+    """
+    assert column(conn, query) == []
+    live_ = "select relation::text from sync_internal.tables where relation::text like 'demo_auth%'"
+    assert column(conn, live_) == []
+    assert column(conn, "select relation::text from sync_internal.tables where relation::text ~ '^(sync|auth|pg_)'") == []
+
+
+def test_every_function_is_commented_and_says_its_volatility(conn: psycopg.Connection) -> None:
+    query = """
+        select p.oid::regprocedure::text from pg_proc p
+        where p.pronamespace in ('sync'::regnamespace, 'auth'::regnamespace)
+            and coalesce(obj_description(p.oid, 'pg_proc'), '') = ''
+    """
+    assert column(conn, query) == []
+
+
+def test_functions_that_say_who_is_asking_are_bound_when_they_are_made(conn: psycopg.Connection) -> None:
+    """Policies call them under whatever search_path the caller has set."""
+    query = """
+        select p.oid::regprocedure::text from pg_proc p
+        where p.oid in (
+            'auth.uid()'::regprocedure, 'auth.jwt()'::regprocedure, 'auth.role()'::regprocedure,
+            'sync_internal.claims()'::regprocedure, 'sync_internal.login_claims()'::regprocedure
+        )
+            and p.prosqlbody is null
+            and not coalesce(p.proconfig @> array['search_path=pg_catalog, pg_temp'], false)
+    """
+    assert column(conn, query) == []
+
+
+def test_triggers_of_ours_are_enabled_for_origin_and_replica(conn: psycopg.Connection) -> None:
+    query = """
+        select t.tgrelid::regclass || ' ' || t.tgname from pg_trigger t
+        where t.tgname like 'zzz_rowcast%'
+            and t.tgenabled <> (
+                case t.tgname when 'zzz_rowcast_truncate' then 'A' when 'zzz_rowcast_replica' then 'R' else 'O' end
+            )::"char"
+    """
+    assert column(conn, query) == []
+
+
+def test_names_of_ours_sort_last_among_the_triggers_of_a_table(conn: psycopg.Connection) -> None:
+    query = """
+        select t.tgrelid::regclass || ' ' || t.tgname from pg_trigger t
+        join sync_internal.tables l on l.relation = t.tgrelid
+        where not t.tgisinternal and t.tgname > 'zzz_rowcast' and t.tgname not like 'zzz_rowcast%'
+    """
+    assert column(conn, query) == []
+
+
+def test_login_roles_carry_the_timeouts(conn: psycopg.Connection) -> None:
+    query = """
+        select r.rolname || ' ' || array_to_string(s.setconfig, ' ') from pg_db_role_setting s
+        join pg_roles r on r.oid = s.setrole
+        where r.rolname like 'rowcast%' and s.setdatabase in (
+            select d.oid from pg_database d where d.datname in (current_database(), 'template_rowcast')
+        )
+    """
+    found = " ".join(column(conn, query))
+    for setting in ("statement_timeout=", "lock_timeout=", "idle_in_transaction_session_timeout=", "search_path="):
+        assert setting in found
