@@ -46,7 +46,8 @@ SUBSCRIBE: Final[LiteralString] = (
     " where current_user = session_user"
 )
 CHANGES: Final[LiteralString] = (
-    "select sync.gateway_changes(p_cursor => %s) where current_user = session_user"
+    "select sync.gateway_changes(p_cursor => %s, p_fingerprint => %s)"
+    " where current_user = session_user"
 )
 VISIBLE: Final[LiteralString] = (
     "select sync.gateway_visible(p_claims => %s, p_refs => %s::jsonb)"
@@ -159,9 +160,11 @@ async def subscribe(lane: Lane, claims: str | None, keys: Sequence[str], cursor:
     return text
 
 
-async def changes(lane: Lane, cursor: str | None) -> str:
-    """Committed changes after `cursor`; without one, only a cursor. Raises psycopg.Error."""
-    text: str = await lane.value(CHANGES, (cursor,))
+async def changes(lane: Lane, cursor: str | None, fingerprint: bool) -> str:
+    """Committed changes after `cursor`; without one, only a cursor. `fingerprint`: look at the
+    catalogue too, which costs more than the rest. Raises psycopg.Error.
+    """
+    text: str = await lane.value(CHANGES, (cursor, fingerprint))
     return text
 
 

@@ -29,6 +29,7 @@ CHANNEL: Final = "rowcast"
 LISTENER_CHECK_SECONDS: Final = 3.0  # a half-open listener is noticed within twice this
 RECONNECT_SECONDS: Final = 0.5
 ALIVE_SECONDS: Final = 5.0
+FINGERPRINT_SECONDS: Final = 1.0  # a changed policy or grant is noticed within this and a poll
 SPACING_SECONDS: Final = 0.005
 
 
@@ -46,6 +47,7 @@ class Relay:
         self._drained_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._fingerprint: str | None = None
+        self._fingerprint_at = -FINGERPRINT_SECONDS
         self._status: dict[str, Any] = {}
         self._looked = False
         self._listening = False
@@ -128,7 +130,10 @@ class Relay:
         """
         if not self._looked:
             await self._look_at_server()
-        answer = json.loads(await calls.changes(self._lane, self._hub.cursor))
+        look = time.monotonic() - self._fingerprint_at >= FINGERPRINT_SECONDS
+        answer = json.loads(await calls.changes(self._lane, self._hub.cursor, look))
+        if look:
+            self._fingerprint_at = time.monotonic()
         cursor: str = answer["cursor"]
         changes, tables = _sort(answer)
         metrics.changes.add(len(changes))
@@ -153,12 +158,14 @@ class Relay:
         # Only now, after the new cursor was taken: what is read sooner could miss a change.
         if self._hub.cursor is None or answer.get("stale") or self.epoch not in (None, epoch):
             self._everything_stale("behind")
-        elif self._fingerprint not in (None, fingerprint):
+        elif fingerprint is not None and self._fingerprint not in (None, fingerprint):
             self._looked = False
             # A policy, a grant, a function or a membership of roles changed: who sees what may
             # be another matter now.
             self._everything_stale("schema")
-        self.epoch, self._fingerprint = epoch, fingerprint
+        self.epoch = epoch
+        if fingerprint is not None:
+            self._fingerprint = fingerprint
 
     def _everything_stale(self, reason: str) -> None:
         for subscriber in list(self._hub.subscribers):

@@ -22,7 +22,7 @@ def follow(dsn: str, poll_seconds: float) -> Iterator[Text]:
         conn.execute(LISTEN)
         cursor = None
         while True:
-            row = conn.execute(CHANGES, (cursor,)).fetchone()
+            row = conn.execute(CHANGES, (cursor, False)).fetchone()
             answer: dict[str, Any] = json.loads(row[0]) if row else {}
             cursor = answer.get("cursor", cursor)
             yield from lines(answer)

@@ -51,7 +51,12 @@ begin
     select string_agg(pg_describe_object(u.classid, u.objid, u.objsubid), ', ')
     into v_users
     from users u
-    where u.home not in (select s.oid from schemas s);
+    where u.home not in (select s.oid from schemas s)
+        -- The functions of auth are ours, and seen to below.
+        and not exists (
+            select from pg_proc p
+            where u.classid = 'pg_proc'::regclass and p.oid = u.objid and p.proowner = 'rowcast_owner'::regrole
+        );
     if v_users is not null then
         raise exception using errcode = '2BP01', message = 'Something of yours uses Rowcast: ' || v_users,
             hint = 'Drop or change that first.';

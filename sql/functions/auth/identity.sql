@@ -27,8 +27,8 @@ grant execute on function sync_internal.login_claims()
 to anon, authenticated, service_role, rowcast_gateway, rowcast_worker;
 
 -- Writes the functions that hold the list of trusted logins as a constant: reading a table in every policy would cost
--- four times as much. Operators and types are bound here or named in full: the search_path is the caller's, who may have
--- put his own in front. auth.uid, auth.jwt and auth.role are made only where nobody else has made them.
+-- four times as much. Their bodies are "begin atomic": operators are bound here, not by the search_path of a caller who
+-- may have put his own in front. auth.uid, auth.jwt and auth.role are made only where nobody else has made them.
 create or replace function sync_internal.install_identity()
 returns void
 language plpgsql
@@ -97,13 +97,13 @@ begin
         from (values
             ('uid', 'uuid', 'The id of the user who is asking; null for nobody, or where it is no uuid.', $body$
                 select case
-                    when sync_internal.subject() operator(pg_catalog.~*)
+                    when sync_internal.subject() ~*
                         '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$'
-                        then sync_internal.subject()::pg_catalog.uuid
+                        then sync_internal.subject()::uuid
                 end
             $body$),
             ('jwt', 'jsonb', 'The claims of whoever is asking; null for nobody.', 'select sync_internal.claims()'),
-            ('role', 'text', 'The role claim of whoever is asking.', $body$select sync_internal.claims() operator(pg_catalog.->>) 'role'$body$)
+            ('role', 'text', 'The role claim of whoever is asking.', $body$select sync_internal.claims() ->> 'role'$body$)
         ) f (name, result, comment, body)
     loop
         continue when exists (
@@ -112,7 +112,7 @@ begin
                 and p.proowner <> 'rowcast_owner'::regrole
         );
         execute format(
-            'create or replace function auth.%I() returns %s language sql stable parallel safe security invoker as %L',
+            'create or replace function auth.%I() returns %s language sql stable parallel safe security invoker begin atomic %s; end',
             v_function.name, v_function.result, v_function.body
         );
         execute format('comment on function auth.%I() is %L', v_function.name, v_function.comment);

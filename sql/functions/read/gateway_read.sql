@@ -77,7 +77,7 @@ $$;
 comment on function sync.gateway_query(text, text) is 'The gateway''s door to sync.query.';
 
 -- For large results, inside a transaction of the gateway's: opens the cursor rowcast_page, each row of which is the
--- text of up to 500 records, one a line. Gives the first line: {"table", "keys", "cursor", "limit"}. The cursor's
+-- text of one record. Gives the first line: {"table", "keys", "cursor", "limit"}. The cursor's
 -- rows are of the statement that made the header's cursor, or later ones.
 create or replace function sync.gateway_query_open(p_claims text, p_body text)
 returns text

@@ -282,7 +282,8 @@ $$;
 
 comment on function sync_internal.include(jsonb, text[], jsonb, text) is 'What hangs on given records along foreign keys.';
 
--- Opens the cursor rowcast_page on a query without a page's limit, one record a row, and gives the header. The header's
+-- Opens the cursor rowcast_page on a query without a page's limit, one record a row, in any order unless one is asked
+-- for, and gives the header. The header's
 -- cursor is taken first: an older one only repeats, a newer one would lose.
 create or replace function sync_internal.open_page(p_request jsonb)
 returns text
@@ -309,8 +310,15 @@ begin
     );
     open v_page no scroll for execute case
         when (v_meta ->> 'readable')::boolean then format(
-            'select t.record from (%s limit %s) t',
-            sync_internal.page_sql(v_meta, v_where, coalesce(p_request -> 'orderBy', '[]'), p_request -> 'after'),
+            'select %s from %s t where %s%s%s limit %s',
+            v_meta ->> 'record', v_meta ->> 'relation', sync_internal.filter_sql(v_meta, v_where),
+            case when p_request ? 'after'
+                then ' and ' || sync_internal.after_sql(v_meta, coalesce(p_request -> 'orderBy', '[]'), p_request ->> 'after')
+            end,
+            -- Sorting what nobody asked to be sorted would take as long as reading it.
+            case when p_request ?| '{orderBy,after,limit}'
+                then ' order by ' || sync_internal.order_sql(v_meta, coalesce(p_request -> 'orderBy', '[]'))
+            end,
             coalesce((p_request -> 'limit')::integer::text, 'all')
         )
         else 'select null::text where false'

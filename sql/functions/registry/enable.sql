@@ -330,6 +330,7 @@ begin
         perform sync_internal.generate_capture(v_table.table_id);
     end loop;
     perform sync_internal.measure_depth();
+    perform sync_internal.measure_triggers();
     perform sync_internal.generate_dispatch();
 end
 $$;

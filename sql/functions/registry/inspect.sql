@@ -250,8 +250,23 @@ begin
     having array_agg(a.attname order by k.n) <> array[v_table.id_column];
 
     update sync_internal.tables t
+    set signature = sync_internal.table_signature(t.relation)
+    where t.table_id = p_table_id;
+end
+$$;
+
+comment on function sync_internal.inspect(integer) is 'Reads the shape of a live table from the catalogue.';
+
+-- Which live tables have triggers of the application's, their own or those of a table that a cascade of theirs writes.
+create or replace function sync_internal.measure_triggers()
+returns void
+language sql
+volatile
+parallel unsafe
+security invoker
+as $$
+    update sync_internal.tables t
     set foreign_triggers = exists (
-            -- Also those of tables that a cascade of this one writes.
             with recursive reached (relid) as (
                 select t.relation::oid
                 union
@@ -262,13 +277,10 @@ begin
             )
             select from pg_catalog.pg_trigger g
             where g.tgrelid in (select r.relid from reached r) and not g.tgisinternal and g.tgname not like 'zzz_rowcast%'
-        ),
-        signature = sync_internal.table_signature(t.relation)
-    where t.table_id = p_table_id;
-end
+        )
 $$;
 
-comment on function sync_internal.inspect(integer) is 'Reads the shape of a live table from the catalogue.';
+comment on function sync_internal.measure_triggers() is 'Which live tables have triggers of the application''s.';
 
 -- How many foreign keys lie above each live table: parents are inserted first.
 create or replace function sync_internal.measure_depth()

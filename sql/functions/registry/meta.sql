@@ -14,13 +14,13 @@ as $$
         'softDeleteColumn', t.soft_delete, 'wholeTable', t.whole_table, 'readable', coalesce(r.readable, false),
         'record', case when r.readable then sync_internal.record_expression(r.columns, 't') end,
         'columns', (
-            select jsonb_object_agg((c.c).name, jsonb_build_object(
+            select coalesce(jsonb_object_agg((c.c).name, jsonb_build_object(
                 'column', (c.c).column_name, 'kind', (c.c).kind, 'elementKind', (c.c).element_kind, 'type', (c.c).sql_type,
                 'topic', (c.c).topic, 'values', to_jsonb((c.c).enum_values),
                 'parent', (select p.name from sync_internal.tables p where p.table_id = (c.c).parent_id),
                 'decode', sync_internal.decode_expression(c.c, '$value$'),
                 'json', sync_internal.json_expression(c.c, format('t.%I', (c.c).column_name))
-            ))
+            )), '{}')
             from (select r.columns[g.i] as c from generate_subscripts(r.columns, 1) g (i)) c
         ),
         'children', (

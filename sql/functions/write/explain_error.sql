@@ -25,7 +25,9 @@ begin
         return sync_internal.refusal(
             v_status, coalesce(v_detail ->> 'code', 'refused'), p_message,
             -- The neutral refusal names the record as the caller did, and nothing else.
-            case when v_detail ->> 'code' = 'forbidden' then v_where else v_place || (v_detail - 'code' - 'status' - 'detail') end
+            case when v_detail ->> 'code' = 'forbidden'
+                then v_where || jsonb_strip_nulls(jsonb_build_object('table', v_detail -> 'table', 'id', v_detail -> 'id'))
+                else v_place || (v_detail - 'code' - 'status' - 'detail') end
         ) || jsonb_build_object('status', case when v_status >= 500 or v_status = 429 then 'retry' else 'refused' end);
     elsif p_state in ('40001', '40P01', '55P03') then
         return jsonb_build_object('status', 'retry', 'error', jsonb_build_object(

@@ -23,6 +23,7 @@ declare
     v_role text;
     -- An assignment costs a tenth of PERFORM, which runs a query.
     v_ok boolean;
+    v_held uuid[];
 begin
     if v_count > 1 then
         perform set_config('lock_timeout', sync_internal.setting('batch_lock_timeout_ms')::text, true);
@@ -63,14 +64,17 @@ begin
     end loop;
 
     if v_count > 1 then
-        v_ok := sync_internal.lock_receipts(array(
+        v_held := sync_internal.lock_receipts(array(
             select (t.tx ->> 'txId')::uuid
             from generate_subscripts(v_requests, 1) r (i)
             cross join lateral jsonb_array_elements(case when v_answers[r.i] is null then v_requests[r.i] else '[]' end) t (tx)
         ));
-        -- Somebody is at one of these ids just now: one by one it will show at which.
-        for i in 1 .. case when v_ok then 0 else v_count end loop
-            v_answers[i] := coalesce(v_answers[i], (503, null, true)::sync_internal.answer);
+        for i in 1 .. case when v_held = '{}' then 0 else v_count end loop
+            if v_answers[i] is null and exists (
+                select from jsonb_array_elements(v_requests[i]) t (tx) where (t.tx ->> 'txId')::uuid = any (v_held)
+            ) then
+                v_answers[i] := (503, null, true)::sync_internal.answer;
+            end if;
         end loop;
     end if;
 

@@ -92,10 +92,10 @@ $$;
 
 comment on function sync_internal.receipt_key(uuid) is 'The advisory lock of a transaction''s id.';
 
--- Claims of several transactions are taken in one order, so that two batches with the same ids cannot deadlock. False
--- where one is held elsewhere for longer than lock_timeout; then none is held here.
+-- Claims of several transactions are taken in one order, so that two batches with the same ids cannot deadlock. Gives the
+-- ids that are held elsewhere; after the first of them nobody is waited for.
 create or replace function sync_internal.lock_receipts(p_tx_ids uuid[])
-returns boolean
+returns uuid[]
 language plpgsql
 volatile
 parallel unsafe
@@ -103,15 +103,23 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_key bigint;
+    v_id uuid;
+    v_held uuid[] := '{}';
+    v_none text;
 begin
-    for v_key in select distinct sync_internal.receipt_key(t.id) from unnest(p_tx_ids) t (id) order by 1 loop
-        perform pg_advisory_xact_lock(v_key);
+    for v_id in select distinct t.id from unnest(p_tx_ids) t (id) order by 1 loop
+        begin
+            if v_held = '{}' then
+                v_none := pg_advisory_xact_lock(sync_internal.receipt_key(v_id));
+            elsif not pg_try_advisory_xact_lock(sync_internal.receipt_key(v_id)) then
+                v_held := v_held || v_id;
+            end if;
+        exception
+            when lock_not_available or deadlock_detected then
+                v_held := v_held || v_id;
+        end;
     end loop;
-    return true;
-exception
-    when lock_not_available or deadlock_detected then
-        return false;
+    return v_held;
 end
 $$;
 

@@ -96,6 +96,7 @@ declare
     v_tx jsonb;
     v_result sync_internal.attempted;
     v_retry jsonb;
+    v_held uuid[] := '{}';
     v_blocker text;
     v_refused jsonb := '{}';
     v_results text[] := '{}';
@@ -117,16 +118,16 @@ begin
             v_result.again
         );
     elsif jsonb_array_length(p_transactions) > 1 then
-        v_ok := sync_internal.lock_receipts(array(
+        v_held := sync_internal.lock_receipts(array(
             select (t.tx ->> 'txId')::uuid from jsonb_array_elements(p_transactions) t (tx)
         ));
-        if not v_ok then
-            v_retry := sync_internal.explain_error('55P03', null, null, null, null, null, false);
-        end if;
     end if;
     for i in 0 .. jsonb_array_length(p_transactions) - 1 loop
         v_tx := p_transactions -> i;
         v_blocker := null;
+        if v_retry is null and (v_tx ->> 'txId')::uuid = any (v_held) then
+            v_retry := sync_internal.explain_error('55P03', null, null, null, null, null, false);
+        end if;
         if v_retry is not null then
             v_result := (v_retry, null::text, true);
         else

@@ -260,11 +260,11 @@ def test_retry_and_blocked_are_not_stored(gate: Gate, db: Database, conn: psycop
 
 
 def test_id_below_the_floor_is_too_old(gate: Gate, conn: psycopg.Connection) -> None:
-    conn.execute("update sync_internal.state set receipt_floor = now() - interval '1 hour'")
-    old = tx(title(TASK_1, "late")) | {"txId": new_tx_id(-3700)}
+    conn.execute("update sync_internal.state set receipt_floor = now() - interval '2 days'")
+    old = tx(title(TASK_1, "late")) | {"txId": new_tx_id(-2 * 86400 - 100)}
     answer = gate.send(ALICE, old)
     assert (answer.status, answer.code) == (410, "too_old")
-    young = tx(title(TASK_1, "in time")) | {"txId": new_tx_id(-3500)}
+    young = tx(title(TASK_1, "in time")) | {"txId": new_tx_id(-2 * 86400 + 100)}
     assert gate.send(ALICE, young).status == 200
     without_time = tx(title(TASK_1, "version 4")) | {"txId": str(uuid.uuid4())}
     assert gate.send(ALICE, without_time).status == 200
