@@ -52,3 +52,5 @@ alter table sync_internal.changes_4 owner to rowcast_owner;
 alter table sync_internal.changes_5 owner to rowcast_owner;
 alter table sync_internal.changes_6 owner to rowcast_owner;
 alter table sync_internal.changes_7 owner to rowcast_owner;
+
+grant usage on sequence sync_internal.change_seq to anon, authenticated, service_role;

@@ -12,7 +12,9 @@ pytestmark = pytest.mark.both_versions
 
 OURS = "p.pronamespace in ('sync'::regnamespace, 'sync_internal'::regnamespace)"
 END_USERS = "unnest(array['anon', 'authenticated', 'service_role'])"
-APPLICATION = "unnest(array['anon', 'authenticated', 'service_role', 'rowcast_gateway', 'rowcast_worker'])"
+APPLICATION = (
+    "unnest(array['anon', 'authenticated', 'service_role', 'rowcast_gateway', 'rowcast_worker'])"
+)
 
 # What each role may call of the API. Everything else of schema sync is for the owner alone.
 END_USER_API = {
@@ -126,14 +128,25 @@ def test_application_roles_neither_own_live_tables_nor_bypass_their_policies(
     assert column(conn, query) == []
 
 
-def test_gateway_can_become_the_two_end_user_roles_and_nothing_else(conn: psycopg.Connection) -> None:
+def test_gateway_can_become_the_two_end_user_roles_and_nothing_else(
+    conn: psycopg.Connection,
+) -> None:
     query = """
         select r.rolname::text from pg_roles r
         where pg_has_role('rowcast_gateway', r.oid, 'member') and r.rolname <> 'rowcast_gateway' order by 1
     """
     assert column(conn, query) == ["anon", "authenticated"]
-    assert column(conn, "select rolinherit from pg_roles where rolname ~ '^rowcast_(gateway|worker)$'") == [False] * 2
-    assert column(conn, f"select rolname from pg_roles, {END_USERS} r (role) where rolname = role and rolcanlogin") == []
+    assert (
+        column(conn, "select rolinherit from pg_roles where rolname ~ '^rowcast_(gateway|worker)$'")
+        == [False] * 2
+    )
+    assert (
+        column(
+            conn,
+            f"select rolname from pg_roles, {END_USERS} r (role) where rolname = role and rolcanlogin",
+        )
+        == []
+    )
 
 
 def test_our_functions_belong_to_our_owner(conn: psycopg.Connection) -> None:
@@ -165,7 +178,9 @@ def test_public_can_execute_nothing_of_ours(conn: psycopg.Connection) -> None:
 def test_future_functions_are_not_for_public_either(conn: psycopg.Connection) -> None:
     with conn.transaction(force_rollback=True):
         conn.execute("set local role rowcast_owner")
-        conn.execute("create function sync_internal.later() returns integer language sql as 'select 1'")
+        conn.execute(
+            "create function sync_internal.later() returns integer language sql as 'select 1'"
+        )
         query = "select has_function_privilege('anon', 'sync_internal.later()', 'execute')"
         assert conn.execute(query).fetchone() == (False,)
 
@@ -187,10 +202,14 @@ def test_definer_functions_end_users_can_reach_are_these(conn: psycopg.Connectio
             and exists (select from {END_USERS} r (role) where has_function_privilege(r.role, p.oid, 'execute'))
     """
     found = {name for name in column(conn, query)}
-    assert found <= REACHABLE_DEFINERS | {"sync_internal.store_new_receipt(uuid,bigint,jsonb,bigint)"}, found - REACHABLE_DEFINERS
+    assert found <= REACHABLE_DEFINERS | {
+        "sync_internal.store_new_receipt(uuid,bigint,jsonb,bigint)"
+    }, found - REACHABLE_DEFINERS
 
 
-def test_no_reachable_definer_function_takes_a_relation_or_runs_text(conn: psycopg.Connection) -> None:
+def test_no_reachable_definer_function_takes_a_relation_or_runs_text(
+    conn: psycopg.Connection,
+) -> None:
     query = f"""
         select p.oid::regprocedure::text from pg_proc p
         where p.prosecdef and p.pronamespace not in ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
@@ -284,7 +303,13 @@ def test_credentials_are_not_live_and_out_of_reach(conn: psycopg.Connection) -> 
     assert column(conn, query) == []
     live_ = "select relation::text from sync_internal.tables where relation::text like 'demo_auth%'"
     assert column(conn, live_) == []
-    assert column(conn, "select relation::text from sync_internal.tables where relation::text ~ '^(sync|auth|pg_)'") == []
+    assert (
+        column(
+            conn,
+            "select relation::text from sync_internal.tables where relation::text ~ '^(sync|auth|pg_)'",
+        )
+        == []
+    )
 
 
 def test_every_function_is_commented_and_says_its_volatility(conn: psycopg.Connection) -> None:
@@ -296,7 +321,9 @@ def test_every_function_is_commented_and_says_its_volatility(conn: psycopg.Conne
     assert column(conn, query) == []
 
 
-def test_functions_that_say_who_is_asking_are_bound_when_they_are_made(conn: psycopg.Connection) -> None:
+def test_functions_that_say_who_is_asking_are_bound_when_they_are_made(
+    conn: psycopg.Connection,
+) -> None:
     """Policies call them under whatever search_path the caller has set."""
     query = """
         select p.oid::regprocedure::text from pg_proc p
@@ -339,5 +366,10 @@ def test_login_roles_carry_the_timeouts(conn: psycopg.Connection) -> None:
         )
     """
     found = " ".join(column(conn, query))
-    for setting in ("statement_timeout=", "lock_timeout=", "idle_in_transaction_session_timeout=", "search_path="):
+    for setting in (
+        "statement_timeout=",
+        "lock_timeout=",
+        "idle_in_transaction_session_timeout=",
+        "search_path=",
+    ):
         assert setting in found

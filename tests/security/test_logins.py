@@ -60,7 +60,11 @@ def sees(conn: Login) -> set[str]:
     return {row[0] for row in conn.execute(query).fetchall()}
 
 
-CAROLS_OWN = {TOMATOES, "00000000-0000-7000-8000-0000000c0014", "00000000-0000-7000-8000-0000000a0002"}
+CAROLS_OWN = {
+    TOMATOES,
+    "00000000-0000-7000-8000-0000000c0014",
+    "00000000-0000-7000-8000-0000000a0002",
+}
 
 SPOOFS = [
     "select set_config('request.jwt.claims', '{claims}', false)",
@@ -84,12 +88,17 @@ def test_claims_a_login_sets_itself_change_nothing(
         assert sees(conn) == expected
         assert str(value(conn, "select auth.uid()")) == str(user)
         assert value(conn, "select auth.jwt() ->> 'sub'") == user
-        assert conn.execute("update public.tasks set title = 'x' where id = %s", (TASK_1,)).rowcount == 0
+        assert (
+            conn.execute("update public.tasks set title = 'x' where id = %s", (TASK_1,)).rowcount
+            == 0
+        )
         conn.rollback()
         conn.execute(spoof.replace("{claims}", claims).replace("{alice}", ALICE).encode())
-        answer = value(conn, "select sync.write(%s)", psycopg.types.json.Jsonb(tx(title(TASK_1, "x"))))
+        answer = value(
+            conn, "select sync.write(%s)", psycopg.types.json.Jsonb(tx(title(TASK_1, "x")))
+        )
         assert answer["results"][0]["error"]["code"] == "forbidden"
-        records = value(conn, "select sync.query('{\"table\": \"tasks\"}')")
+        records = value(conn, 'select sync.query(\'{"table": "tasks"}\')')
         assert set(records["ids"]) == expected - {"00000000-0000-7000-8000-0000000a0002"}
         conn.rollback()
 
@@ -117,7 +126,14 @@ SHADOWS = [
 
 
 @pytest.mark.parametrize("shadow", SHADOWS)
-@pytest.mark.parametrize("path", ["{me}, pg_catalog", "pg_temp, {me}, pg_catalog, public", "{me}, auth, sync, sync_internal, pg_catalog"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "{me}, pg_catalog",
+        "pg_temp, {me}, pg_catalog, public",
+        "{me}, auth, sync, sync_internal, pg_catalog",
+    ],
+)
 def test_search_path_of_a_login_changes_nothing(mapped: Login, shadow: str, path: str) -> None:
     claims = claims_of(ALICE)
     assert claims
@@ -208,13 +224,15 @@ def test_time_can_be_faked_by_a_superuser_alone(
     assert value(gate.conn, "select extract(year from sync.now())::int > 2020")
     assert value(conn, "select extract(year from sync.now())::int") == 2001
     mapped.execute("update public.tasks set title = 'x' where id = %s", (TOMATOES,))
-    assert value(conn, "select extract(year from updated_at)::int > 2020 from tasks where id = %s", TOMATOES)
+    assert value(
+        conn, "select extract(year from updated_at)::int > 2020 from tasks where id = %s", TOMATOES
+    )
 
 
 def test_mapped_login_without_identity_says_what_is_missing(db: Database) -> None:
     worker = db.connect("rowcast_worker")
     with pytest.raises(psycopg.Error) as refused:
-        worker.execute("select sync.query('{\"table\": \"tasks\"}')")
+        worker.execute('select sync.query(\'{"table": "tasks"}\')')
     assert refused.value.sqlstate in ("PT403", "42501")
 
 
@@ -259,7 +277,7 @@ def test_gateway_login_reaches_nothing_but_its_doors(gate: Gate) -> None:
         "select * from sync_internal.changes",
         "select * from sync_internal.receipts",
         "select * from sync_internal.logins",
-        "select sync.query('{\"table\": \"tasks\"}')",
+        'select sync.query(\'{"table": "tasks"}\')',
         "select sync.write('[]')",
         "select sync.enable('public.tasks')",
         "select sync.trust('rowcast_worker')",
@@ -290,10 +308,10 @@ def test_gateway_login_reaches_nothing_but_its_doors(gate: Gate) -> None:
 
 def test_role_the_gateway_took_is_given_back_after_an_error(gate: Gate) -> None:
     for statement in (
-        "select sync.gateway_query('{\"sub\": \"x\"}', '{\"table\": \"nonsense\"}')",
+        'select sync.gateway_query(\'{"sub": "x"}\', \'{"table": "nonsense"}\')',
         "select sync.gateway_query('{\"sub\": \"x\"}', 'no json')",
         "select sync.gateway_get_records('{\"sub\": \"x\"}', '{}')",
-        "select sync.gateway_subscribe('{\"sub\": \"x\", \"role\": \"x\"}', '{}', null)",
+        'select sync.gateway_subscribe(\'{"sub": "x", "role": "x"}\', \'{}\', null)',
     ):
         with pytest.raises(psycopg.Error):
             gate.conn.execute(statement.encode())
@@ -324,7 +342,10 @@ def test_columns_not_granted_are_in_no_read(gate: Gate, conn: psycopg.Connection
     record = gate.get_records(ALICE, ("people", "a"))["recordMap"]["people"]["a"]
     assert set(record) == READABLE
     assert set(gate.query(ALICE, "people")["recordMap"]["people"]["a"]) == READABLE
-    assert set(gate.visible(ALICE, {"people": ["a"]}, records=True)["people"]["a"]["record"]) == READABLE
+    assert (
+        set(gate.visible(ALICE, {"people": ["a"]}, records=True)["people"]["a"]["record"])
+        == READABLE
+    )
     assert set(gate.get_records(None, ("people", "a"))["recordMap"]["people"]["a"]) > READABLE
     for where in ({"salary": 5000}, {"salary": {"gt": 1}}, {"age": {"is": None}}):
         refused = gate.refusal("query", ALICE, {"table": "people", "where": where})
@@ -353,14 +374,18 @@ def test_columns_not_granted_are_in_no_push(gate: Gate, conn: psycopg.Connection
 def test_columns_not_granted_cannot_be_written(gate: Gate, conn: psycopg.Connection) -> None:
     conn.execute(GRANTS.encode())
     for key, to in (("salary", 1), ("note", "x"), ("tag", "x"), ("age", 5)):
-        answer = gate.write(ALICE, {"type": "set", "table": "people", "id": "a", "key": key, "value": to})
+        answer = gate.write(
+            ALICE, {"type": "set", "table": "people", "id": "a", "key": key, "value": to}
+        )
         # age may be updated but not read: a patch could not keep what it does not name.
         assert (answer.status, answer.code) == (403, "forbidden_key"), key
         assert answer.body["key"] == key
     for key, to in (("salary", 1), ("note", "x"), ("tag", "x")):
         answer = gate.write(ALICE, create("people", new_id(), name="n", **{key: to}))
         assert (answer.status, answer.code) == (403, "forbidden_key"), key
-    answer = gate.applied(ALICE, {"type": "set", "table": "people", "id": "a", "key": "name", "value": "An"})
+    answer = gate.applied(
+        ALICE, {"type": "set", "table": "people", "id": "a", "key": "name", "value": "An"}
+    )
     assert set(answer.body["recordMap"]["people"]["a"]) == READABLE
     row = conn.execute("select name, salary, note, age, tag from people where id = 'a'").fetchone()
     assert row == ("An", 5000, "n", 30, "t")
@@ -369,7 +394,9 @@ def test_columns_not_granted_cannot_be_written(gate: Gate, conn: psycopg.Connect
     assert value(conn, "select (salary, age)::text from people where id = %s", made) == "(100,7)"
 
 
-def test_clash_on_a_column_that_cannot_be_read_is_neutral(gate: Gate, conn: psycopg.Connection) -> None:
+def test_clash_on_a_column_that_cannot_be_read_is_neutral(
+    gate: Gate, conn: psycopg.Connection
+) -> None:
     conn.execute(GRANTS.encode())
     conn.execute("grant insert (tag) on people to authenticated")
     conn.execute("select sync.refresh('people')")
@@ -382,7 +409,9 @@ def test_version_that_cannot_be_read_is_not_told(gate: Gate, conn: psycopg.Conne
     conn.execute("revoke select on people from authenticated")
     conn.execute("grant select (id, name) on people to authenticated")
     conn.execute("select sync.refresh('people')")
-    answer = gate.applied(ALICE, {"type": "set", "table": "people", "id": "a", "key": "name", "value": "x"})
+    answer = gate.applied(
+        ALICE, {"type": "set", "table": "people", "id": "a", "key": "name", "value": "x"}
+    )
     assert answer.body["versions"] == []
     assert answer.body["recordMap"] == {"people": {"a": {"id": "a", "name": "x"}}}
     assert set(gate.query(ALICE, "people")["recordMap"]["people"]["a"]) == {"id", "name"}
@@ -390,9 +419,13 @@ def test_version_that_cannot_be_read_is_not_told(gate: Gate, conn: psycopg.Conne
 
 def test_server_owned_columns_take_their_default(gate: Gate, conn: psycopg.Connection) -> None:
     for key, to in (("createdBy", CAROL), ("createdAt", "2001-01-01T00:00:00Z")):
-        answer = gate.write(ALICE, {"type": "set", "table": "tasks", "id": TASK_1, "key": key, "value": to})
+        answer = gate.write(
+            ALICE, {"type": "set", "table": "tasks", "id": TASK_1, "key": key, "value": to}
+        )
         assert (answer.status, answer.code) == (403, "forbidden_key")
-        answer = gate.write(ALICE, create("tasks", new_id(), boardId=LAUNCH, title="t", **{key: to}))
+        answer = gate.write(
+            ALICE, create("tasks", new_id(), boardId=LAUNCH, title="t", **{key: to})
+        )
         assert (answer.status, answer.code) == (403, "forbidden_key")
     made = new_id()
     gate.applied(ALICE, create("tasks", made, boardId=LAUNCH, title="t", createdBy=ALICE))

@@ -119,19 +119,20 @@ def test_write_to_a_hidden_record_is_as_to_a_missing_one(
         listed = quiet.send(CAROL, {"transactions": [request | {"txId": new_id()}]})
         (result,) = listed.body["results"]
         assert (listed.status, result["status"], listed.body["recordMap"]) == (200, "refused", {})
-        answers.append(
-            blank([single.body, result], id_, request["txId"], result["txId"])
-        )
+        answers.append(blank([single.body, result], id_, request["txId"], result["txId"]))
     assert answers[0] == answers[1]
 
 
 @pytest.mark.parametrize("user", [CAROL, None])
 @pytest.mark.parametrize("table", HIDDEN)
-def test_read_of_a_hidden_record_is_as_of_a_missing_one(quiet: Gate, table: str, user: str | None) -> None:
+def test_read_of_a_hidden_record_is_as_of_a_missing_one(
+    quiet: Gate, table: str, user: str | None
+) -> None:
     id_ = HIDDEN[table]
     other = new_id()
     answers = [
-        blank(quiet.get_records(user, (table, found)) | {"cursor": 0}, found) for found in (id_, other)
+        blank(quiet.get_records(user, (table, found)) | {"cursor": 0}, found)
+        for found in (id_, other)
     ]
     assert answers[0] == answers[1]
     assert quiet.get_records(user, (table, id_))["gone"] == [{"table": table, "id": id_}]
@@ -153,7 +154,11 @@ def test_query_finds_nothing_hidden(quiet: Gate, table: str) -> None:
         assert "next" not in answer or answer["next"] is None
     if table in PARENTS:
         parent = PARENTS[table][0]
-        hidden_parent = HIDDEN[{"boards": "workspaces", "tasks": "boards", "comments": "tasks", "notes": "notebooks"}[table]]
+        hidden_parent = HIDDEN[
+            {"boards": "workspaces", "tasks": "boards", "comments": "tasks", "notes": "notebooks"}[
+                table
+            ]
+        ]
         answers = [
             blank(quiet.query(CAROL, table, where={parent: found}) | {"cursor": 0}, found)
             for found in (hidden_parent, other)
@@ -192,7 +197,12 @@ def test_include_shows_no_hidden_parent_or_child(gate: Gate, conn: psycopg.Conne
 def test_nothing_is_made_under_a_hidden_parent(quiet: Gate, table: str) -> None:
     key = PARENTS[table][0]
     parents = {"boards": "workspaces", "tasks": "boards", "comments": "tasks", "notes": "notebooks"}
-    required = {"tasks": {"title": "t"}, "boards": {"name": "n"}, "comments": {"content": "c"}, "notes": {}}
+    required = {
+        "tasks": {"title": "t"},
+        "boards": {"name": "n"},
+        "comments": {"content": "c"},
+        "notes": {},
+    }
     answers = []
     for parent in (HIDDEN[parents[table]], new_id()):
         id_ = new_id()
@@ -303,7 +313,10 @@ def test_subscription_to_hidden_keys_is_as_to_missing_ones(
         }[since]
         conn.execute(statement.encode())
         answers = []
-        for keys, ids in ((hidden, (HIDDEN[table], parents[table])), (missing, (nowhere_id, nowhere))):
+        for keys, ids in (
+            (hidden, (HIDDEN[table], parents[table])),
+            (missing, (nowhere_id, nowhere)),
+        ):
             joined = gate.subscribe(CAROL, *keys, cursor=cursor)
             answers.append(blank(joined | {"cursor": 0}, *ids))
             assert joined["versions"] == {}
@@ -318,7 +331,9 @@ def test_key_of_a_whole_table_tells_a_stranger_of_no_hidden_change(
 ) -> None:
     cursor = gate.cursor()
     conn.execute("update tasks set title = 'secret' where id = %s", (TASK_1,))
-    conn.execute("insert into tasks (board_id, title, created_by) values (%s, 'secret', %s)", (LAUNCH, ALICE))
+    conn.execute(
+        "insert into tasks (board_id, title, created_by) values (%s, 'secret', %s)", (LAUNCH, ALICE)
+    )
     joined = gate.subscribe(CAROL, "tasks", cursor=cursor)
     assert joined["updates"] == []
     assert joined["stale"] == []
@@ -337,10 +352,14 @@ def test_record_moved_out_of_reach_is_gone_without_its_new_place(
     assert GARDEN not in str(joined)
 
 
-def test_record_moved_into_reach_shows_nothing_of_its_past(gate: Gate, conn: psycopg.Connection) -> None:
+def test_record_moved_into_reach_shows_nothing_of_its_past(
+    gate: Gate, conn: psycopg.Connection
+) -> None:
     cursor = gate.cursor()
     conn.execute("update tasks set description = 'secret of the past' where id = %s", (TOMATOES,))
-    conn.execute("update tasks set description = 'clean', board_id = %s where id = %s", (LAUNCH, TOMATOES))
+    conn.execute(
+        "update tasks set description = 'clean', board_id = %s where id = %s", (LAUNCH, TOMATOES)
+    )
     joined = gate.subscribe(ALICE, f"tasks:{TOMATOES}", f"tasks?boardId={LAUNCH}", cursor=cursor)
     assert "secret" not in str(joined)
     (update,) = joined["updates"]
@@ -355,7 +374,9 @@ def test_lost_membership_is_gone_at_the_next_read(gate: Gate, conn: psycopg.Conn
     assert gate.get_records(BOB, ("tasks", TASK_1))["recordMap"] == {}
     assert gate.visible(BOB, {"tasks": [TASK_1]})["tasks"] == {}
     assert gate.write(BOB, title(TASK_1, "x")).status == 403
-    joined = gate.subscribe(BOB, f"tasks:{TASK_1}", f"tasks?boardId={LAUNCH}", "tasks", cursor=cursor)
+    joined = gate.subscribe(
+        BOB, f"tasks:{TASK_1}", f"tasks?boardId={LAUNCH}", "tasks", cursor=cursor
+    )
     assert joined["updates"] == [{"key": f"tasks:{TASK_1}", "gone": True}]
     assert set(joined["stale"]) == {f"tasks?boardId={LAUNCH}", "tasks"}
 
@@ -370,10 +391,14 @@ def test_nobody_reads_and_writes_nothing(quiet: Gate) -> None:
         assert quiet.write(None, set_(table, id_, KEYS[table], "x")).status == 403
         assert quiet.write(None, create(table, new_id(), **{KEYS[table]: "x"})).status in (400, 403)
     assert quiet.subscribe(None, "tasks", f"tasks:{TASK_1}")["versions"] == {}
-    assert quiet.write(None, {"type": "call", "fn": "completeBoard", "args": {"boardId": LAUNCH}}).status in (400, 403)
+    assert quiet.write(
+        None, {"type": "call", "fn": "completeBoard", "args": {"boardId": LAUNCH}}
+    ).status in (400, 403)
 
 
-@pytest.mark.parametrize("sub", ["", "alice", ALICE.upper() + " ", "' or true --", ALICE[:-1], None])
+@pytest.mark.parametrize(
+    "sub", ["", "alice", ALICE.upper() + " ", "' or true --", ALICE[:-1], None]
+)
 def test_claims_of_no_known_user_see_nothing(quiet: Gate, sub: str | None) -> None:
     row = quiet.conn.execute(
         "select sync.gateway_query(%s, %s)",
@@ -394,14 +419,21 @@ def test_author_cannot_be_another(quiet: Gate) -> None:
 
 def test_claims_are_believed_as_a_whole(quiet: Gate) -> None:
     """Another role in the token is not served, whoever signed it."""
-    for role in ("service_role", "postgres", "rowcast_owner", "none", "", "anon; set role postgres"):
+    for role in (
+        "service_role",
+        "postgres",
+        "rowcast_owner",
+        "none",
+        "",
+        "anon; set role postgres",
+    ):
         row = quiet.conn.execute(
             "select status from sync.gateway_write(%s::text[], %s::text[])",
             ([claims_of(ALICE, role=role)], [json.dumps(tx(title(TASK_1, "x")))]),
         ).fetchone()
         assert row == (401,), role
         for statement in (
-            "select sync.gateway_query(%s, '{\"table\": \"tasks\"}')",
+            'select sync.gateway_query(%s, \'{"table": "tasks"}\')',
             "select sync.gateway_subscribe(%s, '{tasks}', null)",
             "select sync.gateway_visible(%s, '{\"tasks\": []}')",
         ):

@@ -21,6 +21,10 @@ begin
     if cardinality(p_keys) > sync_internal.setting('max_keys') then
         perform sync_internal.refuse_limit(422, 'max_keys');
     end if;
+    if v_role not in ('anon', 'authenticated') then
+        perform sync_internal.refuse(401, 'unauthorized', 'The token''s role is not served here');
+    end if;
+    -- The feed is the gateway's to read; everything after it is the user's.
     v_missed := sync_internal.missed(p_cursor, v_keys, v_role);
     perform sync_internal.assume_checked(v_role, p_claims);
     v_answer := sync_internal.join_keys(v_keys, v_missed, v_role);

@@ -59,8 +59,8 @@ declare
     v_table record;
     v_hidden jsonb;
 begin
-    v_hidden := sync_internal.hidden_columns(v_role, array(select jsonb_object_keys(p_refs)));
     perform sync_internal.assume_checked(v_role, p_claims);
+    v_hidden := sync_internal.hidden_columns(v_role, array(select jsonb_object_keys(p_refs)));
     for v_table in select e.key as name, sync_internal.well_formed(e.key, e.value) as ids from jsonb_each(p_refs) e loop
         begin
             v_answer := v_answer || jsonb_build_object(v_table.name, (

@@ -11,7 +11,11 @@ begin
     insert into sync_internal.trusted_logins (login)
     select r.rolname from pg_catalog.pg_roles r where r.oid = p_role
     on conflict do nothing;
+    -- What act_as needs before it takes on a role.
+    execute format('grant usage on schema sync, sync_internal, auth to %s', p_role);
+    execute format('grant execute on function sync.act_as(text, text, jsonb) to %s', p_role);
     perform sync_internal.install_identity();
+    execute format('grant execute on function sync_internal.assume(text, text) to %s', p_role);
 end
 $$;
 

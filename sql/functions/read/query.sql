@@ -145,8 +145,9 @@ parallel safe
 security invoker
 as $$
     select format(
-        'select t.%I::text as id, t.%I::bigint as version, %s as record, %s as keyset from %s t where %s%s order by %s',
-        p_meta ->> 'id', p_meta ->> 'version', p_meta ->> 'record', sync_internal.keyset_expression(p_meta, p_order),
+        'select t.%I::text as id, %s as version, %s as record, %s as keyset from %s t where %s%s order by %s',
+        p_meta ->> 'id',
+        case when (p_meta -> 'versioned')::boolean then format('t.%I::bigint', p_meta ->> 'version') else '0::bigint' end, p_meta ->> 'record', sync_internal.keyset_expression(p_meta, p_order),
         p_meta ->> 'relation', sync_internal.filter_sql(p_meta, p_where),
         case when p_after is not null then ' and ' || sync_internal.after_sql(p_meta, p_order, p_after #>> '{}') else '' end,
         sync_internal.order_sql(p_meta, p_order)

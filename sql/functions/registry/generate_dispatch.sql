@@ -71,6 +71,15 @@ begin
     );
 
     perform sync_internal.create_dispatch(
+        'rereads', 'p_table text', 'boolean', 'immutable',
+        (
+            select string_agg(format(E'        when %L then return true;\n', t.name), '' order by t.name)
+            from sync_internal.tables t where t.foreign_triggers
+        ),
+        'return false;', v_roles
+    );
+
+    perform sync_internal.create_dispatch(
         'runs_alone', 'p_table text', 'boolean', 'immutable',
         (
             select string_agg(format(E'        when %L then return true;\n', t.name), '' order by t.name)

@@ -396,6 +396,8 @@ begin
         v_type := v_op ->> 'type';
         if v_type = 'set' then
             v_ok := v_op - '{type,table,id,key,value}'::text[] = '{}' and v_op ? 'key';
+        elsif v_type = 'set-now' then
+            v_ok := v_op - '{type,table,id,key}'::text[] = '{}' and v_op ? 'key';
         else
             v_ok := sync_internal.check_form(v_op) and v_type not in ('create', 'call');
         end if;
@@ -538,13 +540,18 @@ end
         -- Listing a column of a unique index takes a stronger lock, one that blocks inserts of children: such columns
         -- are assigned only when an operation names them.
         v_code := format(
-            $c$update %1$s t set (%%s) = (
-            select %%s from sync_internal.%2$I(row(%3$s)::%1$s, p_ops, true) p
+            $c$update %1$s t set (%%1$s) = (
+            select %%2$s from sync_internal.%2$I(row(%3$s)::%1$s, p_ops, true) p
         )
         where %4$s
-        returning %5$s, case when p_want then %6$s end into v_written.version, v_written.record;$c$,
+        returning %5$s$c$,
             v_table.relation, format('patch_%s_%s', v_table.name, p_role),
-            v_readable_row, v_where_id, v_version, v_record
+            v_readable_row, v_where_id, v_version
+        );
+        -- What a record looks like is many expressions: nobody pays for it who did not ask.
+        v_code := concat(
+            'if p_want then ', v_code, ', ', replace(v_record, '%', '%%'), ' into v_written.version, v_written.record; else ',
+            v_code, ' into v_written.version; end if;'
         );
         perform sync_internal.create_generated(
             format('update_%s_%s', v_table.name, p_role), 'p_id text, p_ops jsonb, p_want boolean', 'sync_internal.written',

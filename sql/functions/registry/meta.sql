@@ -9,7 +9,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
     select jsonb_build_object(
-        'name', t.name, 'relation', t.relation::text, 'id', t.id_column, 'idType', t.id_type, 'version', t.version_column,
+        'name', t.name, 'relation', t.relation::text, 'id', t.id_column, 'idType', t.id_type, 'version', t.version_column, 'versioned', has_column_privilege(p_role, t.relation, t.version_column, 'select'),
         'softDelete', (select c.name from sync_internal.columns c where c.table_id = t.table_id and c.column_name = t.soft_delete),
         'softDeleteColumn', t.soft_delete, 'wholeTable', t.whole_table, 'readable', coalesce(r.readable, false),
         'record', case when r.readable then sync_internal.record_expression(r.columns, 't') end,

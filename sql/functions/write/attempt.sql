@@ -16,6 +16,172 @@ declare
     v_tx_id constant uuid := p_tx ->> 'txId';
     v_digest constant bigint := sync_internal.digest(p_tx);
     v_operations constant jsonb := p_tx -> 'operations';
+    v_tried sync_internal.attempted;
+begin
+    -- A create never gets through the plain way.
+    if not p_tx ?| '{expect,authorId}' and v_operations #> '{0,type}' not in ('"create"', '"call"') then
+        v_tried := sync_internal.attempt_plainly(v_tx_id, v_digest, v_operations, p_variant, p_want);
+        if v_tried.outcome is not null then
+            return v_tried;
+        end if;
+    end if;
+    return sync_internal.attempt_carefully(p_tx, v_tx_id, v_digest, p_variant, p_want);
+end
+$$;
+
+comment on function sync_internal.attempt(jsonb, text, boolean) is 'Carries out one transaction.';
+grant execute on function sync_internal.attempt(jsonb, text, boolean) to anon, authenticated, service_role;
+
+-- Nearly every transaction changes records that are there, is well formed, permitted and new: it is simply tried.
+-- Whatever hinders that undoes the try and gives a null outcome: the transaction is to be looked at with care. The
+-- patches refuse what the careful way would refuse; they need not know what to say.
+create or replace function sync_internal.attempt_plainly(
+    p_tx_id uuid, p_digest bigint, p_operations jsonb, p_variant text, p_want boolean
+)
+returns sync_internal.attempted
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+as $$
+declare
+    v_op jsonb := p_operations -> 0;
+    v_table text := v_op ->> 'table';
+    v_id text := v_op ->> 'id';
+    v_seq_from bigint;
+    v_written sync_internal.written;
+    v_versions jsonb;
+    v_map text;
+    v_outcome jsonb;
+begin
+    if pg_column_size(p_operations) > sync_internal.setting('max_transaction_bytes') - 1024
+        or jsonb_array_length(p_operations) not between 1 and sync_internal.setting('max_operations')
+        or jsonb_typeof(v_op -> 'id') is distinct from 'string' or jsonb_typeof(v_op -> 'table') is distinct from 'string' then
+        return null;
+    end if;
+    begin
+        v_seq_from := nextval('sync_internal.change_seq');
+        if sync_internal.defers() then
+            set constraints all deferred;
+        end if;
+        if p_operations #> '{-1,id}' = v_op -> 'id' then
+            v_written := case p_variant
+                when 'authenticated' then sync_internal.update_authenticated(v_table, v_id, p_operations, p_want)
+                when 'service_role' then sync_internal.update_service_role(v_table, v_id, p_operations, p_want)
+                else sync_internal.update_anon(v_table, v_id, p_operations, p_want)
+            end;
+            if v_written.version is null then
+                raise sqlstate 'RC002';
+            end if;
+            if sync_internal.defers() then
+                set constraints all immediate;
+            end if;
+            if sync_internal.rereads(v_table) then
+                v_written := sync_internal.read_one(v_table, v_id, p_variant);
+            end if;
+            v_versions := jsonb_build_array(jsonb_build_object('table', v_table, 'id', v_id, 'version', v_written.version));
+            if p_want then
+                v_map := concat('{"', v_table, '":{', to_json(v_id), ':', v_written.record, '}}');
+            end if;
+        else
+            declare
+                v_ref text;
+                v_at integer;
+                v_refs text[] := '{}';
+                v_tables text[] := '{}';
+                v_ids text[] := '{}';
+                v_groups jsonb[] := '{}';
+                v_numbers bigint[] := '{}';
+                v_records text[] := '{}';
+                v_order integer[];
+                v_reread boolean := false;
+            begin
+                for i in 0 .. jsonb_array_length(p_operations) - 1 loop
+                    v_op := p_operations -> i;
+                    v_id := v_op ->> 'id';
+                    v_table := v_op ->> 'table';
+                    v_ref := v_table || ' ' || v_id;
+                    v_at := array_position(v_refs, v_ref);
+                    if v_at is not null then
+                        v_groups[v_at] := v_groups[v_at] || v_op;
+                    elsif v_ref is null or jsonb_typeof(v_op -> 'id') <> 'string' then
+                        raise sqlstate 'RC002';
+                    else
+                        v_refs := v_refs || v_ref;
+                        v_tables := v_tables || v_table;
+                        v_ids := v_ids || v_id;
+                        v_groups := v_groups || jsonb_build_array(v_op);
+                        v_reread := v_reread or sync_internal.rereads(v_table);
+                    end if;
+                end loop;
+                -- The one lock order.
+                v_order := array(
+                    select u.n from unnest(v_tables, v_ids) with ordinality u (name, id, n)
+                    order by u.name collate "C", u.id collate "C"
+                );
+                v_versions := '[]';
+                foreach v_at in array v_order loop
+                    v_table := v_tables[v_at];
+                    v_id := v_ids[v_at];
+                    v_written := case p_variant
+                        when 'authenticated'
+                            then sync_internal.update_authenticated(v_table, v_id, v_groups[v_at], p_want and not v_reread)
+                        when 'service_role'
+                            then sync_internal.update_service_role(v_table, v_id, v_groups[v_at], p_want and not v_reread)
+                        else sync_internal.update_anon(v_table, v_id, v_groups[v_at], p_want and not v_reread)
+                    end;
+                    if v_written.version is null then
+                        raise sqlstate 'RC002';
+                    end if;
+                    v_numbers[v_at] := v_written.version;
+                    v_records[v_at] := v_written.record;
+                end loop;
+                if sync_internal.defers() then
+                    set constraints all immediate;
+                end if;
+                foreach v_at in array v_order loop
+                    if v_reread then
+                        v_written := sync_internal.read_one(v_tables[v_at], v_ids[v_at], p_variant);
+                        v_numbers[v_at] := coalesce(v_written.version, v_numbers[v_at]);
+                        v_records[v_at] := v_written.record;
+                    end if;
+                    v_versions := v_versions || jsonb_build_object('table', v_tables[v_at], 'id', v_ids[v_at], 'version', v_numbers[v_at]);
+                end loop;
+                if p_want then
+                    v_map := sync_internal.record_map(v_tables, v_ids, v_records);
+                end if;
+            end;
+        end if;
+        v_outcome := jsonb_build_object('status', 'applied', 'versions', v_versions);
+        if not sync_internal.store_new_receipt(p_tx_id, p_digest, v_outcome, v_seq_from) then
+            raise sqlstate 'RC002';
+        end if;
+        return (v_outcome, v_map, false);
+    exception
+        when serialization_failure or deadlock_detected or lock_not_available then
+            return (sync_internal.explain_error(sqlstate, null, null, null, null, null, false), null::text, true);
+        when others or assert_failure then
+            return null;
+    end;
+end
+$$;
+
+comment on function sync_internal.attempt_plainly(uuid, bigint, jsonb, text, boolean) is 'Tries a transaction that most likely succeeds.';
+
+-- The same for every transaction: says what is wrong with it.
+create or replace function sync_internal.attempt_carefully(
+    p_tx jsonb, p_tx_id uuid, p_digest bigint, p_variant text, p_want boolean
+)
+returns sync_internal.attempted
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+as $$
+declare
+    v_tx_id constant uuid := p_tx_id;
+    v_digest constant bigint := p_digest;
+    v_operations constant jsonb := p_tx -> 'operations';
     v_outcome jsonb;
     v_claim sync_internal.claim;
     -- An assignment costs a tenth of PERFORM, which runs a query.
@@ -44,54 +210,6 @@ declare
     v_constraint text;
     v_relation text;
 begin
-    -- Nearly every transaction writes one record that is there, is well formed, permitted and new: it is simply tried.
-    -- Whatever hinders that undoes the try, and the transaction is looked at again with care.
-    if v_operations #> '{0,id}' = v_operations #> '{-1,id}' and not p_tx ? 'expect' and not p_tx ? 'authorId'
-        and jsonb_typeof(v_operations #> '{0,id}') = 'string' and jsonb_typeof(v_operations #> '{0,table}') = 'string'
-        and v_operations #> '{0,type}' not in ('"create"', '"call"')
-        and jsonb_array_length(v_operations) <= sync_internal.setting('max_operations')
-        and pg_column_size(p_tx) <= sync_internal.setting('max_transaction_bytes') then
-        begin
-            v_table := v_operations #>> '{0,table}';
-            v_id := v_operations #>> '{0,id}';
-            v_claim.seq_from := nextval('sync_internal.change_seq');
-            if sync_internal.defers() then
-                set constraints all deferred;
-            end if;
-            v_written := case p_variant
-                when 'authenticated' then sync_internal.update_authenticated(v_table, v_id, v_operations, p_want)
-                when 'service_role' then sync_internal.update_service_role(v_table, v_id, v_operations, p_want)
-                else sync_internal.update_anon(v_table, v_id, v_operations, p_want)
-            end;
-            if v_written.version is null then
-                raise sqlstate 'RC002';
-            end if;
-            if sync_internal.defers() then
-                set constraints all immediate;
-            end if;
-            if (sync_internal.traits_of(v_table)).reread then
-                v_written := sync_internal.read_one(v_table, v_id, p_variant);
-            end if;
-            v_outcome := jsonb_build_object('status', 'applied', 'versions', jsonb_build_array(
-                jsonb_build_object('table', v_table, 'id', v_id, 'version', v_written.version)
-            ));
-            if not sync_internal.store_new_receipt(v_tx_id, v_digest, v_outcome, v_claim.seq_from) then
-                raise sqlstate 'RC002';
-            end if;
-            return (
-                v_outcome,
-                case when p_want then concat('{"', v_table, '":{"', v_id, '":', v_written.record, '}}') end,
-                false
-            );
-        exception
-            when serialization_failure or deadlock_detected or lock_not_available then
-                return (sync_internal.explain_error(sqlstate, null, null, null, null, null, false), null::text, true);
-            when others or assert_failure then
-                v_outcome := null;
-                v_written := null;
-        end;
-    end if;
-
     begin
         v_claim := sync_internal.claim_receipt(v_tx_id, v_digest);
     exception
@@ -295,8 +413,11 @@ begin
 end
 $$;
 
-comment on function sync_internal.attempt(jsonb, text, boolean) is 'Carries out one transaction.';
-grant execute on function sync_internal.attempt(jsonb, text, boolean) to anon, authenticated, service_role;
+comment on function sync_internal.attempt_carefully(jsonb, uuid, bigint, text, boolean) is 'Carries out one transaction, saying what is wrong with it.';
+grant execute on function
+sync_internal.attempt_plainly(uuid, bigint, jsonb, text, boolean),
+sync_internal.attempt_carefully(jsonb, uuid, bigint, text, boolean)
+to anon, authenticated, service_role;
 
 -- An outcome with the records that belong to it as they stand now: those a repeated transaction names, or those it
 -- conflicts with.

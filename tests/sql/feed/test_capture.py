@@ -7,7 +7,21 @@ import psycopg
 import pytest
 
 from tests.postgres import Database
-from tests.sql.engine import ALICE, BOB, DEMO, GARDEN, IDEAS, LAUNCH, TASK_1, TASK_2, Gate, live, new_id, title, value
+from tests.sql.engine import (
+    ALICE,
+    BOB,
+    DEMO,
+    GARDEN,
+    IDEAS,
+    LAUNCH,
+    TASK_1,
+    TASK_2,
+    Gate,
+    live,
+    new_id,
+    title,
+    value,
+)
 
 pytestmark = pytest.mark.both_versions
 
@@ -106,7 +120,13 @@ def test_foreign_key_cascades(conn: psycopg.Connection, told: Told) -> None:
     for change in changes:
         assert change["kind"] == "delete"
         count[change["table"]] = count.get(change["table"], 0) + 1
-    assert count == {"workspaces": 1, "workspaceMembers": 2, "boards": 2, "tasks": 12, "comments": 4}
+    assert count == {
+        "workspaces": 1,
+        "workspaceMembers": 2,
+        "boards": 2,
+        "tasks": 12,
+        "comments": 4,
+    }
 
 
 def test_cascading_update_and_set_null(conn: psycopg.Connection, told: Told) -> None:
@@ -164,7 +184,9 @@ def test_ids_changed_beside_ordinary_updates(items: psycopg.Connection, told: To
         "insert into items (id) select 'x' where false",
     ],
 )
-def test_what_changes_nothing_is_not_told(items: psycopg.Connection, told: Told, update: str) -> None:
+def test_what_changes_nothing_is_not_told(
+    items: psycopg.Connection, told: Told, update: str
+) -> None:
     told()
     versions = "select array_agg(version order by id) from items"
     before = value(items, versions)
@@ -248,7 +270,9 @@ def test_moved_record_is_told_to_both_collections(conn: psycopg.Connection, told
     assert change["moved"] is False
 
 
-def test_class_of_a_change_is_that_of_the_visible_row(conn: psycopg.Connection, gate: Gate, told: Told) -> None:
+def test_class_of_a_change_is_that_of_the_visible_row(
+    conn: psycopg.Connection, gate: Gate, told: Told
+) -> None:
     conn.execute("update tasks set title = 'x' where id = %s", (TASK_1,))
     (change,) = told()
     assert gate.visible(ALICE, {"tasks": [TASK_1]})["tasks"][TASK_1]["class"] == change["class"]
@@ -272,7 +296,12 @@ def test_excluded_column_is_in_no_change(conn: psycopg.Connection, gate: Gate, t
     assert [change["patch"] for change in told()] == [
         {"id": "a", "version": 1, "open": "o"}, {"open": "p"}, {}, None,
     ]  # fmt: skip
-    assert value(conn, "select count(*) from sync_internal.changes c where strpos(c::text, 's3cret') > 0") == 0
+    assert (
+        value(
+            conn, "select count(*) from sync_internal.changes c where strpos(c::text, 's3cret') > 0"
+        )
+        == 0
+    )
     assert "secret" not in str(gate.query(ALICE, "safes"))
 
 
@@ -289,7 +318,11 @@ def test_more_rows_than_the_limit_are_told_as_bulk(items: psycopg.Connection, to
     assert len(told()) == 10
     items.execute("insert into items (id) values ('eleventh')")
     told()
-    for statement in ("update items set n = 0", "insert into items (id) select id || id from items", "delete from items"):
+    for statement in (
+        "update items set n = 0",
+        "insert into items (id) select id || id from items",
+        "delete from items",
+    ):
         items.execute(statement.encode())
         (change,) = told()
         assert (change["kind"], change["table"], change["id"]) == ("bulk", "items", None)
@@ -352,7 +385,9 @@ def test_partitions_are_captured_through_parent_and_leaf(
     found = sorted(told(), key=lambda change: (change["kind"], str(change["id"])))
     assert {change["table"] for change in found} == {"parts"}
     length = len(expected[0])
-    assert [(change["kind"], change["id"], change["version"])[:length] for change in found] == expected
+    assert [
+        (change["kind"], change["id"], change["version"])[:length] for change in found
+    ] == expected
 
 
 def test_truncate_of_a_partitioned_table(conn: psycopg.Connection, told: Told) -> None:
@@ -367,7 +402,9 @@ def test_new_leaf_is_captured_after_refresh_and_doctor_says_so_before(
 ) -> None:
     conn.execute(PARTS.encode())
     conn.execute("create table parts_top partition of parts for values from ('z') to ('zz')")
-    found = conn.execute("select code, object from sync.doctor() where severity = 'error'").fetchall()
+    found = conn.execute(
+        "select code, object from sync.doctor() where severity = 'error'"
+    ).fetchall()
     assert any("parts_top" in object_ for _, object_ in found), found
     conn.execute("select sync.refresh('parts')")
     told()
@@ -406,7 +443,9 @@ def test_replicated_rows_are_told_with_the_version_they_came_with(
 # Who may write the feed, and how it is written
 
 
-def test_capture_cannot_be_switched_off_by_a_setting(db: Database, conn: psycopg.Connection, told: Told) -> None:
+def test_capture_cannot_be_switched_off_by_a_setting(
+    db: Database, conn: psycopg.Connection, told: Told
+) -> None:
     client = db.connect(autocommit=False)
     client.execute("select sync.act_as(%s)", (BOB,))
     with pytest.raises(psycopg.errors.InsufficientPrivilege), client.transaction():
@@ -440,7 +479,9 @@ def test_writer_with_any_search_path_is_captured(
 def test_writer_without_any_right_on_rowcast_is_captured(
     db: Database, conn: psycopg.Connection, told: Told
 ) -> None:
-    conn.execute("create role batch_job login bypassrls; grant select, update on tasks to batch_job")
+    conn.execute(
+        "create role batch_job login bypassrls; grant select, update on tasks to batch_job"
+    )
     try:
         writer = db.connect("batch_job")
         writer.execute("update public.tasks set title = 'seen' where id = %s", (TASK_1,))

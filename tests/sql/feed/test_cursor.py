@@ -217,7 +217,9 @@ def test_cursor_whose_anchor_is_gone_is_stale(gate: Gate, conn: psycopg.Connecti
     conn.execute("update tasks set title = 'lost' where id = %s", (TASK_1,))
     cursor = gate.cursor()
     assert gate.changes(cursor)["stale"] is False
-    conn.execute("delete from sync_internal.changes where xid = (select max(xid) from sync_internal.changes)")
+    conn.execute(
+        "delete from sync_internal.changes where xid = (select max(xid) from sync_internal.changes)"
+    )
     assert_stale(gate, cursor)
 
 
@@ -238,14 +240,18 @@ def test_cursor_ahead_of_the_server_is_stale(gate: Gate, conn: psycopg.Connectio
     assert_stale(gate, ".".join(parts))
 
 
-def test_cursor_below_what_was_pruned_is_stale(gate: Gate, db: Database, conn: psycopg.Connection) -> None:
+def test_cursor_below_what_was_pruned_is_stale(
+    gate: Gate, db: Database, conn: psycopg.Connection
+) -> None:
     slow = db.connect(autocommit=False)
     slow.execute("update tasks set title = 'slow' where id = %s", (TASK_2,))
     conn.execute("update tasks set title = 'x' where id = %s", (TASK_1,))
     waiting = gate.cursor()  # the slow one is still open for it
     slow.commit()
     done = gate.changes(waiting)["cursor"]
-    conn.execute("update sync_internal.state set pruned_before = (select max(xid) from sync_internal.changes)")
+    conn.execute(
+        "update sync_internal.state set pruned_before = (select max(xid) from sync_internal.changes)"
+    )
     assert gate.changes(done)["stale"] is False
     assert_stale(gate, waiting)
 
@@ -276,7 +282,9 @@ MALFORMED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("cursor", MALFORMED, ids=lambda text: text[:40].encode("unicode_escape").decode())
+@pytest.mark.parametrize(
+    "cursor", MALFORMED, ids=lambda text: text[:40].encode("unicode_escape").decode()
+)
 def test_malformed_cursor_is_stale_and_never_an_error(common: Gate, cursor: str) -> None:
     text = cursor.replace("{e}", common.changes(None)["epoch"])
     answer = common.changes(text)
@@ -290,7 +298,11 @@ def test_too_many_changes_name_the_tables_instead(gate: Gate, conn: psycopg.Conn
     conn.execute("update tasks set title = 'many'")
     conn.execute("update boards set name = 'one' where id = '00000000-0000-7000-8000-0000000b0001'")
     answer = gate.changes(cursor)
-    assert (answer["stale"], answer["changes"], set(answer["behind"])) == (False, [], {"tasks", "boards"})
+    assert (answer["stale"], answer["changes"], set(answer["behind"])) == (
+        False,
+        [],
+        {"tasks", "boards"},
+    )
     assert gate.changes(answer["cursor"])["behind"] == []
     joined = gate.subscribe(ALICE, "tasks", "comments", cursor=cursor)
     assert joined["stale"] == ["tasks"]
@@ -340,7 +352,11 @@ def test_rows_and_cursor_of_a_read_are_of_one_snapshot(
     body = {"pointers": [{"table": "tasks", "id": TASK_1}], "table": "tasks"}
     reading = Background(lambda: gate.ask(door, ALICE, body))
     wait_until(
-        lambda: value(conn, "select exists (select from pg_locks where pid = %s and not granted)", pid(gate.conn)),
+        lambda: value(
+            conn,
+            "select exists (select from pg_locks where pid = %s and not granted)",
+            pid(gate.conn),
+        ),
         "the read is under way",
     )
     conn.execute("update tasks set title = 'meanwhile' where id = %s", (TASK_1,))

@@ -48,7 +48,9 @@ def test_commit_with_changes_rings_once_and_says_nothing(
     assert rings() == [""]
 
 
-def test_commit_without_changes_does_not_ring(conn: psycopg.Connection, gate: Gate, rings: Rings) -> None:
+def test_commit_without_changes_does_not_ring(
+    conn: psycopg.Connection, gate: Gate, rings: Rings
+) -> None:
     conn.execute("update tasks set title = title")
     conn.execute("update tasks set title = title where id = %s", (TASK_1,))
     conn.execute("update tasks set title = 'x' where false")
@@ -69,7 +71,10 @@ def test_commit_without_changes_does_not_ring(conn: psycopg.Connection, gate: Ga
 
 
 def test_repeated_transaction_does_not_ring(gate: Gate, rings: Rings) -> None:
-    request = {"txId": "01900000-0000-7000-8000-000000000001", "operations": [title(TASK_1, "once")]}
+    request = {
+        "txId": "01900000-0000-7000-8000-000000000001",
+        "operations": [title(TASK_1, "once")],
+    }
     assert gate.send(ALICE, request).status == 200
     assert rings() == [""]
     gate.send(ALICE, request)

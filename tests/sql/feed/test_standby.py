@@ -27,7 +27,19 @@ def standby(db: Database) -> Iterator[str]:
     folder = Path(tempfile.mkdtemp(prefix="standby-"))
     if user is not None:
         os.chown(folder, user.pw_uid, user.pw_gid)
-    run_as(user, [str(program), "-D", str(folder / "data"), "-R", "--checkpoint=fast", "--no-sync", "-d", server.dsn()])
+    run_as(
+        user,
+        [
+            str(program),
+            "-D",
+            str(folder / "data"),
+            "-R",
+            "--checkpoint=fast",
+            "--no-sync",
+            "-d",
+            server.dsn(),
+        ],
+    )
     command = [
         str(server.binaries.folder / "postgres"), "-D", str(folder / "data"), "-p", "5432",
         "-c", f"unix_socket_directories={folder}", "-c", "listen_addresses=", "-c", "fsync=off",

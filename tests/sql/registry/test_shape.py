@@ -6,7 +6,20 @@ import psycopg
 import pytest
 
 from tests.postgres import Database
-from tests.sql.engine import ALICE, BOB, LAUNCH, TASK_1, TASK_2, Gate, create, live, new_id, set_, title, value
+from tests.sql.engine import (
+    ALICE,
+    BOB,
+    LAUNCH,
+    TASK_1,
+    TASK_2,
+    Gate,
+    create,
+    live,
+    new_id,
+    set_,
+    title,
+    value,
+)
 
 pytestmark = pytest.mark.both_versions
 
@@ -33,7 +46,10 @@ def test_changed_columns_are_served_right_or_refused_with_the_fix(
 ) -> None:
     conn.execute(change.encode())
     made = new_id()
-    for operation in (title(TASK_1, "changed"), create("tasks", made, boardId=LAUNCH, title="made")):
+    for operation in (
+        title(TASK_1, "changed"),
+        create("tasks", made, boardId=LAUNCH, title="made"),
+    ):
         answer = gate.write(ALICE, operation)
         if answer.status != 200:
             assert (answer.status, answer.code) == (503, "schema_changed"), answer
@@ -51,7 +67,15 @@ def test_changed_columns_are_served_right_or_refused_with_the_fix(
             assert record["id"] == TASK_1
     conn.execute("select sync.refresh('tasks')")
     gate.applied(ALICE, title(TASK_1, "after"))
-    gate.applied(ALICE, create("tasks", made if gate.get_records(ALICE, ("tasks", made))["gone"] else new_id(), boardId=LAUNCH, title="made"))
+    gate.applied(
+        ALICE,
+        create(
+            "tasks",
+            made if gate.get_records(ALICE, ("tasks", made))["gone"] else new_id(),
+            boardId=LAUNCH,
+            title="made",
+        ),
+    )
     record = gate.get_records(ALICE, ("tasks", TASK_1))["recordMap"]["tasks"][TASK_1]
     assert record["title"] == "after"
     assert ("extra" in record) == ("extra" in change)
@@ -79,7 +103,10 @@ def test_new_column_is_served_after_refresh(gate: Gate, conn: psycopg.Connection
 
 
 def test_new_grant_is_served_after_refresh(gate: Gate, conn: psycopg.Connection) -> None:
-    assert codes(gate, set_("tasks", TASK_1, "createdAt", "2020-01-01T00:00:00Z")) == (403, "forbidden_key")
+    assert codes(gate, set_("tasks", TASK_1, "createdAt", "2020-01-01T00:00:00Z")) == (
+        403,
+        "forbidden_key",
+    )
     live(conn, "things", "id text primary key, name text")
     conn.execute("insert into things values ('a')")
     conn.execute("revoke update on things from authenticated")
@@ -111,7 +138,9 @@ def test_revoked_read_is_served_at_once(gate: Gate, conn: psycopg.Connection) ->
 
 def test_policy_holds_at_once(gate: Gate, conn: psycopg.Connection) -> None:
     before = gate.changes(None)["fingerprint"]
-    conn.execute("create policy none on tasks as restrictive for all to authenticated using (title <> 'secret')")
+    conn.execute(
+        "create policy none on tasks as restrictive for all to authenticated using (title <> 'secret')"
+    )
     assert gate.changes(None)["fingerprint"] != before
     conn.execute("update tasks set title = 'secret' where id = %s", (TASK_1,))
     assert TASK_1 not in gate.query(ALICE, "tasks")["ids"]
@@ -133,7 +162,9 @@ def test_policy_holds_at_once(gate: Gate, conn: psycopg.Connection) -> None:
         "alter table tasks owner to rowcast_owner",
     ],
 )
-def test_fingerprint_changes_with_who_can_see_what(gate: Gate, conn: psycopg.Connection, change: str) -> None:
+def test_fingerprint_changes_with_who_can_see_what(
+    gate: Gate, conn: psycopg.Connection, change: str
+) -> None:
     before = gate.changes(None)["fingerprint"]
     assert gate.changes(None)["fingerprint"] == before
     with conn.transaction(force_rollback=True):
@@ -154,14 +185,27 @@ def test_doctor_tells_what_is_wrong(db: Database, conn: psycopg.Connection) -> N
     def found() -> set[tuple[str, str]]:
         return set(conn.execute("select code, object from sync.doctor()").fetchall())
 
-    assert {code for code, _ in found()} <= {"epoch_differs", "commits_may_be_lost", "prepared_transactions", "minor_version"}
+    assert {code for code, _ in found()} <= {
+        "epoch_differs",
+        "commits_may_be_lost",
+        "prepared_transactions",
+        "minor_version",
+    }
     for change, code, object_ in (
         ("alter table tasks disable row level security", "row_security_off", "tasks"),
         ("alter table tasks disable trigger zzz_rowcast_update", "trigger_missing", "tasks"),
         ("drop trigger zzz_rowcast_delete on tasks", "trigger_missing", "tasks"),
         ("alter table tasks add column extra text", "shape_changed", "tasks"),
-        ("drop policy tasks_select on tasks; drop policy tasks_service on tasks", "no_policy", "tasks"),
-        ("create policy p on tasks for select to authenticated using (deleted is null)", "soft_delete_in_policy", "tasks"),
+        (
+            "drop policy tasks_select on tasks; drop policy tasks_service on tasks",
+            "no_policy",
+            "tasks",
+        ),
+        (
+            "create policy p on tasks for select to authenticated using (deleted is null)",
+            "soft_delete_in_policy",
+            "tasks",
+        ),
         ("alter role authenticated bypassrls", "role_bypasses_rls", "authenticated"),
         ("alter table tasks owner to authenticated", "role_owns_table", "authenticated"),
         ("grant service_role to rowcast_gateway", "gateway_too_strong", "service_role"),
@@ -170,7 +214,10 @@ def test_doctor_tells_what_is_wrong(db: Database, conn: psycopg.Connection) -> N
             conn.execute(change.encode())
             assert any(code == c and object_ in o for c, o in found()), (change, found())
     rows = conn.execute("select severity, message, fix from sync.doctor()").fetchall()
-    assert all(severity in ("error", "warning", "info") and message and fix for severity, message, fix in rows)
+    assert all(
+        severity in ("error", "warning", "info") and message and fix
+        for severity, message, fix in rows
+    )
 
 
 def test_describe_tells_the_registry(gate: Gate, conn: psycopg.Connection) -> None:
@@ -179,7 +226,11 @@ def test_describe_tells_the_registry(gate: Gate, conn: psycopg.Connection) -> No
         "workspaces", "workspaceMembers", "boards", "tasks", "comments", "notebooks", "notebookMembers", "notes",
     }  # fmt: skip
     tasks = told["tables"]["tasks"]
-    assert (tasks["idType"], tasks["softDelete"], tasks["touch"]) == ("uuid", "deleted", "updatedAt")
+    assert (tasks["idType"], tasks["softDelete"], tasks["touch"]) == (
+        "uuid",
+        "deleted",
+        "updatedAt",
+    )
     assert (tasks["hardDelete"], tasks["wholeTable"], tasks["stale"]) == (False, True, False)
     keys = tasks["keys"]
     assert keys["boardId"] | {"default": 0} == {
@@ -198,7 +249,9 @@ def test_describe_tells_the_registry(gate: Gate, conn: psycopg.Connection) -> No
     assert value(conn, "select sync.describe()")["tables"]["tasks"]["stale"] is True
 
 
-def test_describe_tells_everybody_and_nothing_of_rows(db: Database, conn: psycopg.Connection) -> None:
+def test_describe_tells_everybody_and_nothing_of_rows(
+    db: Database, conn: psycopg.Connection
+) -> None:
     gateway = db.connect("rowcast_gateway")
     told = str(value(gateway, "select sync.describe()"))
     for secret in ("Demo", BOB, "Launch", "app_private", "my_board_ids"):
@@ -206,7 +259,12 @@ def test_describe_tells_everybody_and_nothing_of_rows(db: Database, conn: psycop
 
 
 def test_whole_table_can_be_closed(gate: Gate, conn: psycopg.Connection) -> None:
-    live(conn, "logs", "id text primary key, place text", ", p_whole_table => false, p_topics => '{place}'")
+    live(
+        conn,
+        "logs",
+        "id text primary key, place text",
+        ", p_whole_table => false, p_topics => '{place}'",
+    )
     joined = gate.subscribe(ALICE, "logs", "logs?place=x", "logs:a")
     assert joined["errors"] == [{"key": "logs", "code": "unknown_collection"}]
     assert {key["key"] for key in joined["keys"]} == {"logs?place=x", "logs:a"}

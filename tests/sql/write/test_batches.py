@@ -58,7 +58,9 @@ def test_refused_one_does_not_stop_the_others(gate: Gate, conn: psycopg.Connecti
     assert set(answer.body["recordMap"]["tasks"]) == {TASK_1, TASK_2}
 
 
-def test_refused_request_does_not_stop_those_of_others(gate: Gate, conn: psycopg.Connection) -> None:
+def test_refused_request_does_not_stop_those_of_others(
+    gate: Gate, conn: psycopg.Connection
+) -> None:
     answers = gate.write_all(
         [
             (ALICE, tx(title(TASK_1, "one"))),
@@ -74,7 +76,9 @@ def test_refused_request_does_not_stop_those_of_others(gate: Gate, conn: psycopg
     assert titles(conn, TASK_1, TOMATOES) == ["one", "hers"]
 
 
-def test_operations_of_a_refused_transaction_leave_nothing(gate: Gate, conn: psycopg.Connection) -> None:
+def test_operations_of_a_refused_transaction_leave_nothing(
+    gate: Gate, conn: psycopg.Connection
+) -> None:
     cursor, made = gate.cursor(), new_id()
     answer = gate.write(
         ALICE,
@@ -87,7 +91,9 @@ def test_operations_of_a_refused_transaction_leave_nothing(gate: Gate, conn: psy
     assert value(conn, "select count(*) from boards where id = %s", made) == 0
 
 
-def test_versions_of_a_transaction_grow_by_one_for_each_record(gate: Gate, conn: psycopg.Connection) -> None:
+def test_versions_of_a_transaction_grow_by_one_for_each_record(
+    gate: Gate, conn: psycopg.Connection
+) -> None:
     query = "select id::text, version from tasks where id = any(%s::uuid[])"
     before = dict(conn.execute(query, ([TASK_1, TASK_2],)).fetchall())
     answer = gate.applied(
@@ -213,7 +219,11 @@ def test_dry_run_answers_and_leaves_nothing(gate: Gate, conn: psycopg.Connection
     assert answer.body["recordMap"]["tasks"][id_]["title"] == "and changed"
     assert gate.changes(cursor)["changes"] == []
     assert value(conn, "select count(*) from sync_internal.receipts") == 0
-    assert gate.send(ALICE, request | {"dryRun": False}).outcomes == ["applied", "applied", "refused"]
+    assert gate.send(ALICE, request | {"dryRun": False}).outcomes == [
+        "applied",
+        "applied",
+        "refused",
+    ]
 
 
 def test_dry_run_beside_others_leaves_theirs(gate: Gate, conn: psycopg.Connection) -> None:
@@ -268,10 +278,18 @@ def test_mapped_settings_are_of_the_author_and_gone_after_the_call(
     gate: Gate, conn: psycopg.Connection
 ) -> None:
     conn.execute("select sync.map_identity('app.user_id', 'sub')")
-    live(conn, "marks", "id text primary key, author text default current_setting('app.user_id', true)")
+    live(
+        conn,
+        "marks",
+        "id text primary key, author text default current_setting('app.user_id', true)",
+    )
     conn.execute("insert into marks (id) values ('plain')")
     answers = gate.write_all(
-        [(ALICE, tx(create("marks", "a"))), (BOB, tx(create("marks", "b"))), (CAROL, tx(create("marks", "c")))]
+        [
+            (ALICE, tx(create("marks", "a"))),
+            (BOB, tx(create("marks", "b"))),
+            (CAROL, tx(create("marks", "c"))),
+        ]
     )
     assert [answer.status for answer in answers] == [200] * 3, answers
     rows = dict(conn.execute("select id, author from marks").fetchall())
@@ -304,7 +322,9 @@ def test_setting_a_trigger_left_is_not_seen_by_the_next_author(
     gate: Gate, conn: psycopg.Connection
 ) -> None:
     leaving(conn)
-    left, seen = gate.write_all([(ALICE, tx(create("leaving", "a"))), (BOB, tx(create("seeing", "b")))])
+    left, seen = gate.write_all(
+        [(ALICE, tx(create("leaving", "a"))), (BOB, tx(create("seeing", "b")))]
+    )
     assert (left.again, seen.again, seen.status) == (True, False, 200)
     assert value(conn, "select count(*) from leaving") == 0
     assert value(conn, "select seen from seeing where id = 'b'") in (None, "")
@@ -315,7 +335,9 @@ def test_one_hidden_among_harmless_operations_still_runs_alone(
     gate: Gate, conn: psycopg.Connection
 ) -> None:
     leaving(conn)
-    mixed = {"transactions": [tx(title(TASK_1, "x")), tx(title(TASK_2, "y"), create("leaving", "a"))]}
+    mixed = {
+        "transactions": [tx(title(TASK_1, "x")), tx(title(TASK_2, "y"), create("leaving", "a"))]
+    }
     first, second = gate.write_all([(ALICE, mixed), (BOB, tx(title(TASK_3, "z")))])
     assert (first.again, second.again) == (True, False)
     assert titles(conn, TASK_1) != ["x"]
@@ -326,7 +348,9 @@ def test_setting_left_through_a_cascade_is_not_seen_by_the_next_author(
 ) -> None:
     live(conn, "seeing", "id text primary key, seen text default current_setting('app.left', true)")
     live(conn, "parents", "id text primary key", ", p_hard_delete => true")
-    live(conn, "children", "id text primary key, parent_id text references parents on delete cascade")
+    live(
+        conn, "children", "id text primary key, parent_id text references parents on delete cascade"
+    )
     conn.execute(
         """
         create function public.leave_setting() returns trigger language plpgsql as $$
@@ -351,7 +375,9 @@ def test_setting_left_through_a_cascade_is_not_seen_by_the_next_author(
 
 def test_table_said_to_be_safe_shares_the_commit(gate: Gate, conn: psycopg.Connection) -> None:
     leaving(conn, ", p_batch => true")
-    first, second = gate.write_all([(ALICE, tx(create("leaving", "a"))), (BOB, tx(title(TASK_1, "x")))])
+    first, second = gate.write_all(
+        [(ALICE, tx(create("leaving", "a"))), (BOB, tx(title(TASK_1, "x")))]
+    )
     assert (first.again, second.again) == (False, False)
     xids = "select count(distinct xid) from sync_internal.changes where record_id in ('a', %s) and version > 1 or record_id = 'a'"
     assert value(conn, xids, TASK_1) == 1
@@ -439,7 +465,11 @@ def test_calls_stand_where_they_were_sent(gate: Gate, conn: psycopg.Connection) 
     assert [value(conn, query, task) for task in (TASK_1, late, TASK_2)] == ["done", "todo", "todo"]
     assert len(answer.body["values"]) == 1
     told = {entry["id"]: entry["version"] for entry in answer.body["versions"]}
-    now = dict(conn.execute("select id::text, version from tasks where id = any(%s::uuid[])", (list(told),)).fetchall())
+    now = dict(
+        conn.execute(
+            "select id::text, version from tasks where id = any(%s::uuid[])", (list(told),)
+        ).fetchall()
+    )
     assert told == now
 
 
@@ -451,7 +481,11 @@ def test_role_that_is_not_served_is_refused_alone(gate: Gate, conn: psycopg.Conn
     rows = gate.conn.execute(
         "select status, body::json ->> 'code' from sync.gateway_write(%s::text[], %s::text[])",
         (
-            [claims_of(ALICE, role="service_role"), claims_of(CAROL), claims_of(BOB, role="postgres")],
+            [
+                claims_of(ALICE, role="service_role"),
+                claims_of(CAROL),
+                claims_of(BOB, role="postgres"),
+            ],
             [json.dumps(tx(title(task, "x"))) for task in (TASK_1, TOMATOES, TASK_2)],
         ),
     ).fetchall()
@@ -477,7 +511,10 @@ def test_error_of_the_application_is_the_authors_own(gate: Gate, conn: psycopg.C
     )
     said = {
         "raise 'Not on a Sunday';": (400, "refused"),
-        "raise sqlstate 'PT409' using message = 'm', detail = '{\"code\": \"taken\"}';": (409, "taken"),
+        "raise sqlstate 'PT409' using message = 'm', detail = '{\"code\": \"taken\"}';": (
+            409,
+            "taken",
+        ),
         "raise sqlstate 'PT409' using message = 'm';": (409, "refused"),
         "raise sqlstate 'PT409' using message = 'm', detail = 'no json';": (409, "refused"),
         "raise sqlstate 'PT409' using message = 'm', detail = '[1]';": (409, "refused"),

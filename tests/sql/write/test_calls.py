@@ -3,12 +3,27 @@
 import psycopg
 import pytest
 
-from tests.sql.engine import ALICE, CAROL, GARDEN, LAUNCH, TASK_1, Gate, call, live, new_id, title, tx, value
+from tests.sql.engine import (
+    ALICE,
+    CAROL,
+    GARDEN,
+    LAUNCH,
+    TASK_1,
+    Gate,
+    call,
+    live,
+    new_id,
+    title,
+    tx,
+    value,
+)
 
 pytestmark = pytest.mark.both_versions
 
 
-def test_call_returns_its_value_and_acts_as_the_caller(gate: Gate, conn: psycopg.Connection) -> None:
+def test_call_returns_its_value_and_acts_as_the_caller(
+    gate: Gate, conn: psycopg.Connection
+) -> None:
     query = "select count(*) from tasks where board_id = %s and status <> 'done'"
     open_ = value(conn, query, LAUNCH)
     assert gate.applied(ALICE, call("completeBoard", boardId=LAUNCH)).body["values"] == [open_]
@@ -83,7 +98,9 @@ def test_function_not_granted_is_unknown_or_forbidden(gate: Gate, conn: psycopg.
     assert gate.write(ALICE, call("withheld")).code == "unknown_function"
     conn.execute("revoke execute on function public.whose from public")
     assert gate.write(ALICE, call("whose")).status == 403
-    conn.execute("grant execute on function public.withheld to authenticated; select sync.refresh()")
+    conn.execute(
+        "grant execute on function public.withheld to authenticated; select sync.refresh()"
+    )
     assert gate.applied(ALICE, call("withheld")).body["values"] == [1]
 
 
@@ -129,7 +146,14 @@ def test_setting_a_call_left_is_gone_with_it(gate: Gate, conn: psycopg.Connectio
     left, seen = gate.write_all(
         [
             (ALICE, tx(call("leave"))),
-            (CAROL, {"transactions": [tx({"type": "create", "table": "seeing", "id": "s", "value": {}})]}),
+            (
+                CAROL,
+                {
+                    "transactions": [
+                        tx({"type": "create", "table": "seeing", "id": "s", "value": {}})
+                    ]
+                },
+            ),
         ]
     )
     assert (left.again, seen.again) == (True, False)

@@ -93,7 +93,9 @@ def test_two_inserts_into_one_list_and_a_set_all_survive(gate: Gate, db: Databas
     wait_blocked(conn, *[pid(other.conn) for other in others])
     first.commit()
     assert [job.result().status for job in jobs] == [200, 200]
-    tags, name = conn.execute("select tags, title from tasks where id = %s", (TASK_1,)).fetchall()[0]
+    tags, name = conn.execute("select tags, title from tasks where id = %s", (TASK_1,)).fetchall()[
+        0
+    ]
     assert {"hers", "his"} <= set(tags)
     assert name == "his"
 
@@ -124,9 +126,7 @@ def test_writes_to_different_paths_of_one_document_all_survive(db: Database) -> 
 def test_writer_that_waited_applies_to_the_newest_row(gate: Gate, db: Database) -> None:
     conn = db.connect()
     first = db.connect(autocommit=False)
-    first.execute(
-        "update tasks set metadata = '{\"votes\": 10}' where id = %s", (TASK_1,)
-    )
+    first.execute("update tasks set metadata = '{\"votes\": 10}' where id = %s", (TASK_1,))
     vote = {"type": "increment", "table": "tasks", "id": TASK_1, "key": "metadata.votes", "by": 1}
     second = Background(lambda: gate.write(ALICE, vote))
     wait_blocked(conn, pid(gate.conn))
@@ -245,7 +245,9 @@ def test_deadlocks_at_random_end_in_applied_or_retry_and_nothing_half_done(db: D
                 assert set(outcomes) <= {"applied", "duplicate", "retry"}, answer
                 assert answer.again == ("retry" in outcomes)
                 # Client order: nothing after the first retry is done.
-                assert "retry" not in outcomes or set(outcomes[outcomes.index("retry") :]) == {"retry"}
+                assert "retry" not in outcomes or set(outcomes[outcomes.index("retry") :]) == {
+                    "retry"
+                }
                 if not answer.again:
                     break
             applied += 2
@@ -295,10 +297,15 @@ def test_child_can_be_made_while_its_parent_is_edited(gate: Gate, db: Database) 
     editor.commit()
 
 
-def test_child_can_be_made_while_its_parent_is_read_for_its_version(gate: Gate, db: Database) -> None:
+def test_child_can_be_made_while_its_parent_is_read_for_its_version(
+    gate: Gate, db: Database
+) -> None:
     editor = act(db, ALICE)
     now = value(db.connect(), "select version from workspaces where id = %s", DEMO)
-    request = tx(set_("workspaces", DEMO, "name", "busy"), expect=[{"table": "workspaces", "id": DEMO, "version": now}])
+    request = tx(
+        set_("workspaces", DEMO, "name", "busy"),
+        expect=[{"table": "workspaces", "id": DEMO, "version": now}],
+    )
     editor.execute("select sync.write(%s::jsonb)", (json.dumps(request),))
     gate.conn.execute("set lock_timeout = '1ms'")
     gate.applied(BOB, create("boards", new_id(), workspaceId=DEMO, name="meanwhile"))

@@ -28,7 +28,9 @@ pytestmark = pytest.mark.both_versions
 MOST = 2**63 - 1
 
 
-@pytest.mark.parametrize("id_", ["a", "a/b c?d=e&f", "ä€😀", "x" * 200, "0", "null", "%41", "a.b", '"', "'"])
+@pytest.mark.parametrize(
+    "id_", ["a", "a/b c?d=e&f", "ä€😀", "x" * 200, "0", "null", "%41", "a.b", '"', "'"]
+)
 def test_text_ids_go_all_the_way(gate: Gate, conn: psycopg.Connection, id_: str) -> None:
     live(conn, "docs", "id text primary key, note text", ", p_hard_delete => true")
     cursor = gate.cursor()
@@ -83,11 +85,15 @@ def test_id_beyond_a_small_type_is_absent(gate: Gate, conn: psycopg.Connection, 
     live(conn, "small", f"id {type_} primary key, note text")
     conn.execute("insert into small (id, note) values (1, 'one')")
     far = "99999999999"
-    assert gate.get_records(BOB, ("small", far), ("small", "1"))["gone"] == [{"table": "small", "id": far}]
+    assert gate.get_records(BOB, ("small", far), ("small", "1"))["gone"] == [
+        {"table": "small", "id": far}
+    ]
     joined = gate.subscribe(BOB, f"small:{far}", "small:1", "small")
     assert joined["versions"] == {"small:1": 1}
     assert list(gate.visible(BOB, {"small": [far, "1"]})["small"]) == ["1"]
-    assert gate.query(BOB, "small", have={far: 1, "1": 1})["gone"] == [{"table": "small", "id": far}]
+    assert gate.query(BOB, "small", have={far: 1, "1": 1})["gone"] == [
+        {"table": "small", "id": far}
+    ]
     assert gate.write(BOB, set_("small", far, "note", "x")).status in (400, 403)
     assert gate.write(BOB, set_("small", "1", "note", "x")).status == 200
 
@@ -139,7 +145,9 @@ def test_clash_with_a_readable_row_is_exists(gate: Gate, conn: psycopg.Connectio
         assert first not in str(answer.body)
 
 
-def test_clash_with_a_hidden_row_is_the_neutral_refusal(gate: Gate, conn: psycopg.Connection) -> None:
+def test_clash_with_a_hidden_row_is_the_neutral_refusal(
+    gate: Gate, conn: psycopg.Connection
+) -> None:
     conn.execute(SLUGS.encode())
     theirs, mine = new_id(), new_id()
     gate.applied(ALICE, create("slugs", theirs, slug="one", part="p"))
@@ -271,7 +279,9 @@ def test_reference_to_a_record_made_in_the_same_transaction(gate: Gate) -> None:
     )
 
 
-def test_record_cannot_be_moved_where_its_author_may_not_write(gate: Gate, conn: psycopg.Connection) -> None:
+def test_record_cannot_be_moved_where_its_author_may_not_write(
+    gate: Gate, conn: psycopg.Connection
+) -> None:
     assert gate.write(BOB, set_("tasks", TASK_1, "boardId", GARDEN)).status == 403
     assert str(value(conn, "select board_id from tasks where id = %s", TASK_1)) == LAUNCH
 
@@ -283,7 +293,9 @@ def test_create_and_delete_for_good_in_one_transaction_leave_nothing(
     gate: Gate, conn: psycopg.Connection
 ) -> None:
     live(conn, "docs", "id text primary key, note text", ", p_hard_delete => true")
-    answer = gate.write(BOB, create("docs", "d", note="x"), {"type": "delete", "table": "docs", "id": "d"})
+    answer = gate.write(
+        BOB, create("docs", "d", note="x"), {"type": "delete", "table": "docs", "id": "d"}
+    )
     assert answer.status in (200, 400), answer
     assert answer.code in (None, "bad_request", "not_supported")
     assert value(conn, "select count(*) from docs") == 0

@@ -34,9 +34,7 @@ VOTE = {"type": "increment", "table": "tasks", "id": TASK_1, "key": "metadata.vo
 
 
 def votes(conn: psycopg.Connection) -> int:
-    number: int = value(
-        conn, "select (metadata ->> 'votes')::int from tasks where id = %s", TASK_1
-    )
+    number: int = value(conn, "select (metadata ->> 'votes')::int from tasks where id = %s", TASK_1)
     return number
 
 
@@ -185,9 +183,23 @@ def test_known_id_of_another_transaction_is_tx_mismatch_and_nothing_else(
 
 
 def test_equal_operations_written_in_another_way_are_the_same(gate: Gate) -> None:
-    request = tx({"type": "set", "table": "tasks", "id": TASK_1, "key": "metadata", "value": {"a": 1, "b": 2}})
+    request = tx(
+        {
+            "type": "set",
+            "table": "tasks",
+            "id": TASK_1,
+            "key": "metadata",
+            "value": {"a": 1, "b": 2},
+        }
+    )
     gate.send(ALICE, request)
-    op = {"value": {"b": 2.0, "a": 1}, "key": "metadata", "id": TASK_1, "table": "tasks", "type": "set"}
+    op = {
+        "value": {"b": 2.0, "a": 1},
+        "key": "metadata",
+        "id": TASK_1,
+        "table": "tasks",
+        "type": "set",
+    }
     again = gate.send(ALICE, request | {"operations": [op], "clientTimestamp": 5, "expect": []})
     assert again.body["status"] == "duplicate"
 
@@ -238,7 +250,9 @@ def test_what_is_stored(
     assert value(conn, query, request["txId"]) == stored
 
 
-def test_retry_and_blocked_are_not_stored(gate: Gate, db: Database, conn: psycopg.Connection) -> None:
+def test_retry_and_blocked_are_not_stored(
+    gate: Gate, db: Database, conn: psycopg.Connection
+) -> None:
     gate.conn.execute("set lock_timeout = '50ms'")
     holder = db.connect(autocommit=False)
     holder.execute("select from tasks where id = %s for update", (TASK_1,))
@@ -320,13 +334,19 @@ def test_values_of_calls_are_in_the_repeated_answer(gate: Gate) -> None:
 def test_receipt_holds_no_row_contents(gate: Gate, conn: psycopg.Connection) -> None:
     gate.applied(ALICE, title(TASK_1, "a secret title"))
     gate.write(ALICE, title(TOMATOES, "a secret title"))
-    gate.write(ALICE, title(TASK_1, "a secret title"), expect=[{"table": "tasks", "id": TASK_1, "version": 99}])
+    gate.write(
+        ALICE,
+        title(TASK_1, "a secret title"),
+        expect=[{"table": "tasks", "id": TASK_1, "version": 99}],
+    )
     assert value(conn, "select count(*) from sync_internal.receipts") == 3
     query = "select count(*) from sync_internal.receipts r where r::text like '%secret%'"
     assert conn.execute(query).fetchone() == (0,)
 
 
-def test_change_is_attributed_to_its_transaction_alone(gate: Gate, conn: psycopg.Connection) -> None:
+def test_change_is_attributed_to_its_transaction_alone(
+    gate: Gate, conn: psycopg.Connection
+) -> None:
     cursor = gate.cursor()
     conn.execute("update tasks set title = 'plain' where id = %s", (TASK_2,))
     first, second = tx(title(TASK_1, "one")), tx(title(TASK_2, "two"))
@@ -355,7 +375,9 @@ def test_function_that_writes_through_the_engine_leaves_the_feed_readable(
     assert (change["id"], change["patch"]["title"]) == (TASK_1, "nested")
 
 
-def test_receipts_made_by_hand_leave_the_feed_readable(gate: Gate, conn: psycopg.Connection) -> None:
+def test_receipts_made_by_hand_leave_the_feed_readable(
+    gate: Gate, conn: psycopg.Connection
+) -> None:
     conn.execute("create role forger login in role authenticated")
     try:
         conn.execute("select sync.map_login('forger', %s)", (CAROL,))
