@@ -53,4 +53,5 @@ alter table sync_internal.changes_5 owner to rowcast_owner;
 alter table sync_internal.changes_6 owner to rowcast_owner;
 alter table sync_internal.changes_7 owner to rowcast_owner;
 
+-- A mark of where one's own changes begin; it tells nothing of them.
 grant usage on sequence sync_internal.change_seq to anon, authenticated, service_role;

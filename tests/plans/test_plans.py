@@ -77,7 +77,7 @@ def test_feed_is_read_by_its_index(explaining: Conn) -> None:
     assert read
     for node in read:
         assert by_index(node), node
-        assert node["Actual Rows"] <= 250, node
+        assert node["Actual Rows"] <= 1000, node
     conditions = " ".join(
         node.get("Index Cond", "")
         for plan in found

@@ -186,7 +186,7 @@ def test_future_functions_are_not_for_public_either(conn: psycopg.Connection) ->
 
 
 def test_every_definer_function_pins_its_search_path(conn: psycopg.Connection) -> None:
-    query = f"""
+    query = """
         select p.oid::regprocedure::text from pg_proc p
         where p.prosecdef and p.pronamespace not in ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
             and p.proconfig is distinct from array['search_path=pg_catalog, pg_temp']
@@ -210,7 +210,7 @@ def test_definer_functions_end_users_can_reach_are_these(conn: psycopg.Connectio
 def test_no_reachable_definer_function_takes_a_relation_or_runs_text(
     conn: psycopg.Connection,
 ) -> None:
-    query = f"""
+    query = """
         select p.oid::regprocedure::text from pg_proc p
         where p.prosecdef and p.pronamespace not in ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
             and exists (
@@ -259,7 +259,7 @@ def test_tables_of_ours_are_out_of_reach(conn: psycopg.Connection) -> None:
     sequences = f"""
         select format('%s %s', r.role, c.oid::regclass) from pg_class c, {APPLICATION} r (role)
         where c.relnamespace = 'sync_internal'::regnamespace and c.relkind = 'S'
-            and has_sequence_privilege(r.role, c.oid, 'usage, select, update')
+            and has_sequence_privilege(r.role, c.oid, 'select, update')
     """
     assert column(conn, sequences) == []
 

@@ -31,7 +31,8 @@ begin
     perform sync_internal.assume('none', null);
     return v_answer;
 exception
-    when undefined_column or undefined_table or undefined_function or datatype_mismatch or cannot_coerce then
+    when undefined_column or undefined_table or undefined_function or datatype_mismatch or cannot_coerce
+        or insufficient_privilege then
         perform sync_internal.refuse_shape();
 end
 $$;

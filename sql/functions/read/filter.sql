@@ -249,7 +249,7 @@ $$;
 comment on function sync_internal.order_sql(jsonb, jsonb) is 'An order, as SQL.';
 
 -- The text that says where a page ended, and the condition that goes on after it. The text holds the order's values of
--- the last row and its id; the caller saw them all.
+-- the last row, as PostgreSQL writes them, and its id; the caller saw them all.
 create or replace function sync_internal.keyset_expression(p_meta jsonb, p_order jsonb)
 returns text
 language sql
@@ -261,7 +261,7 @@ as $$
         'jsonb_build_array(%s)',
         concat(
             string_agg(
-                format('(%s)::jsonb, ', p_meta #>> array['columns', o.value ->> 'key', 'json']), '' order by o.n
+                format('(%s)::text, ', sync_internal.sort_expression(p_meta -> 'columns' -> (o.value ->> 'key'))), '' order by o.n
             ),
             format('t.%I::text', p_meta ->> 'id')
         )
@@ -282,7 +282,7 @@ declare
     v_values jsonb;
     v_equal text := 'true';
     v_parts text[] := '{}';
-    v_column jsonb;
+    v_type text;
     v_value text;
     v_sort text;
     v_count constant integer := jsonb_array_length(p_order);
@@ -294,25 +294,32 @@ begin
             v_values := null;
     end;
     if jsonb_typeof(v_values) is distinct from 'array' or jsonb_array_length(v_values) <> v_count + 1
-        or jsonb_typeof(v_values -> v_count) <> 'string' then
+        or jsonb_path_exists(v_values, 'strict $[*] ? (@.type() != "string" && @.type() != "null")') then
         perform sync_internal.refuse(400, 'bad_request', 'after is the next of a page with the same order');
     end if;
     perform sync_internal.check_id(v_values -> v_count, p_meta ->> 'idType');
     for i in 0 .. v_count - 1 loop
-        v_column := p_meta -> 'columns' -> (p_order -> i ->> 'key');
-        perform sync_internal.try_value(v_column, v_values -> i, p_order -> i ->> 'key');
-        v_sort := sync_internal.sort_expression(v_column);
+        v_sort := sync_internal.sort_expression(p_meta -> 'columns' -> (p_order -> i ->> 'key'));
         if v_values -> i = 'null' then
             -- Nulls are last: nothing of another value follows.
             v_equal := format('%s and %s is null', v_equal, v_sort);
-        else
-            v_value := replace(v_column ->> 'decode', '$value$', format('%L::jsonb', v_values -> i));
-            v_parts := v_parts || format(
-                '%s and (%s %s %s or %2$s is null)', v_equal, v_sort,
-                case p_order -> i ->> 'dir' when 'desc' then '<' else '>' end, v_value
-            );
-            v_equal := format('%s and %s = %s', v_equal, v_sort, v_value);
+            continue;
         end if;
+        v_type := p_meta #>> array['columns', p_order -> i ->> 'key', 'type'];
+        v_type := case
+            when p_meta #>> array['columns', p_order -> i ->> 'key', 'kind'] in ('text', 'enum') then 'text'
+            when v_type = 'real' then 'double precision'
+            else v_type
+        end;
+        if sync_internal.canonical_value(v_values ->> i, v_type) is null then
+            perform sync_internal.refuse(400, 'bad_request', 'after is the next of a page with the same order');
+        end if;
+        v_value := format('%L::%s', v_values ->> i, v_type);
+        v_parts := v_parts || format(
+            '%s and (%s %s %s or %2$s is null)', v_equal, v_sort,
+            case p_order -> i ->> 'dir' when 'desc' then '<' else '>' end, v_value
+        );
+        v_equal := format('%s and %s = %s', v_equal, v_sort, v_value);
     end loop;
     v_parts := v_parts || format(
         '%s and %s > %L%s', v_equal, sync_internal.id_order(p_meta), v_values ->> v_count,
@@ -324,9 +331,31 @@ $$;
 
 comment on function sync_internal.after_sql(jsonb, jsonb, text) is 'The condition that goes on after a page, as SQL.';
 
+-- A value of the wire as a key writes it: through the column's type. Null where it is none of the type's.
+create or replace function sync_internal.key_value(p_column jsonb, p_value jsonb)
+returns text
+language plpgsql
+stable
+parallel safe
+security invoker
+as $$
+declare
+    v_value text;
+begin
+    execute format('select (%s)::%s::text', replace(p_column ->> 'decode', '$value$', '$1'), p_column ->> 'type')
+    into v_value using p_value;
+    return v_value;
+exception
+    when data_exception or sqlstate 'PT400' then
+        return null;
+end
+$$;
+
+comment on function sync_internal.key_value(jsonb, jsonb) is 'A value of the wire as a key writes it.';
+
 grant execute on function
 sync_internal.comparison(text, jsonb, text, jsonb), sync_internal.try_value(jsonb, jsonb, text),
 sync_internal.sort_expression(jsonb), sync_internal.filter_sql(jsonb, jsonb), sync_internal.check_order(jsonb, jsonb),
 sync_internal.id_order(jsonb), sync_internal.order_sql(jsonb, jsonb), sync_internal.keyset_expression(jsonb, jsonb),
-sync_internal.after_sql(jsonb, jsonb, text)
+sync_internal.after_sql(jsonb, jsonb, text), sync_internal.key_value(jsonb, jsonb)
 to anon, authenticated, service_role;

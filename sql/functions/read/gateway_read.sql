@@ -24,13 +24,19 @@ immutable
 parallel safe
 security invoker
 as $$
+declare
+    v_request jsonb;
 begin
-    return p_body::jsonb;
-exception
-    when statement_too_complex then
-        perform sync_internal.refuse(422, 'too_many', 'The body is nested too deep', '{"limit": "max_depth"}');
-    when others then
-        perform sync_internal.refuse(400, 'bad_request', 'The body is no JSON that can be stored');
+    begin
+        v_request := p_body::jsonb;
+    exception
+        when statement_too_complex then
+            perform sync_internal.refuse(422, 'too_many', 'The body is nested too deep', '{"limit": "max_depth"}');
+        when others then
+            perform sync_internal.refuse(400, 'bad_request', 'The body is no JSON that can be stored');
+    end;
+    perform sync_internal.check_numbers(p_body, v_request, false);
+    return v_request;
 end
 $$;
 
@@ -49,7 +55,8 @@ begin
     perform sync_internal.enter(p_claims);
     return sync.get_records(v_request);
 exception
-    when undefined_column or undefined_table or undefined_function or datatype_mismatch or cannot_coerce then
+    when undefined_column or undefined_table or undefined_function or datatype_mismatch or cannot_coerce
+        or insufficient_privilege then
         perform sync_internal.refuse_shape();
 end
 $$;
@@ -69,7 +76,8 @@ begin
     perform sync_internal.enter(p_claims);
     return sync.query(v_request);
 exception
-    when undefined_column or undefined_table or undefined_function or datatype_mismatch or cannot_coerce then
+    when undefined_column or undefined_table or undefined_function or datatype_mismatch or cannot_coerce
+        or insufficient_privilege then
         perform sync_internal.refuse_shape();
 end
 $$;
@@ -94,7 +102,8 @@ begin
     perform sync_internal.enter(p_claims);
     return sync_internal.open_page(v_request);
 exception
-    when undefined_column or undefined_table or undefined_function or datatype_mismatch or cannot_coerce then
+    when undefined_column or undefined_table or undefined_function or datatype_mismatch or cannot_coerce
+        or insufficient_privilege then
         perform sync_internal.refuse_shape();
 end
 $$;

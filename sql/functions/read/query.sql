@@ -187,14 +187,12 @@ begin
     loop
         return array(
             select distinct case
-                when v_key = 'id' then format('%s:%s', p_meta ->> 'name', sync_internal.percent_encode(e.value))
-                else format(
-                    '%s?%s=%s', p_meta ->> 'name', v_key, sync_internal.percent_encode(
-                        sync_internal.canonical_value(e.value, p_meta #>> array['columns', v_key, 'type'])
-                    )
-                )
+                when v_key = 'id' then format('%s:%s', p_meta ->> 'name', sync_internal.percent_encode(e.value #>> '{}'))
+                else format('%s?%s=%s', p_meta ->> 'name', v_key, sync_internal.percent_encode(k.value))
             end
-            from jsonb_array_elements_text(v_values) e (value)
+            from jsonb_array_elements(v_values) e (value)
+            cross join lateral (select sync_internal.key_value(p_meta -> 'columns' -> v_key, e.value)) k (value)
+            where k.value is not null
         );
     end loop;
     return array[p_meta ->> 'name'];
@@ -223,7 +221,7 @@ declare
 begin
     maps := '{}';
     keys := '{}';
-    if jsonb_typeof(p_path) <> 'string' or cardinality(string_to_array(p_path #>> '{}', '.')) > 3 then
+    if jsonb_typeof(p_path) <> 'string' or cardinality(string_to_array(p_path #>> '{}', '.')) not between 1 and 3 then
         perform sync_internal.refuse(400, 'bad_request', 'An include is a name, or up to three joined by dots');
     end if;
     foreach v_name in array string_to_array(p_path #>> '{}', '.') loop

@@ -33,6 +33,15 @@ parallel unsafe
 security invoker
 as $$
 begin
+    -- The generated code is compiled as Rowcast's owner.
+    if not has_schema_privilege(
+        'rowcast_owner', (select c.relnamespace from pg_catalog.pg_class c where c.oid = p_table), 'usage'
+    ) then
+        execute format(
+            'grant usage on schema %s to rowcast_owner',
+            (select c.relnamespace::regnamespace from pg_catalog.pg_class c where c.oid = p_table)
+        );
+    end if;
     perform sync_internal.register(
         p_table, p_name, p_id, p_version, p_whole_table, p_soft_delete, p_touch, p_hard_delete, p_batch,
         jsonb_build_object(
@@ -40,6 +49,7 @@ begin
         )
     );
     perform sync_internal.create_triggers(p_table);
+    perform sync_internal.drop_orphans();
     if p_force then
         execute format('alter table %s force row level security', p_table);
     end if;
@@ -215,10 +225,6 @@ begin
     returning table_id into v_table_id;
 
     execute format('grant usage on schema auth, sync, sync_internal to %s', sync_internal.owner_of(p_table));
-    if not has_schema_privilege(v_class.schema::text, 'usage') then
-        -- The generated code is compiled as Rowcast's owner.
-        execute format('grant usage on schema %s to rowcast_owner', v_class.schema);
-    end if;
     perform sync_internal.regenerate(array(
         select v_table_id
         union
@@ -307,6 +313,33 @@ end
 $$;
 
 comment on function sync_internal.forget_dropped() is 'Forgets live tables that were dropped.';
+
+-- Drops the trigger functions of a former wire name, once no trigger holds them. Definer: they are Rowcast's own.
+create or replace function sync_internal.drop_orphans()
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_function regprocedure;
+begin
+    for v_function in
+        select p.oid::regprocedure
+        from pg_proc p
+        where p.pronamespace = 'sync_internal'::regnamespace and p.prorettype = 'trigger'::regtype
+            and p.proname ~ '^(version|capture)_'
+            and substr(p.proname, strpos(p.proname, '_') + 1) not in (select t.name from sync_internal.tables t)
+            and not exists (select from pg_trigger g where g.tgfoid = p.oid)
+    loop
+        execute format('drop function %s', v_function);
+    end loop;
+end
+$$;
+
+comment on function sync_internal.drop_orphans() is 'Drops the trigger functions of former wire names.';
 
 -- Reads these tables anew and makes their code and the dispatch.
 create or replace function sync_internal.regenerate(p_table_ids integer[])

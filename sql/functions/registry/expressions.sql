@@ -58,7 +58,7 @@ as $$
                 format(
                     '%L, %s',
                     case when c.n > 1 then ',' else '' end || to_json((c.c).name)::text || ':',
-                    sync_internal.json_expression(c.c, format('%s.%I', p_alias, (c.c).column_name))
+                    sync_internal.json_expression(c.c, format('%s.%s', p_alias, sync_internal.quoted((c.c).column_name)))
                 ), ', ' order by c.n
             )) as part
         from (
@@ -83,10 +83,15 @@ security invoker
 as $$
     select case
         when p_column.kind in ('numeric', 'other', 'list', 'float') or p_column.kind = 'text' and p_column.sql_type !~ '^(text|character)'
-            then format('%1$s.%3$I::text is distinct from %2$s.%3$I::text', p_old, p_new, p_column.column_name)
+            then format(
+                '%1$s.%3$s::text is distinct from %2$s.%3$s::text', p_old, p_new, sync_internal.quoted(p_column.column_name)
+            )
         when p_column.kind = 'text'
-            then format('%1$s.%3$I collate "C" is distinct from %2$s.%3$I collate "C"', p_old, p_new, p_column.column_name)
-        else format('%1$s.%3$I is distinct from %2$s.%3$I', p_old, p_new, p_column.column_name)
+            then format(
+                '%1$s.%3$s collate "C" is distinct from %2$s.%3$s collate "C"', p_old, p_new,
+                sync_internal.quoted(p_column.column_name)
+            )
+        else format('%1$s.%3$s is distinct from %2$s.%3$s', p_old, p_new, sync_internal.quoted(p_column.column_name))
     end
 $$;
 

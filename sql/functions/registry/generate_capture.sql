@@ -12,10 +12,10 @@ as $$
     select case
         when count(*) = 0 then ''''''
         when bool_and(c.kind in ('uuid', 'integer', 'bigint', 'boolean', 'date', 'timestamptz', 'timestamp', 'enum'))
-            then format('row(%s)::text', string_agg(format('%s.%I', p_alias, c.column_name), ', ' order by c.position))
+            then format('row(%s)::text', string_agg(format('%s.%s', p_alias, sync_internal.quoted(c.column_name)), ', ' order by c.position))
         else format(
             'encode(sha256(convert_to(row(%s)::text, ''UTF8'')), ''hex'')',
-            string_agg(format('%s.%I', p_alias, c.column_name), ', ' order by c.position)
+            string_agg(format('%s.%s', p_alias, sync_internal.quoted(c.column_name)), ', ' order by c.position)
         )
     end
     from unnest(p_columns) c
@@ -38,8 +38,8 @@ as $$
             format(
                 '%L || %s', c.name || '=',
                 case
-                    when c.kind in ('uuid', 'integer', 'bigint', 'boolean') then format('%s.%I::text', p_alias, c.column_name)
-                    else format('sync_internal.percent_encode(%s.%I::text)', p_alias, c.column_name)
+                    when c.kind in ('uuid', 'integer', 'bigint', 'boolean') then format('%s.%s::text', p_alias, sync_internal.quoted(c.column_name))
+                    else format('sync_internal.percent_encode(%s.%s::text)', p_alias, sync_internal.quoted(c.column_name))
                 end
             ), ', ' order by c.position
         ))
@@ -149,7 +149,7 @@ begin
                 return null;
             end if;
             select o.* into v_old from old_rows o;
-            if v_new.%5$I <> v_old.%5$I then
+            if v_new.%5$s <> v_old.%5$s then
                 -- Another id is another record.
                 insert into sync_internal.changes
                     (slot, table_name, record_id, version, kind, topics, patch, undo, class, class_before)
@@ -157,12 +157,12 @@ begin
                 union all
                 select v_slot, %1$L, %3$s from new_rows n;
                 v_heard := true;
-            elsif v_new.%6$I <> v_old.%6$I then
+            elsif v_new.%6$s <> v_old.%6$s then
 %8$s
             insert into sync_internal.changes
                 (slot, table_name, record_id, version, kind, topics, patch, undo, class, class_before)
             values (
-                v_slot, %1$L, v_new.%5$I::text, v_new.%6$I, 'update',
+                v_slot, %1$L, v_new.%5$s::text, v_new.%6$s, 'update',
                 case when v_topics_moved then %9$s || %10$s else %10$s end,
                 ('{' || substr(v_patch, 2) || '}')::json, ('{' || substr(v_undo, 2) || '}')::json,
                 %11$s, case when v_moved then %12$s end
@@ -174,8 +174,8 @@ begin
         insert into sync_internal.changes
             (slot, table_name, record_id, version, kind, topics, patch, undo, class, class_before)
         select v_slot, %1$L, %2$s
-        from old_rows o full join new_rows n on n.%5$I = o.%5$I
-        where coalesce(n.%5$I = o.%5$I and n.%6$I <> o.%6$I, false)
+        from old_rows o full join new_rows n on n.%5$s = o.%5$s
+        where coalesce(n.%5$s = o.%5$s and n.%6$s <> o.%6$s, false)
             and (select count(*) from (select from new_rows limit %7$s + 1) f) <= %7$s;
         v_heard := found;
         if not v_heard then
@@ -186,16 +186,16 @@ begin
             v_heard := true;
         else
             -- Rows whose id changed have no partner: a delete and a create.
-            select array_agg(o.%5$I::text) filter (where n.%5$I is null), array_agg(n.%5$I::text) filter (where o.%5$I is null)
+            select array_agg(o.%5$s::text) filter (where n.%5$s is null), array_agg(n.%5$s::text) filter (where o.%5$s is null)
             into v_lost, v_made
-            from old_rows o full join new_rows n on n.%5$I = o.%5$I
-            where case when n.%5$I is null or o.%5$I is null then true else false end;
+            from old_rows o full join new_rows n on n.%5$s = o.%5$s
+            where case when n.%5$s is null or o.%5$s is null then true else false end;
             if v_lost is not null then
                 insert into sync_internal.changes
                     (slot, table_name, record_id, version, kind, topics, patch, undo, class, class_before)
-                select v_slot, %1$L, %4$s from old_rows o where o.%5$I::text = any (v_lost)
+                select v_slot, %1$L, %4$s from old_rows o where o.%5$s::text = any (v_lost)
                 union all
-                select v_slot, %1$L, %3$s from new_rows n where n.%5$I::text = any (v_made);
+                select v_slot, %1$L, %3$s from new_rows n where n.%5$s::text = any (v_made);
                 v_heard := true;
             end if;
         end if;
@@ -230,7 +230,7 @@ begin
         insert into sync_internal.changes (slot, table_name, kind) values (v_slot, %1$L, 'truncate');
         v_heard := true;
     when 'ROW UPDATE' then
-        if new.%5$I = old.%5$I then
+        if new.%5$s = old.%5$s then
             insert into sync_internal.changes
                 (slot, table_name, record_id, version, kind, topics, patch, undo, class, class_before)
             select v_slot, %1$L, %2$s
@@ -269,29 +269,29 @@ end
             $code$,
             v_table.name,
             format(
-                $columns$n.%1$I::text, n.%2$I, 'update',
+                $columns$n.%1$s::text, n.%2$s, 'update',
             case when %3$s then %4$s || %5$s else %5$s end, (%6$s)::json, (%7$s)::json, %8$s, case when %9$s then %10$s end$columns$,
-                v_table.id_column, v_table.version_column, v_topics_moved,
+                sync_internal.quoted(v_table.id_column), sync_internal.quoted(v_table.version_column), v_topics_moved,
                 sync_internal.topics_expression(v_all, 'o'), sync_internal.topics_expression(v_all, 'n'), v_changed, v_was,
                 sync_internal.class_expression(v_all, 'n'), v_moved, sync_internal.class_expression(v_all, 'o')
             ),
             format(
-                $columns$n.%1$I::text, n.%2$I, 'insert', %3$s, (%4$s)::json, null, %5$s, null$columns$,
-                v_table.id_column, v_table.version_column, sync_internal.topics_expression(v_all, 'n'),
+                $columns$n.%1$s::text, n.%2$s, 'insert', %3$s, (%4$s)::json, null, %5$s, null$columns$,
+                sync_internal.quoted(v_table.id_column), sync_internal.quoted(v_table.version_column), sync_internal.topics_expression(v_all, 'n'),
                 sync_internal.record_expression(v_all, 'n'), sync_internal.class_expression(v_all, 'n')
             ),
             format(
-                $columns$o.%1$I::text, o.%2$I, 'delete', %3$s, null, (%4$s)::json, null, %5$s$columns$,
-                v_table.id_column, v_table.version_column, sync_internal.topics_expression(v_all, 'o'),
+                $columns$o.%1$s::text, o.%2$s, 'delete', %3$s, null, (%4$s)::json, null, %5$s$columns$,
+                sync_internal.quoted(v_table.id_column), sync_internal.quoted(v_table.version_column), sync_internal.topics_expression(v_all, 'o'),
                 sync_internal.record_expression(v_all, 'o'), sync_internal.class_expression(v_all, 'o')
             ),
-            v_table.id_column, v_table.version_column, v_most,
+            sync_internal.quoted(v_table.id_column), sync_internal.quoted(v_table.version_column), v_most,
             (
                 select string_agg(format(
                     E'            if %1$s then\n                v_patch := concat(v_patch, %2$L, %3$s);\n                v_undo := concat(v_undo, %2$L, %4$s);\n%5$s%6$s            end if;\n',
                     sync_internal.differs_expression(c, 'v_old', 'v_new'), ',' || to_json(c.name)::text || ':',
-                    sync_internal.json_expression(c, format('v_new.%I', c.column_name)),
-                    sync_internal.json_expression(c, format('v_old.%I', c.column_name)),
+                    sync_internal.json_expression(c, 'v_new.' || sync_internal.quoted(c.column_name)),
+                    sync_internal.json_expression(c, 'v_old.' || sync_internal.quoted(c.column_name)),
                     case when c.topic then E'                v_topics_moved := true;\n' end,
                     case when c.policy then E'                v_moved := true;\n' end
                 ), '' order by c.position)
@@ -342,7 +342,7 @@ as $$
                     E'\n                case when %s then concat(%L, %s) end',
                     sync_internal.differs_expression(u.c, 'o', 'n'),
                     ',' || to_json((u.c).name)::text || ':',
-                    sync_internal.json_expression(u.c, format('%s.%I', p_alias, (u.c).column_name))
+                    sync_internal.json_expression(u.c, format('%s.%s', p_alias, sync_internal.quoted((u.c).column_name)))
                 ) as part
             from (select p_columns[g.i] as c from generate_subscripts(p_columns, 1) g (i)) u
         ) c

@@ -401,7 +401,9 @@ begin
         else
             v_ok := sync_internal.check_form(v_op) and v_type not in ('create', 'call');
         end if;
-        if not v_ok or i > 0 and (v_op -> 'id' <> v_first -> 'id' or v_op -> 'table' <> v_first -> 'table') then
+        if not v_ok or i > 0 and (
+            v_op -> 'id' is distinct from v_first -> 'id' or v_op -> 'table' is distinct from v_first -> 'table'
+        ) then
             raise sqlstate 'RC002';
         end if;
         %s

@@ -186,7 +186,7 @@ begin
     if v_clash is not null then
         raise exception using errcode = '22023',
             message = format('%s: these wire names cannot be used: %s', v_table.relation, v_clash),
-            hint = 'A wire name is a letter and then letters or digits, and belongs to one column.';
+            hint = 'Say p_names => ...: a wire name is a letter and then letters or digits, and belongs to one column.';
     end if;
 
     delete from sync_internal.columns c where c.table_id = p_table_id;

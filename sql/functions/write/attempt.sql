@@ -79,7 +79,10 @@ begin
             if sync_internal.rereads(v_table) then
                 v_written := sync_internal.read_one(v_table, v_id, p_variant);
             end if;
-            v_versions := jsonb_build_array(jsonb_build_object('table', v_table, 'id', v_id, 'version', v_written.version));
+            -- 0 stands for a version the caller may not read.
+            v_versions := case when v_written.version = 0 then '[]' else jsonb_build_array(
+                jsonb_build_object('table', v_table, 'id', v_id, 'version', v_written.version)
+            ) end;
             if p_want then
                 v_map := concat('{"', v_table, '":{', to_json(v_id), ':', v_written.record, '}}');
             end if;
@@ -145,7 +148,11 @@ begin
                         v_numbers[v_at] := coalesce(v_written.version, v_numbers[v_at]);
                         v_records[v_at] := v_written.record;
                     end if;
-                    v_versions := v_versions || jsonb_build_object('table', v_tables[v_at], 'id', v_ids[v_at], 'version', v_numbers[v_at]);
+                    if v_numbers[v_at] > 0 then
+                        v_versions := v_versions || jsonb_build_object(
+                            'table', v_tables[v_at], 'id', v_ids[v_at], 'version', v_numbers[v_at]
+                        );
+                    end if;
                 end loop;
                 if p_want then
                     v_map := sync_internal.record_map(v_tables, v_ids, v_records);

@@ -44,6 +44,7 @@ begin
                 when jsonb_typeof(v_request) = 'object' then jsonb_build_array(v_request)
             end;
             v_ok := sync_internal.check_envelopes(v_request);
+            v_ok := sync_internal.check_numbers(p_bodies[i], v_request, true);
             if v_count > 1 and sync_internal.must_run_alone(v_request) then
                 v_answer := (503, null::text, true);
             end if;

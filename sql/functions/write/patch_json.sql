@@ -36,6 +36,38 @@ begin
 end
 $$;
 
+-- PT400 for numbers that no double can hold, looked for only where the text shows an exponent of three digits or more:
+-- such a number of nine characters prints as a hundred thousand, so it must be found before anything is printed.
+-- p_transactions: the value is a list of transactions, whose unused fields may hold anything.
+create or replace function sync_internal.check_numbers(p_text text, p_value jsonb, p_transactions boolean)
+returns boolean
+language plpgsql
+immutable
+parallel safe
+security invoker
+as $$
+declare
+    v_within constant text := '.** ? (@.type() == "number" '
+        '&& (@ > 1.8e308 || @ < -1.8e308 || @ != 0 && @ < 1e-1000 && @ > -1e-1000))';
+begin
+    if p_text !~ '[0-9][eE][+-]?[0-9]{3}' then
+        return true;
+    elsif (case
+        when p_transactions then jsonb_path_exists(p_value, ('$[*].operations' || v_within)::jsonpath)
+            or jsonb_path_exists(p_value, ('$[*].expect' || v_within)::jsonpath)
+            or jsonb_path_exists(p_value, ('$[*].authorId' || v_within)::jsonpath)
+        else jsonb_path_exists(p_value, ('$' || v_within)::jsonpath)
+    end) then
+        perform sync_internal.refuse(400, 'bad_value', 'The number is too large');
+    end if;
+    return true;
+end
+$$;
+
+comment on function sync_internal.check_numbers(text, jsonb, boolean) is 'Refuses numbers that print as far more than was sent.';
+grant execute on function sync_internal.check_numbers(text, jsonb, boolean)
+to anon, authenticated, service_role, rowcast_gateway;
+
 -- listInsert and listRemove on a whole list. p_list: null or JSON null counts as no list.
 create or replace function sync_internal.patch_list(p_list jsonb, p_op jsonb)
 returns jsonb

@@ -4,7 +4,6 @@ import random
 import re
 import threading
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -12,15 +11,12 @@ import pytest
 from tests.postgres import Database
 from tests.sql.engine import (
     ALICE,
-    DEADLINE,
     TASK_1,
     TASK_2,
     Background,
     Gate,
     live,
-    new_id,
     pid,
-    title,
     value,
     wait_until,
 )

@@ -11,7 +11,6 @@ from tests.sql.engine import (
     BOB,
     CAROL,
     DEMO,
-    GARDEN,
     LAUNCH,
     TASK_1,
     TASK_2,
