@@ -62,6 +62,7 @@ STATUS: Final[LiteralString] = "select sync.gateway_status() where current_user 
 SETTLE: Final[LiteralString] = (
     "select sync_internal.settle_epoch() where current_user = session_user"
 )
+PRUNE: Final[LiteralString] = "select sync.prune() where current_user = session_user"
 DEV_SIGN_IN: Final[LiteralString] = (
     "select (select u.user_id::text from demo_auth.users as u where u.name = %s)"
     " where current_user = session_user"
@@ -189,6 +190,11 @@ async def status(lane: Lane) -> str:
 async def settle(lane: Lane) -> None:
     """Starts a new history where the server is another than the feed was written on."""
     await lane.value(SETTLE, ())
+
+
+async def prune(lane: Lane) -> None:
+    """Ends what is older than the retention. Raises psycopg.Error."""
+    await lane.value(PRUNE, ())
 
 
 async def dev_sign_in(lane: Lane, name: str) -> str | None:

@@ -29,6 +29,7 @@ CHANNEL: Final = "rowcast"
 LISTENER_CHECK_SECONDS: Final = 3.0  # a half-open listener is noticed within twice this
 RECONNECT_SECONDS: Final = 0.5
 ALIVE_SECONDS: Final = 5.0
+PRUNE_SECONDS: Final = 3600.0
 FINGERPRINT_SECONDS: Final = 1.0  # a changed policy or grant is noticed within this and a poll
 SPACING_SECONDS: Final = 0.005
 
@@ -57,6 +58,7 @@ class Relay:
     def start(self) -> None:
         """Starts reading; returns at once, also when there is no database yet."""
         self._keep(self._read_forever())
+        self._keep(self._prune_forever())
         if self._listen_conninfo is not None:
             self._keep(self._listen_forever(self._listen_conninfo))
 
@@ -214,6 +216,18 @@ class Relay:
                 log.warning("access not known sqlstate=%s", exc.sqlstate)
                 return Answer(failed=True)
             return answer
+
+    # --- retention -------------------------------------------------------------------------------
+
+    async def _prune_forever(self) -> None:
+        while True:
+            await self.ready.wait()
+            try:
+                await calls.prune(self._lane)
+            except psycopg.Error as exc:
+                # Nothing is lost by pruning later; several gateways do it in turn.
+                log.warning("not pruned sqlstate=%s", exc.sqlstate)
+            await asyncio.sleep(PRUNE_SECONDS)
 
     # --- the doorbell ----------------------------------------------------------------------------
 

@@ -39,7 +39,8 @@ def test_every_function_is_in_the_reference(shared_db: Database) -> None:
             "select n.nspname || '.' || p.proname, p.proargnames, p.pronargs,"
             " pg_get_function_arguments(p.oid)"
             " from pg_proc p join pg_namespace n on n.oid = p.pronamespace"
-            " where n.nspname = 'sync' or n.nspname = 'auth' and p.proowner = 'rowcast_owner'::regrole"
+            " where n.nspname = 'sync'"
+            " or n.nspname = 'auth' and p.proowner = 'rowcast_owner'::regrole"
         )
         .fetchall()
     )
@@ -62,6 +63,7 @@ def test_every_code_is_in_the_reference() -> None:
     codes |= set(re.findall(r"'code',\s*'(\w+)'", SQL)) | set(re.findall(r'"code": "(\w+)"', SQL))
     codes |= set(re.findall(r'Problem\(\s*\d+,\s*"(\w+)"', APP))
     codes |= set(re.findall(r'code(?:: str)? ?= ?"(\w+)"', APP))
+    codes |= set(re.findall(r'sign_in_again\(\s*"[^"]*",\s*"(\w+)"', APP))
     assert {"forbidden", "too_large", "wrong_type", "retry", "expired", "bad_key"} <= codes
     assert {code for code in codes if f"`{code}`" not in page} == set()
 
@@ -119,7 +121,9 @@ def test_sql_of_the_documentation_runs(db: Database, page: Path) -> None:
     """Each page from top to bottom, as the administrator where no login is named."""
     for block in BLOCK.findall(page.read_text("utf-8")):
         login, ending = LOGIN.search(block), ENDING.search(block)
-        with psycopg.connect(db.dsn(login.group(1) if login else "postgres"), autocommit=True) as conn:
+        with psycopg.connect(
+            db.dsn(login.group(1) if login else "postgres"), autocommit=True
+        ) as conn:
             if ending is None:
                 conn.execute(block.encode())
                 continue

@@ -21,7 +21,8 @@ def large_db(pg: Server) -> Iterator[Database]:
             insert into public.boards (workspace_id, name, created_by)
             select id, 'b', owner_id from public.workspaces where name like 'w%';
             insert into public.tasks (board_id, title, created_by)
-            select b.id, 't' || g, b.created_by from public.boards b, generate_series(1, 100) g where b.name = 'b';
+            select b.id, 't' || g, b.created_by from public.boards b, generate_series(1, 100) g
+                where b.name = 'b';
             """
         )
         conn.execute(

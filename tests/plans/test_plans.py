@@ -6,6 +6,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from tests.sql.engine import ALICE, LAUNCH, TASK_1, Json, create, new_id, set_, title, tx, value
 
@@ -19,7 +20,8 @@ def plans(conn: Conn, statement: str, *args: Any, user: str | None = None) -> li
     told: list[str] = []
     conn.add_notice_handler(lambda notice: told.append(notice.message_primary or ""))
     for setting in (
-        "log_min_duration = 0", "log_nested_statements = on", "log_format = json", "log_analyze = on",
+        "log_min_duration = 0", "log_nested_statements = on", "log_format = json", "log_analyze = "
+        "on",
         "log_level = notice",
     ):  # fmt: skip
         conn.execute(f"set local auto_explain.{setting}".encode())
@@ -104,13 +106,13 @@ def test_anchor_of_a_cursor_is_found_by_the_index(explaining: Conn) -> None:
 
 
 def write(conn: Conn, *operations: Any) -> list[Json]:
-    return plans(
-        conn, "select sync.write(%s)", psycopg.types.json.Jsonb(tx(*operations)), user=ALICE
-    )
+    return plans(conn, "select sync.write(%s)", Jsonb(tx(*operations)), user=ALICE)
 
 
 def by_index(node: Json) -> bool:
-    """Whether a scan goes by an index; one that meets no row at all, of an empty leaf, may go by none."""
+    """Whether a scan goes by an index; one that meets no row at all, of an empty leaf, may go by
+    none.
+    """
     met = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
     return node["Node Type"] in ("Index Scan", "Index Only Scan", "Bitmap Heap Scan") or met == 0
 
@@ -188,7 +190,7 @@ def test_rows_of_given_ids_are_found_by_the_primary_key(explaining: Conn) -> Non
 def test_collection_is_queried_by_the_index_of_its_column(explaining: Conn) -> None:
     body = {"table": "tasks", "where": {"boardId": LAUNCH}, "limit": 50}
     read = scans(
-        plans(explaining, "select sync.query(%s)", psycopg.types.json.Jsonb(body), user=ALICE),
+        plans(explaining, "select sync.query(%s)", Jsonb(body), user=ALICE),
         "tasks",
     )
     assert read
@@ -197,7 +199,7 @@ def test_collection_is_queried_by_the_index_of_its_column(explaining: Conn) -> N
 
 def test_policy_helper_runs_once_per_statement(explaining: Conn) -> None:
     body = {"table": "tasks", "where": {"boardId": LAUNCH}, "limit": 1000}
-    found = plans(explaining, "select sync.query(%s)", psycopg.types.json.Jsonb(body), user=ALICE)
+    found = plans(explaining, "select sync.query(%s)", Jsonb(body), user=ALICE)
     helpers = [
         plan
         for plan in found

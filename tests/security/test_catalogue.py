@@ -50,7 +50,8 @@ API = {
     "rowcast_worker": WORKER_API,
 }
 
-# Definer functions end users can reach. None takes a relation; those that take a wire name look it up in the registry
+# Definer functions end users can reach. None takes a relation; those that take a wire name look it
+# up in the registry
 # and tell what sync.describe tells everybody, or the comment of a constraint.
 REACHABLE_DEFINERS = {
     "sync.describe()",
@@ -107,8 +108,10 @@ def test_every_live_table_has_policies_only_for_named_roles(conn: psycopg.Connec
     query = """
         select t.relation::text from sync_internal.tables t
         where t.name <> 'lived'
-            and (exists (select from pg_policy p where p.polrelid = t.relation and 0 = any (p.polroles))
-            or not exists (select from pg_policy p where p.polrelid = t.relation and p.polcmd in ('r', '*')))
+            and (exists (select from pg_policy p where p.polrelid = t.relation and 0 = any
+                (p.polroles))
+            or not exists (select from pg_policy p where p.polrelid = t.relation and p.polcmd in
+                ('r', '*')))
     """
     assert column(conn, query) == []
 
@@ -120,10 +123,12 @@ def test_application_roles_neither_own_live_tables_nor_bypass_their_policies(
         select r.role from {APPLICATION} r (role) join pg_roles p on p.rolname = r.role
         where p.rolsuper or p.rolbypassrls or p.rolcreaterole or p.rolcreatedb or p.rolreplication
         union all
-        select r.role from {APPLICATION} r (role), sync_internal.tables t join pg_class c on c.oid = t.relation
+        select r.role from {APPLICATION} r (role), sync_internal.tables t join pg_class c on c.oid =
+            t.relation
         where pg_has_role(r.role, c.relowner, 'member')
         union all
-        select r.role from {APPLICATION} r (role) where pg_has_role(r.role, 'rowcast_owner', 'member')
+        select r.role from {APPLICATION} r (role) where pg_has_role(r.role, 'rowcast_owner',
+            'member')
     """
     assert column(conn, query) == []
 
@@ -133,7 +138,8 @@ def test_gateway_can_become_the_two_end_user_roles_and_nothing_else(
 ) -> None:
     query = """
         select r.rolname::text from pg_roles r
-        where pg_has_role('rowcast_gateway', r.oid, 'member') and r.rolname <> 'rowcast_gateway' order by 1
+        where pg_has_role('rowcast_gateway', r.oid, 'member') and r.rolname <> 'rowcast_gateway'
+            order by 1
     """
     assert column(conn, query) == ["anon", "authenticated"]
     assert (
@@ -143,14 +149,18 @@ def test_gateway_can_become_the_two_end_user_roles_and_nothing_else(
     assert (
         column(
             conn,
-            f"select rolname from pg_roles, {END_USERS} r (role) where rolname = role and rolcanlogin",
+            f"select rolname from pg_roles, {END_USERS} r (role) where rolname = role and "
+            "rolcanlogin",
         )
         == []
     )
 
 
 def test_our_functions_belong_to_our_owner(conn: psycopg.Connection) -> None:
-    query = f"select p.oid::regprocedure::text from pg_proc p where {OURS} and p.proowner <> 'rowcast_owner'::regrole"
+    query = (
+        f"select p.oid::regprocedure::text from pg_proc p where {OURS} and p.proowner <> "
+        "'rowcast_owner'::regrole"
+    )
     assert column(conn, query) == []
 
 
@@ -161,7 +171,10 @@ def test_our_relations_and_types_belong_to_our_owner(conn: psycopg.Connection) -
             and c.relowner <> 'rowcast_owner'::regrole and c.relname <> 'migrations'
     """
     assert column(conn, query) == []
-    schemas = "select nspname from pg_namespace where nspname in ('sync', 'sync_internal') and nspowner <> 'rowcast_owner'::regrole"
+    schemas = (
+        "select nspname from pg_namespace where nspname in ('sync', 'sync_internal') and "
+        "nspowner <> 'rowcast_owner'::regrole"
+    )
     assert column(conn, schemas) == []
 
 
@@ -188,7 +201,8 @@ def test_future_functions_are_not_for_public_either(conn: psycopg.Connection) ->
 def test_every_definer_function_pins_its_search_path(conn: psycopg.Connection) -> None:
     query = """
         select p.oid::regprocedure::text from pg_proc p
-        where p.prosecdef and p.pronamespace not in ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+        where p.prosecdef and p.pronamespace not in ('pg_catalog'::regnamespace,
+            'information_schema'::regnamespace)
             and p.proconfig is distinct from array['search_path=pg_catalog, pg_temp']
     """
     assert column(conn, query) == []
@@ -199,9 +213,10 @@ def test_definer_functions_end_users_can_reach_are_these(conn: psycopg.Connectio
     query = f"""
         select p.oid::regprocedure::text from pg_proc p
         where p.prosecdef and {OURS}
-            and exists (select from {END_USERS} r (role) where has_function_privilege(r.role, p.oid, 'execute'))
+            and exists (select from {END_USERS} r (role) where has_function_privilege(r.role, p.oid,
+            'execute'))
     """
-    found = {name for name in column(conn, query)}
+    found = set(column(conn, query))
     assert found <= REACHABLE_DEFINERS | {
         "sync_internal.store_new_receipt(uuid,bigint,jsonb,bigint)"
     }, found - REACHABLE_DEFINERS
@@ -212,13 +227,16 @@ def test_no_reachable_definer_function_takes_a_relation_or_runs_text(
 ) -> None:
     query = """
         select p.oid::regprocedure::text from pg_proc p
-        where p.prosecdef and p.pronamespace not in ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+        where p.prosecdef and p.pronamespace not in ('pg_catalog'::regnamespace,
+            'information_schema'::regnamespace)
             and exists (
-                select from unnest(array['anon', 'authenticated', 'service_role', 'rowcast_gateway', 'rowcast_worker']) r (role)
+                select from unnest(array['anon', 'authenticated', 'service_role', 'rowcast_gateway',
+                    'rowcast_worker']) r (role)
                 where has_function_privilege(r.role, p.oid, 'execute')
             )
             and (
-                p.proargtypes::oid[] && array['regclass', 'oid', 'regprocedure', 'regproc', 'regtype', 'name']::regtype[]::oid[]
+                p.proargtypes::oid[] && array['regclass', 'oid', 'regprocedure', 'regproc',
+                    'regtype', 'name']::regtype[]::oid[]
                 or p.pronargs > 0 and p.prosrc ~* '\\mexecute\\s+(format|\\$|v_|p_|'')'
             )
     """
@@ -229,7 +247,8 @@ def test_no_reachable_definer_function_takes_a_relation_or_runs_text(
 def test_api_of_each_role_is_exactly_this(conn: psycopg.Connection, role: str) -> None:
     query = f"""
         select replace(p.oid::regprocedure::text, 'sync.', '') from pg_proc p
-        where p.pronamespace = 'sync'::regnamespace and has_function_privilege('{role}', p.oid, 'execute')
+        where p.pronamespace = 'sync'::regnamespace and has_function_privilege('{role}', p.oid,
+            'execute')
     """
     assert set(column(conn, query)) == API[role]
 
@@ -238,7 +257,8 @@ def test_code_generated_for_a_role_is_for_that_role_alone(conn: psycopg.Connecti
     query = f"""
         select p.oid::regprocedure::text from pg_proc p, {APPLICATION} r (role)
         where p.pronamespace = 'sync_internal'::regnamespace
-            and p.proname ~ '^(check|patch|read|insert|update|lock|delete|clash|fetch)_[a-zA-Z0-9]+_(anon|authenticated|service_role)$'
+            and p.proname ~
+                '^(check|patch|read|insert|update|lock|delete|clash|fetch)_[a-zA-Z0-9]+_(anon|authenticated|service_role)$'
             and p.proname !~ ('_' || r.role || '$')
             and has_function_privilege(r.role, p.oid, 'execute')
     """
@@ -251,7 +271,8 @@ def test_tables_of_ours_are_out_of_reach(conn: psycopg.Connection) -> None:
         where c.relnamespace in ('sync'::regnamespace, 'sync_internal'::regnamespace)
             and c.relkind in ('r', 'p', 'v', 'm', 'f')
             and (
-                has_table_privilege(r.role, c.oid, 'select, insert, update, delete, truncate, references, trigger')
+                has_table_privilege(r.role, c.oid,
+                    'select, insert, update, delete, truncate, references, trigger')
                 or has_any_column_privilege(r.role, c.oid, 'select, insert, update, references')
             )
     """
@@ -267,7 +288,8 @@ def test_tables_of_ours_are_out_of_reach(conn: psycopg.Connection) -> None:
 def test_tables_of_ours_have_row_security_or_no_grants(conn: psycopg.Connection) -> None:
     query = """
         select c.oid::regclass::text from pg_class c
-        where c.relnamespace in ('sync'::regnamespace, 'sync_internal'::regnamespace) and c.relkind in ('r', 'p')
+        where c.relnamespace in ('sync'::regnamespace, 'sync_internal'::regnamespace) and c.relkind
+            in ('r', 'p')
             and not c.relrowsecurity and exists (
                 select from aclexplode(c.relacl) a
                 where a.grantee not in (c.relowner, 'rowcast_owner'::regrole, 10)
@@ -288,17 +310,22 @@ def test_nobody_but_the_owner_creates_in_our_schemas(conn: psycopg.Connection) -
 def test_end_users_have_no_rights_that_policies_do_not_govern(conn: psycopg.Connection) -> None:
     query = f"""
         select format('%s %s', r.role, t.relation) from sync_internal.tables t, {END_USERS} r (role)
-        where t.name <> 'lived' and has_table_privilege(r.role, t.relation, 'truncate, references, trigger')
+        where t.name <> 'lived' and has_table_privilege(r.role, t.relation,
+            'truncate, references, trigger')
     """
     assert column(conn, query) == []
-    anon = "select relation::text from sync_internal.tables where has_any_column_privilege('anon', relation, 'select, insert, update')"
+    anon = (
+        "select relation::text from sync_internal.tables where "
+        "has_any_column_privilege('anon', relation, 'select, insert, update')"
+    )
     assert column(conn, anon) == []
 
 
 def test_credentials_are_not_live_and_out_of_reach(conn: psycopg.Connection) -> None:
     query = f"""
         select r.role from {END_USERS} r (role)
-        where has_schema_privilege(r.role, 'demo_auth', 'usage') or has_table_privilege(r.role, 'demo_auth.users', 'select')
+        where has_schema_privilege(r.role, 'demo_auth', 'usage') or has_table_privilege(r.role,
+            'demo_auth.users', 'select')
     """
     assert column(conn, query) == []
     live_ = "select relation::text from sync_internal.tables where relation::text like 'demo_auth%'"
@@ -306,7 +333,8 @@ def test_credentials_are_not_live_and_out_of_reach(conn: psycopg.Connection) -> 
     assert (
         column(
             conn,
-            "select relation::text from sync_internal.tables where relation::text ~ '^(sync|auth|pg_)'",
+            "select relation::text from sync_internal.tables where relation::text ~ "
+            "'^(sync|auth|pg_)'",
         )
         == []
     )
@@ -342,7 +370,8 @@ def test_triggers_of_ours_are_enabled_for_origin_and_replica(conn: psycopg.Conne
         select t.tgrelid::regclass || ' ' || t.tgname from pg_trigger t
         where t.tgname like 'zzz_rowcast%'
             and t.tgenabled <> (
-                case t.tgname when 'zzz_rowcast_truncate' then 'A' when 'zzz_rowcast_replica' then 'R' else 'O' end
+                case t.tgname when 'zzz_rowcast_truncate' then 'A' when 'zzz_rowcast_replica' then
+                    'R' else 'O' end
             )::"char"
     """
     assert column(conn, query) == []
@@ -362,7 +391,8 @@ def test_login_roles_carry_the_timeouts(conn: psycopg.Connection) -> None:
         select r.rolname || ' ' || array_to_string(s.setconfig, ' ') from pg_db_role_setting s
         join pg_roles r on r.oid = s.setrole
         where r.rolname like 'rowcast%' and s.setdatabase in (
-            select d.oid from pg_database d where d.datname in (current_database(), 'template_rowcast')
+            select d.oid from pg_database d where d.datname in (current_database(),
+                'template_rowcast')
         )
     """
     found = " ".join(column(conn, query))

@@ -1,10 +1,13 @@
-"""People with a database login of their own, and what the gateway's login can do if it is taken over."""
+"""People with a database login of their own, and what the
+gateway's login can do if it is taken over.
+"""
 
 from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from tests.postgres import Database
 from tests.sql.engine import (
@@ -69,10 +72,12 @@ CAROLS_OWN = {
 SPOOFS = [
     "select set_config('request.jwt.claims', '{claims}', false)",
     "set request.jwt.claims = '{claims}'",
-    "select set_config('request.jwt.claim.sub', '{alice}', false), set_config('app.user_id', '{alice}', false)",
+    "select set_config('request.jwt.claim.sub', '{alice}', false), set_config('app.user_id', "
+    "'{alice}', false)",
     "select sync.act_as('{alice}')",
     "select sync_internal.assume('authenticated', '{claims}')",
-    "set session characteristics as transaction read write; set role authenticated; set request.jwt.claims = '{claims}'",
+    "set session characteristics as transaction read write; set role authenticated; set "
+    "request.jwt.claims = '{claims}'",
 ]
 
 
@@ -94,9 +99,7 @@ def test_claims_a_login_sets_itself_change_nothing(
         )
         conn.rollback()
         conn.execute(spoof.replace("{claims}", claims).replace("{alice}", ALICE).encode())
-        answer = value(
-            conn, "select sync.write(%s)", psycopg.types.json.Jsonb(tx(title(TASK_1, "x")))
-        )
+        answer = value(conn, "select sync.write(%s)", Jsonb(tx(title(TASK_1, "x"))))
         assert answer["results"][0]["error"]["code"] == "forbidden"
         records = value(conn, 'select sync.query(\'{"table": "tasks"}\')')
         assert set(records["ids"]) == expected - {"00000000-0000-7000-8000-0000000a0002"}
@@ -105,20 +108,28 @@ def test_claims_a_login_sets_itself_change_nothing(
 
 SHADOWS = [
     # An operator or function of its own, found before the built-in one.
-    "create function {me}.f(jsonb, text) returns text language sql immutable as $$ select '{alice}' $$;"
+    "create function {me}.f(jsonb, text) returns text language sql immutable as $$ select "
+    "'{alice}' $$;"
     "create operator {me}.->> (leftarg = jsonb, rightarg = text, function = {me}.f)",
-    "create function {me}.f(name, text) returns boolean language sql immutable as $$ select true $$;"
+    "create function {me}.f(name, text) returns boolean language sql immutable as $$ select true "
+    "$$;"
     "create operator {me}.= (leftarg = name, rightarg = text, function = {me}.f)",
-    "create function {me}.f(name, name) returns boolean language sql immutable as $$ select true $$;"
+    "create function {me}.f(name, name) returns boolean language sql immutable as $$ select true "
+    "$$;"
     "create operator {me}.= (leftarg = name, rightarg = name, function = {me}.f)",
-    "create function {me}.f(text, text) returns boolean language sql immutable as $$ select true $$;"
+    "create function {me}.f(text, text) returns boolean language sql immutable as $$ select true "
+    "$$;"
     "create operator {me}.~* (leftarg = text, rightarg = text, function = {me}.f);"
     "create operator {me}.= (leftarg = text, rightarg = text, function = {me}.f)",
-    "create function {me}.current_setting(text, boolean) returns text language sql immutable as $$ select '{claims}' $$",
-    "create function {me}.nullif(text, text) returns text language sql immutable as $$ select '{claims}' $$;"
-    "create function {me}.jsonb_build_object(text, text) returns jsonb language sql immutable as $$ select '{claims}'::jsonb $$",
+    "create function {me}.current_setting(text, boolean) returns text language sql immutable as "
+    "$$ select '{claims}' $$",
+    "create function {me}.nullif(text, text) returns text language sql immutable as $$ select "
+    "'{claims}' $$;"
+    "create function {me}.jsonb_build_object(text, text) returns jsonb language sql immutable as "
+    "$$ select '{claims}'::jsonb $$",
     "create domain {me}.uuid as pg_catalog.uuid default '{alice}'",
-    "create function {me}.uid() returns uuid language sql immutable as $$ select '{alice}'::uuid $$",
+    "create function {me}.uid() returns uuid language sql immutable as $$ select '{alice}'::uuid "
+    "$$",
     "create temp table logins (login name, user_id text, role text);"
     "insert into logins values (session_user, '{alice}', 'authenticated');"
     "create temp table tables as select 1 as x",
@@ -139,40 +150,42 @@ def test_search_path_of_a_login_changes_nothing(mapped: Login, shadow: str, path
     assert claims
     me = "carols_login"
     for text in (
-        "select set_config('request.jwt.claims', '{claims}', false)", shadow, f"set search_path = {path}",
+        "select set_config('request.jwt.claims', '{claims}', false)", shadow, "set search_path = "
+        f"{path}",
     ):  # fmt: skip
         statement = text.replace("{me}", me).replace("{alice}", ALICE).replace("{claims}", claims)
         mapped.execute(statement.encode())
     assert str(value(mapped, "select auth.uid()")) == CAROL
     assert sees(mapped) == CAROLS_OWN
     count = mapped.execute(
-        "update public.workspaces set name = 'mine' where id::text operator(pg_catalog.<>) '00000000-0000-7000-8000-0000000a0002'"
+        "update public.workspaces set name = 'mine' where id::text operator(pg_catalog.<>) "
+        "'00000000-0000-7000-8000-0000000a0002'"
     ).rowcount
     assert count == 0
     made = value(
         mapped,
-        "insert into public.comments (task_id, content) values ('00000000-0000-7000-8000-0000000c0013', 'x') returning author_id",
+        "insert into public.comments (task_id, content) values "
+        "('00000000-0000-7000-8000-0000000c0013', 'x') returning author_id",
     )
     assert str(made) == CAROL
 
 
 def test_mapped_login_is_its_user_in_every_way(mapped: Login, gate: Gate) -> None:
     request = tx(title(TOMATOES, "hers"))
-    answer = value(mapped, "select sync.write(%s)", psycopg.types.json.Jsonb(request))
+    answer = value(mapped, "select sync.write(%s)", Jsonb(request))
     assert answer["results"][0]["status"] == "applied"
     assert gate.send(CAROL, request).body["status"] == "duplicate"
     assert gate.send(ALICE, request).code == "tx_mismatch"
     made = create("tasks", new_id(), boardId=GARDEN, title="by login")
-    applied = value(mapped, "select sync.apply(%s)", psycopg.types.json.Jsonb([made]))
+    applied = value(mapped, "select sync.apply(%s)", Jsonb([made]))
     assert applied[0]["version"] == 1
     record = gate.get_records(CAROL, ("tasks", made["id"]))["recordMap"]["tasks"][made["id"]]
     assert record["createdBy"] == CAROL
 
 
 def test_apply_raises_what_write_reports(mapped: Login) -> None:
-    jsonb = psycopg.types.json.Jsonb
     with pytest.raises(psycopg.Error) as refused:
-        mapped.execute("select sync.apply(%s)", (jsonb([title(TASK_1, "x")]),))
+        mapped.execute("select sync.apply(%s)", (Jsonb([title(TASK_1, "x")]),))
     assert refused.value.sqlstate == "PT403"
     assert '"forbidden"' in (refused.value.diag.message_detail or "")
 
@@ -180,7 +193,8 @@ def test_apply_raises_what_write_reports(mapped: Login) -> None:
 def test_members_of_authenticated_reach_nothing_inside(mapped: Login, unmapped: Login) -> None:
     for conn in (mapped, unmapped):
         for table in (
-            "changes", "receipts", "tables", "columns", "logins", "trusted_logins", "state", "settings",
+            "changes", "receipts", "tables", "columns", "logins", "trusted_logins", "state",
+            "settings",
             "callables", "identity_settings", "migrations", "changes_0",
         ):  # fmt: skip
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
@@ -285,7 +299,8 @@ def test_gateway_login_reaches_nothing_but_its_doors(gate: Gate) -> None:
         "select sync.configure('max_path', 1)",
         "select sync.new_epoch()",
         "select sync_internal.install_identity()",
-        "select sync_internal.register('public.tasks', null, null, null, null, null, null, null, null, null)",
+        "select sync_internal.register('public.tasks', null, null, null, null, null, null, null, "
+        "null, null)",
         "set role service_role",
         "set role rowcast_owner",
         "set role postgres",
@@ -315,7 +330,10 @@ def test_role_the_gateway_took_is_given_back_after_an_error(gate: Gate) -> None:
     ):
         with pytest.raises(psycopg.Error):
             gate.conn.execute(statement.encode())
-        query = "select current_user || ' ' || coalesce(current_setting('request.jwt.claims', true), '')"
+        query = (
+            "select current_user || ' ' || coalesce(current_setting('request.jwt.claims', "
+            "true), '')"
+        )
         assert value(gate.conn, query) == "rowcast_gateway "
 
 
@@ -324,15 +342,18 @@ def test_role_the_gateway_took_is_given_back_after_an_error(gate: Gate) -> None:
 
 GRANTS = """
     create table public.people (
-        id text primary key, name text, salary integer default 100, note text, age integer, tag text unique,
+        id text primary key, name text, salary integer default 100, note text, age integer, tag text
+            unique,
         version integer not null default 1
     );
     alter table public.people enable row level security;
     create policy everybody on public.people using (salary > 0) with check (salary > 0);
-    grant select (id, name, note, version), insert (id, name, age), update (name, age) on public.people to authenticated;
+    grant select (id, name, note, version), insert (id, name, age), update (name, age) on
+        public.people to authenticated;
     grant select on public.people to anon;
     select sync.enable('public.people', p_topics => '{name}');
-    insert into public.people (id, name, salary, note, age, tag) values ('a', 'Ann', 5000, 'n', 30, 't');
+    insert into public.people (id, name, salary, note, age, tag) values ('a', 'Ann', 5000, 'n', 30,
+        't');
 """
 READABLE = {"id", "name", "note", "version"}
 

@@ -1,6 +1,8 @@
-"""Carol, who is no member of anything of Alice's, can learn nothing of it: neither contents nor ids nor versions.
+"""Carol, who is no member of anything of
+Alice's, can learn nothing of it: neither contents nor ids nor versions.
 
-Each test compares the whole answer about a record that is hidden with that about one that is not there.
+Each test compares the whole answer about a record that is hidden with that about one that is not
+    there.
 """
 
 import json
@@ -223,7 +225,8 @@ def test_create_with_a_hidden_id_is_neutral_and_leaves_the_row(
 ) -> None:
     required = {
         "workspaces": {"name": "n"}, "boards": {"workspaceId": CAROLS, "name": "n"},
-        "tasks": {"boardId": GARDEN, "title": "t"}, "comments": {"taskId": TOMATOES, "content": "c"},
+        "tasks": {"boardId": GARDEN, "title": "t"},
+        "comments": {"taskId": TOMATOES, "content": "c"},
         "notebooks": {"name": "n"}, "notes": {"notebookId": PARENTS["notes"][1]},
     }  # fmt: skip
     query = f"select t::text from public.{table} t where id = %s"
@@ -305,10 +308,12 @@ def test_subscription_to_hidden_keys_is_as_to_missing_ones(
         text = {"boards": "name", "tasks": "title", "comments": "content"}[table]
         statement = {
             "nothing": "select 1",
-            "an update": f"update {table} set {text} = {text} || '!' where {column} = '{parents[table]}'",
+            "an update": f"update {table} set {text} = {text} || '!' where {column} = "
+            f"'{parents[table]}'",
             "a delete": f"delete from {table} where id = '{HIDDEN[table]}'",
             "a move": f"update {table} set {column} = {column} where false",
-            "an insert": f"insert into {table} ({column}, {text}, {'author_id' if table == 'comments' else 'created_by'}) "
+            "an insert": f"insert into {table} ({column}, {text}, "
+            f"{'author_id' if table == 'comments' else 'created_by'}) "
             f"values ('{parents[table]}', 'new', '{ALICE}')",
         }[since]
         conn.execute(statement.encode())

@@ -280,7 +280,7 @@ class Background:
     def _run(self, job: Callable[[], Any]) -> None:
         try:
             self._result = job()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
             self._error = error
 
     def result(self) -> Any:

@@ -44,7 +44,7 @@ def told(gate: Gate) -> Told:
 
 @pytest.fixture
 def items(conn: psycopg.Connection) -> psycopg.Connection:
-    """A small live table: items(id, n, note)."""
+    """A small live table, with three rows."""
     live(conn, "items", "id text primary key, n integer, note text")
     conn.execute("insert into items (id, n) values ('a', 1), ('b', 2), ('c', 3)")
     return conn
@@ -346,7 +346,8 @@ def test_bulk_makes_the_keys_of_the_table_stale(items: psycopg.Connection, gate:
 
 
 PARTS = """
-    create table public.parts (id text, n integer, version integer not null default 1, primary key (id))
+    create table public.parts (id text, n integer, version integer not null default 1, primary key
+        (id))
         partition by range (id);
     create table public.parts_low partition of public.parts for values from ('a') to ('m');
     create table public.parts_high partition of public.parts for values from ('m') to ('z');
@@ -463,7 +464,8 @@ def test_writer_with_any_search_path_is_captured(
         create function evil.ne(record, record) returns boolean language plpgsql immutable
         as 'begin return false; end';
         create operator evil.*<> (leftarg = record, rightarg = record, function = evil.ne);
-        create function evil.now() returns timestamptz language sql as $$ select '1999-01-01'::timestamptz $$;
+        create function evil.now() returns timestamptz language sql as $$ select
+            '1999-01-01'::timestamptz $$;
         """
     )
     writer = db.connect()
@@ -534,7 +536,8 @@ def test_row_updated_again_by_its_own_trigger_ends_with_its_newest_version(
         """
         create function public.double() returns trigger language plpgsql as $$
         begin
-            update public.echo set doubled = new.n * 2 where id = new.id and doubled is distinct from new.n * 2;
+            update public.echo set doubled = new.n * 2 where id = new.id and doubled is distinct
+                from new.n * 2;
             return null;
         end
         $$;

@@ -3,6 +3,7 @@
 import random
 import re
 import threading
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -81,7 +82,7 @@ def test_eight_writers_and_a_long_transaction_lose_and_repeat_nothing(
     long.execute("insert into ticks (id) values ('long')")
     with long.transaction():
         long.execute("insert into ticks (id) values ('long in a savepoint')")
-    jobs = [Background(lambda n=n: write(db, n, seed)) for n in range(WRITERS)]
+    jobs = [Background(partial(write, db, n, seed)) for n in range(WRITERS)]
     running = threading.Event()
 
     def finish() -> None:
@@ -246,7 +247,8 @@ def test_cursor_below_what_was_pruned_is_stale(
     slow.commit()
     done = gate.changes(waiting)["cursor"]
     conn.execute(
-        "update sync_internal.state set pruned_before = (select max(xid) from sync_internal.changes)"
+        "update sync_internal.state set pruned_before = (select max(xid) from "
+        "sync_internal.changes)"
     )
     assert gate.changes(done)["stale"] is False
     assert_stale(gate, waiting)
@@ -270,10 +272,13 @@ def test_cursor_claims_no_xid_that_no_change_vouches_for(
 
 
 MALFORMED = [
-    "", "x", "null", "v1", "v2.{e}.1..", "v1.{e}", "v1.{e}.", "v1.{e}...", "v1.{e}.abc..", "v1.{e}.-5..",
+    "", "x", "null", "v1", "v2.{e}.1..", "v1.{e}", "v1.{e}.", "v1.{e}...", "v1.{e}.abc..",
+    "v1.{e}.-5..",
     "v1.{e}.1.1-.", "v1.{e}.1.-1.", "v1.{e}.99999999999999999999..", "v1.{e}.9999999999999999999..",
-    "v1.{e}.5.9999999999999999999.", "v1.{e}.5..1-9999999999999999999-1", "v1.{e}.5..1-1-9999999999",
-    "v1.{e}.5..1-1", "v1.{e}.5..1-1-1-1", "v1.{e}.5..1-1-1\n", "v1.{e}.5..1-1-1'; drop table tasks", "v1.ü.1..",
+    "v1.{e}.5.9999999999999999999.", "v1.{e}.5..1-9999999999999999999-1",
+    "v1.{e}.5..1-1-9999999999",
+    "v1.{e}.5..1-1", "v1.{e}.5..1-1-1-1", "v1.{e}.5..1-1-1\n", "v1.{e}.5..1-1-1'; drop table tasks",
+    "v1.ü.1..",
     "v1.{e}.5." + "-".join(["1"] * 20000) + ".",
 ]  # fmt: skip
 
@@ -328,7 +333,9 @@ def test_snapshot_is_asked_for_in_one_function_only(conn: psycopg.Connection) ->
 def test_rows_and_cursor_of_a_read_are_of_one_snapshot(
     gate: Gate, db: Database, conn: psycopg.Connection, door: str
 ) -> None:
-    """A commit between the statement's start and its end is either in the rows or after the cursor."""
+    """A commit between the
+    statement's start and its end is either in the rows or after the cursor.
+    """
     conn.execute(
         """
         create function public.wait_for_key() returns boolean language plpgsql stable as $$

@@ -22,7 +22,7 @@ def rings(db: Database) -> Rings:
 
     def heard() -> list[str]:
         marker.execute("notify until_here")
-        payloads = []
+        payloads: list[str] = []
         for notification in listener.notifies(timeout=DEADLINE):
             if notification.channel == "until_here":
                 return payloads

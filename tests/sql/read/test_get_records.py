@@ -19,7 +19,8 @@ def test_records_of_several_tables(common: Gate) -> None:
     }  # fmt: skip
     record = answer["recordMap"]["boards"][LAUNCH]
     assert set(record) == {
-        "id", "version", "workspaceId", "name", "description", "orderKey", "createdBy", "createdAt", "updatedAt", "deleted",
+        "id", "version", "workspaceId", "name", "description", "orderKey", "createdBy", "createdAt",
+        "updatedAt", "deleted",
     }  # fmt: skip
     assert record["name"] == "Launch"
     assert (answer["gone"], answer["unchanged"]) == ([], [])

@@ -1,4 +1,6 @@
-"""Records by filter: operators, order, pages, what hangs on them, and what the caller has already."""
+"""Records by filter: operators, order, pages, what hangs on them, and what the caller has
+already.
+"""
 
 import itertools
 import random
@@ -133,7 +135,8 @@ def pages(gate: Gate, user: str, table: str, limit: int, **more: Any) -> list[st
 
 ORDERS = [
     [], *[[(key, d)] for key in ("n", "word", "day", "flag", "id") for d in ("asc", "desc")],
-    [("n", "asc"), ("word", "desc")], [("flag", "desc"), ("day", "asc"), ("n", "desc"), ("word", "asc")],
+    [("n", "asc"), ("word", "desc")],
+    [("flag", "desc"), ("day", "asc"), ("n", "desc"), ("word", "asc")],
 ]  # fmt: skip
 
 
@@ -154,8 +157,10 @@ TYPES: dict[str, list[str]] = {
     "text": ["'a'", "'A'", "'ä'", "'\U0001f600'", "'\ufffd'", "''", "'a '"],
     "varchar(5)": ["'a'", "'B'", "''"],
     "char(5)": ["'a'", "'b'", "''"],
-    "date": ["'2024-01-01'", "'0044-03-15'", "'infinity'", "'-infinity'", "'10000-01-01'", "'0044-03-15 BC'"],
-    "timestamptz": ["'2024-01-01T00:00:00.000001Z'", "'2024-01-01T00:00:00Z'", "'infinity'", "'-infinity'", "'10000-01-01Z'"],
+    "date": ["'2024-01-01'", "'0044-03-15'", "'infinity'", "'-infinity'", "'10000-01-01'",
+    "'0044-03-15 BC'"],
+    "timestamptz": ["'2024-01-01T00:00:00.000001Z'", "'2024-01-01T00:00:00Z'", "'infinity'",
+    "'-infinity'", "'10000-01-01Z'"],
     "timestamp": ["'2024-01-01T00:00:00.000001'", "'2024-01-01T00:00:00'", "'infinity'"],
     "boolean": ["true", "false"],
     "uuid": [f"'{TASK_1}'", f"'{TASK_2}'"],
@@ -172,7 +177,8 @@ def test_pages_of_every_type_cover_everything_once(
     if kind == "public.ci":
         try:
             conn.execute(
-                "create collation public.no_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false)"
+                "create collation public.no_case (provider = icu, locale = 'und-u-ks-level2', "
+                "deterministic = false)"
             )
         except psycopg.errors.FeatureNotSupported:
             pytest.skip("this server is built without ICU")
@@ -196,10 +202,14 @@ def test_equal_to_what_a_record_shows_finds_the_record(
 ) -> None:
     conn.execute("create type public.hue as enum ('red', 'green')")
     columns = {
-        "a": ("real", "0.1"), "b": ("double precision", "0.1"), "c": ("numeric", "0.10"), "d": ("char(5)", "'ab'"),
-        "e": ("timestamptz", "'2024-01-01 01:02:03.45+01'"), "f": ("bytea", "'\\x00ff'"), "g": ("public.hue", "'red'"),
-        "h": ("jsonb", "'{\"a\": [1]}'"), "i": ("bigint[]", "'{1,2}'"), "j": ("date", "'2024-01-01'"),
-        "k": ("varchar(3)", "'x'"), "l": ("uuid", f"'{TASK_1}'"), "m": ("timestamp", "'2024-01-01 01:02:03.45'"),
+        "a": ("real", "0.1"), "b": ("double precision", "0.1"), "c": ("numeric", "0.10"),
+        "d": ("char(5)", "'ab'"),
+        "e": ("timestamptz", "'2024-01-01 01:02:03.45+01'"), "f": ("bytea", "'\\x00ff'"),
+        "g": ("public.hue", "'red'"),
+        "h": ("jsonb", "'{\"a\": [1]}'"), "i": ("bigint[]", "'{1,2}'"),
+        "j": ("date", "'2024-01-01'"),
+        "k": ("varchar(3)", "'x'"), "l": ("uuid", f"'{TASK_1}'"), "m": ("timestamp", "'2024-01-01 "
+        "01:02:03.45'"),
     }  # fmt: skip
     live(
         conn,
@@ -207,9 +217,8 @@ def test_equal_to_what_a_record_shows_finds_the_record(
         "id text primary key, "
         + ", ".join(f"{name} {kind}" for name, (kind, _) in columns.items()),
     )
-    conn.execute(
-        f"insert into kinds values ('x', {', '.join(literal for _, literal in columns.values())})".encode()
-    )
+    literals = ", ".join(literal for _, literal in columns.values())
+    conn.execute(f"insert into kinds values ('x', {literals})".encode())
     record = gate.query(ALICE, "kinds")["recordMap"]["kinds"]["x"]
     for key in columns:
         found = gate.query(ALICE, "kinds", where={key: {"eq": record[key]}})["ids"]
@@ -290,16 +299,16 @@ def test_have_gets_what_differs(gate: Gate, conn: psycopg.Connection) -> None:
     conn.execute("update tasks set board_id = %s where id = %s", (IDEAS, TASK_2))
     conn.execute("update tasks set board_id = %s where id = %s", (GARDEN, TASK_3))
     made = str(conn.execute(
-        "insert into tasks (board_id, title, created_by) values (%s, 'new', %s) returning id", (LAUNCH, BOB)
+        "insert into tasks (board_id, title, created_by) values (%s, 'new', %s) returning id",
+        (LAUNCH, BOB)
     ).fetchall()[0][0])  # fmt: skip
     answer = gate.query(ALICE, "tasks", where={"boardId": LAUNCH}, have=have)
     assert set(answer["ids"]) == set(have) - {TASK_2, TASK_3} | {made}
     assert set(answer["recordMap"]["tasks"]) == {TASK_1, TASK_2, made}
     assert answer["gone"] == [{"table": "tasks", "id": TASK_3}]
-    again = gate.query(
-        ALICE, "tasks", where={"boardId": LAUNCH},
-        have={id_: record["version"] for id_, record in (first["recordMap"]["tasks"] | answer["recordMap"]["tasks"]).items() if id_ != TASK_3},
-    )  # fmt: skip
+    records = first["recordMap"]["tasks"] | answer["recordMap"]["tasks"]
+    have = {id_: record["version"] for id_, record in records.items() if id_ != TASK_3}
+    again = gate.query(ALICE, "tasks", where={"boardId": LAUNCH}, have=have)
     assert (again["recordMap"], again["gone"], len(again["ids"])) == (
         {"tasks": {}},
         [],
@@ -358,7 +367,8 @@ def test_include_beyond_the_limit_is_refused(gate: Gate, conn: psycopg.Connectio
     [
         ({}, {"tasks"}),
         ({"where": {"boardId": LAUNCH}}, {f"tasks?boardId={LAUNCH}"}),
-        ({"where": {"boardId": {"in": [LAUNCH, IDEAS]}}}, {f"tasks?boardId={LAUNCH}", f"tasks?boardId={IDEAS}"}),
+        ({"where": {"boardId": {"in": [LAUNCH, IDEAS]}}},
+        {f"tasks?boardId={LAUNCH}", f"tasks?boardId={IDEAS}"}),
         ({"where": {"boardId": LAUNCH, "status": "done"}}, {f"tasks?boardId={LAUNCH}"}),
         ({"where": {"status": "done"}}, {"tasks"}),
         ({"where": {"id": TASK_1}}, {f"tasks:{TASK_1}"}),
@@ -389,12 +399,14 @@ def test_keys_of_values_written_in_another_way_deliver(
     conn.execute("create type public.hue as enum ('red', 'green')")
     live(
         conn, "kinds",
-        "id text primary key, i integer, b bigint, f boolean, u uuid, t text, h public.hue, note integer default 0",
+        "id text primary key, i integer, b bigint, f boolean, u uuid, t text, h public.hue, note "
+        "integer default 0",
         ", p_topics => '{i,b,f,u,t,h}'",
     )  # fmt: skip
     conn.execute("insert into kinds values ('x', 7, 8, true, %s, 'a b', 'red')", (ALICE,))
     for where in (
-        {"i": 7}, {"i": 7.0}, {"i": {"in": [7]}}, {"b": "8"}, {"b": "008"}, {"b": 8}, {"f": True}, {"u": ALICE},
+        {"i": 7}, {"i": 7.0}, {"i": {"in": [7]}}, {"b": "8"}, {"b": "008"}, {"b": 8}, {"f": True},
+        {"u": ALICE},
         {"u": ALICE.upper()}, {"t": "a b"}, {"h": "red"},
     ):  # fmt: skip
         answer = gate.query(ALICE, "kinds", where=where)
@@ -404,7 +416,8 @@ def test_keys_of_values_written_in_another_way_deliver(
         assert joined["errors"] == [], where
         assert joined["updates"], (where, answer["keys"])
     for key in (
-        "b=008", "b=%208", f"u={ALICE.upper()}", f"u=%7B{ALICE}%7D", "f=t", "f=TRUE", "f=on", "i=%2B7", "i=07", "t=a%20b",
+        "b=008", "b=%208", f"u={ALICE.upper()}", f"u=%7B{ALICE}%7D", "f=t", "f=TRUE", "f=on",
+        "i=%2B7", "i=07", "t=a%20b",
         "t=%61%20b", "h=red",
     ):  # fmt: skip
         cursor = gate.cursor()

@@ -12,7 +12,8 @@ pytestmark = pytest.mark.both_versions
 
 GOOD = """
     create table public.things (
-        id uuid primary key default gen_random_uuid(), name text, removed timestamptz, touched timestamptz not null default now(),
+        id uuid primary key default gen_random_uuid(), name text, removed timestamptz, touched
+            timestamptz not null default now(),
         version integer not null default 1
     );
     alter table public.things enable row level security;
@@ -31,18 +32,23 @@ def refused(conn: psycopg.Connection[Any], arguments: str = "") -> psycopg.Error
 @pytest.mark.parametrize(
     ("change", "arguments", "message", "hint"),
     [
-        ("alter table things disable row level security", "", "row level security", "enable row level security"),
+        ("alter table things disable row level security", "", "row level security", "enable row "
+        "level security"),
         ("alter table things drop constraint things_pkey", "", "no usable id", "p_id"),
-        ("alter table things drop constraint things_pkey, add primary key (id, name)", "", "no usable id", "p_id"),
+        ("alter table things drop constraint things_pkey, add primary key (id, name)", "",
+        "no usable id", "p_id"),
         ("select 1", ", p_id => 'name'", "no usable id", "p_id"),
-        ("alter table things add x timestamptz unique not null", ", p_id => 'x'", "no usable id", "uuid, text or bigint"),
+        ("alter table things add x timestamptz unique not null", ", p_id => 'x'", "no usable id",
+        "uuid, text or bigint"),
         ("alter table things drop version", "", "no version column", "add column version integer"),
         ("alter table things alter version drop not null", "", "no version column", "add column"),
         ("alter table things alter version type text", "", "no version column", "add column"),
         ("select 1", ", p_version => 'name'", "no version column", "add column"),
-        ("create policy p on things for select using (removed is null)", ", p_soft_delete => 'removed'",
+        ("create policy p on things for select using (removed is null)", ", p_soft_delete => "
+        "'removed'",
          "reads removed", "could never be deleted"),
-        ("create policy p on things as restrictive for all using (things is not null)", ", p_soft_delete => 'removed'",
+        ("create policy p on things as restrictive for all using (things is not null)",
+        ", p_soft_delete => 'removed'",
          "reads removed", "could never be deleted"),
         ("select 1", ", p_soft_delete => 'name'", "soft delete", ""),
         ("select 1", ", p_soft_delete => 'nothing'", "nothing", ""),
@@ -91,7 +97,8 @@ def test_unfit_table_is_refused_with_the_fix(
     [
         "create view public.things as select 1 as id, 1 as version",
         "create materialized view public.things as select 1 as id, 1 as version",
-        "create unlogged table public.things (id uuid primary key, version integer not null default 1)",
+        "create unlogged table public.things (id uuid primary key, version integer not null "
+        "default 1)",
         "create temp table things (id uuid primary key, version integer not null default 1)",
     ],
 )
@@ -156,13 +163,17 @@ def test_owner_without_superuser_makes_a_table_live(db: Database, conn: psycopg.
 def snapshot(conn: psycopg.Connection[Any]) -> tuple[Any, ...]:
     """All there is of the table things and in our schemas, as the catalogue says."""
     queries = (
-        "select attname, atttypid::int, attnotnull, attacl::text from pg_attribute where attrelid = 'things'::regclass and attnum > 0",
+        "select attname, atttypid::int, attnotnull, attacl::text from pg_attribute where attrelid "
+        "= 'things'::regclass and attnum > 0",
         "select tgname from pg_trigger where tgrelid = 'things'::regclass order by 1",
-        "select conname, pg_get_constraintdef(oid) from pg_constraint where conrelid = 'things'::regclass order by 1",
-        "select relacl::text, relrowsecurity, relforcerowsecurity from pg_class where oid = 'things'::regclass",
+        "select conname, pg_get_constraintdef(oid) from pg_constraint where conrelid = "
+        "'things'::regclass order by 1",
+        "select relacl::text, relrowsecurity, relforcerowsecurity from pg_class where oid = "
+        "'things'::regclass",
         "select polname from pg_policy where polrelid = 'things'::regclass",
         "select id, name, version from things order by id",
-        "select p.oid::regprocedure::text from pg_proc p where p.pronamespace = 'sync_internal'::regnamespace order by 1",
+        "select p.oid::regprocedure::text from pg_proc p where p.pronamespace = "
+        "'sync_internal'::regnamespace order by 1",
         "select name from sync_internal.tables order by 1",
         "select count(*) from sync_internal.columns",
         "select count(*) from sync_internal.uniques",
@@ -207,7 +218,8 @@ def test_enable_again_replaces_the_former_arguments(gate: Gate, conn: psycopg.Co
     live(conn, "things", "id text primary key, name text, place text", ", p_topics => '{place}'")
     conn.execute("insert into things values ('a', 'n', 'p')")
     conn.execute(
-        "select sync.enable('things', p_name => 'stuff', p_names => '{\"name\": \"label\"}', p_hard_delete => true)"
+        "select sync.enable('things', p_name => 'stuff', p_names => '{\"name\": \"label\"}', "
+        "p_hard_delete => true)"
     )
     record = gate.query(ALICE, "stuff")["recordMap"]["stuff"]["a"]
     assert set(record) == {"id", "version", "label", "place"}
@@ -218,14 +230,18 @@ def test_enable_again_replaces_the_former_arguments(gate: Gate, conn: psycopg.Co
     assert (change["table"], change["patch"], change["topics"]) == ("stuff", {"label": "m"}, [])
     gate.applied(ALICE, {"type": "delete", "table": "stuff", "id": "a"})
     assert value(conn, "select count(*) from things") == 0
-    generated = "select count(*) from pg_proc where pronamespace = 'sync_internal'::regnamespace and proname like '%things%'"
+    generated = (
+        "select count(*) from pg_proc where pronamespace = 'sync_internal'::regnamespace "
+        "and proname like '%things%'"
+    )
     assert value(conn, generated) == 0
 
 
 def test_names_are_mapped_both_ways(gate: Gate, conn: psycopg.Connection) -> None:
     live(
         conn, "odd_names",
-        'id text primary key, two_words text, "Some Name" text, "order" integer, a1_b2 text, j jsonb',
+        'id text primary key, two_words text, "Some Name" text, "order" integer, a1_b2 text, j '
+        'jsonb',
         """, p_names => '{"Some Name": "someName"}'""",
     )  # fmt: skip
     gate.applied(
@@ -249,7 +265,9 @@ def test_names_are_mapped_both_ways(gate: Gate, conn: psycopg.Connection) -> Non
     }  # fmt: skip
 
 
-WORDS = ["by", "if", "loop", "while", "foreach", "execute", "begin", "declare", "strict", "elsif", "exit", "return", "raise", "select", "user", "table", "new", "old", "r", "t", "c1", "found", "v_op"]  # fmt: skip
+WORDS = ["by", "if", "loop", "while", "foreach", "execute", "begin", "declare", "strict", "elsif",
+"exit", "return", "raise", "select", "user", "table", "new", "old", "r", "t", "c1", "found",
+"v_op"]  # fmt: skip
 
 
 def test_columns_may_be_named_by_any_word(gate: Gate, conn: psycopg.Connection) -> None:
@@ -278,14 +296,19 @@ def test_every_type_goes_all_the_way(gate: Gate, conn: psycopg.Connection) -> No
     conn.execute("create domain public.short as text check (length(value) < 5)")
     conn.execute("create type public.hue as enum ('red', 'green')")
     columns = {
-        "a_text": ("text", "ä\"\\\n😀"), "b_varchar": ("varchar(5)", "abc"), "c_bool": ("boolean", True),
+        "a_text": ("text", "ä\"\\\n😀"), "b_varchar": ("varchar(5)", "abc"),
+        "c_bool": ("boolean", True),
         "d_int": ("integer", -5), "e_small": ("smallint", 7), "f_big": ("bigint", str(2**63 - 1)),
         "g_num": ("numeric", "12345678901234567890.1234567890"), "h_real": ("real", 0.1),
         "i_double": ("double precision", 1e-300), "j_date": ("date", "2024-02-29"),
-        "k_stamp": ("timestamptz", "2024-02-29T12:34:56.123456Z"), "l_local": ("timestamp", "2024-02-29T12:34:56.123456"),
-        "m_uuid": ("uuid", TASK_1), "n_bytes": ("bytea", "AAECAw=="), "o_json": ("jsonb", {"a": [1, None, "x"]}),
-        "p_list": ("text[]", ["a", None, 'b"c']), "q_ints": ("integer[]", [1, 2]), "r_bigs": ("bigint[]", [str(2**60)]),
-        "s_short": ("public.short", "abcd"), "t_hue": ("public.hue", "green"), "u_hues": ("public.hue[]", ["red", "green"]),
+        "k_stamp": ("timestamptz", "2024-02-29T12:34:56.123456Z"),
+        "l_local": ("timestamp", "2024-02-29T12:34:56.123456"),
+        "m_uuid": ("uuid", TASK_1), "n_bytes": ("bytea", "AAECAw=="),
+        "o_json": ("jsonb", {"a": [1, None, "x"]}),
+        "p_list": ("text[]", ["a", None, 'b"c']), "q_ints": ("integer[]", [1, 2]),
+        "r_bigs": ("bigint[]", [str(2**60)]),
+        "s_short": ("public.short", "abcd"), "t_hue": ("public.hue", "green"),
+        "u_hues": ("public.hue[]", ["red", "green"]),
     }  # fmt: skip
     live(
         conn,

@@ -1,4 +1,6 @@
-"""A table that changed since its code was made: served right or refused with the fix, never wrongly."""
+"""A table that changed since its code was made: served right or refused with the fix, never
+wrongly.
+"""
 
 from typing import Any
 
@@ -38,7 +40,8 @@ def codes(gate: Gate, *operations: Any) -> tuple[int, str | None]:
         "alter table tasks rename column due_date to due_on",
         "alter table tasks alter column due_date type text",
         "alter table tasks add column extra integer not null generated always as identity",
-        "alter table tasks drop column description; alter table tasks add column description integer",
+        "alter table tasks drop column description; alter table tasks add column description "
+        "integer",
     ],
 )
 def test_changed_columns_are_served_right_or_refused_with_the_fix(
@@ -139,7 +142,8 @@ def test_revoked_read_is_served_at_once(gate: Gate, conn: psycopg.Connection) ->
 def test_policy_holds_at_once(gate: Gate, conn: psycopg.Connection) -> None:
     before = gate.changes(None)["fingerprint"]
     conn.execute(
-        "create policy none on tasks as restrictive for all to authenticated using (title <> 'secret')"
+        "create policy none on tasks as restrictive for all to authenticated using (title <> "
+        "'secret')"
     )
     assert gate.changes(None)["fingerprint"] != before
     conn.execute("update tasks set title = 'secret' where id = %s", (TASK_1,))
@@ -156,7 +160,8 @@ def test_policy_holds_at_once(gate: Gate, conn: psycopg.Connection) -> None:
         "grant select (title) on tasks to anon",
         "alter policy tasks_select on tasks using (false)",
         "alter table tasks disable row level security",
-        "create or replace function app_private.my_board_ids() returns setof uuid language sql stable security definer "
+        "create or replace function app_private.my_board_ids() returns setof uuid language sql "
+        "stable security definer "
         "set search_path = pg_catalog, pg_temp begin atomic select b.id from public.boards b; end",
         "grant service_role to authenticated",
         "alter table tasks owner to rowcast_owner",
@@ -223,7 +228,8 @@ def test_doctor_tells_what_is_wrong(db: Database, conn: psycopg.Connection) -> N
 def test_describe_tells_the_registry(gate: Gate, conn: psycopg.Connection) -> None:
     told = value(conn, "select sync.describe()")
     assert set(told["tables"]) == {
-        "workspaces", "workspaceMembers", "boards", "tasks", "comments", "notebooks", "notebookMembers", "notes",
+        "workspaces", "workspaceMembers", "boards", "tasks", "comments", "notebooks",
+        "notebookMembers", "notes",
     }  # fmt: skip
     tasks = told["tables"]["tasks"]
     assert (tasks["idType"], tasks["softDelete"], tasks["touch"]) == (
@@ -234,7 +240,8 @@ def test_describe_tells_the_registry(gate: Gate, conn: psycopg.Connection) -> No
     assert (tasks["hardDelete"], tasks["wholeTable"], tasks["stale"]) == (False, True, False)
     keys = tasks["keys"]
     assert keys["boardId"] | {"default": 0} == {
-        "type": "uuid", "nullable": False, "required": True, "topic": True, "references": "boards", "default": 0,
+        "type": "uuid", "nullable": False, "required": True, "topic": True, "references": "boards",
+        "default": 0,
     }  # fmt: skip
     assert keys["status"]["values"] == ["todo", "in_progress", "done"]
     assert keys["status"]["default"] == {"constant": "todo"}

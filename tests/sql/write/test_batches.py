@@ -94,7 +94,7 @@ def test_versions_of_a_transaction_grow_by_one_for_each_record(
     gate: Gate, conn: psycopg.Connection
 ) -> None:
     query = "select id::text, version from tasks where id = any(%s::uuid[])"
-    before = dict(conn.execute(query, ([TASK_1, TASK_2],)).fetchall())
+    before: dict[str, int] = dict(conn.execute(query, ([TASK_1, TASK_2],)).fetchall())
     answer = gate.applied(
         ALICE,
         title(TASK_1, "a"),
@@ -291,7 +291,7 @@ def test_mapped_settings_are_of_the_author_and_gone_after_the_call(
         ]
     )
     assert [answer.status for answer in answers] == [200] * 3, answers
-    rows = dict(conn.execute("select id, author from marks").fetchall())
+    rows: dict[str, Any] = dict(conn.execute("select id, author from marks").fetchall())
     assert rows == {"plain": None, "a": ALICE, "b": BOB, "c": CAROL}
     with gate.conn.transaction():
         gate.write_all([(ALICE, tx(create("marks", "d")))])
@@ -378,7 +378,10 @@ def test_table_said_to_be_safe_shares_the_commit(gate: Gate, conn: psycopg.Conne
         [(ALICE, tx(create("leaving", "a"))), (BOB, tx(title(TASK_1, "x")))]
     )
     assert (first.again, second.again) == (False, False)
-    xids = "select count(distinct xid) from sync_internal.changes where record_id in ('a', %s) and version > 1 or record_id = 'a'"
+    xids = (
+        "select count(distinct xid) from sync_internal.changes where record_id in ('a', %s) "
+        "and version > 1 or record_id = 'a'"
+    )
     assert value(conn, xids, TASK_1) == 1
 
 
@@ -464,7 +467,7 @@ def test_calls_stand_where_they_were_sent(gate: Gate, conn: psycopg.Connection) 
     assert [value(conn, query, task) for task in (TASK_1, late, TASK_2)] == ["done", "todo", "todo"]
     assert len(answer.body["values"]) == 1
     told = {entry["id"]: entry["version"] for entry in answer.body["versions"]}
-    now = dict(
+    now: dict[str, int] = dict(
         conn.execute(
             "select id::text, version from tasks where id = any(%s::uuid[])", (list(told),)
         ).fetchall()

@@ -67,7 +67,8 @@ FUNCTIONS = """
     create function public.add_up(p_a integer, p_b numeric default 2, p_note text default 'none')
     returns jsonb language sql as $$ select jsonb_build_object('sum', p_a + p_b, 'note', p_note) $$;
     create function public.do_nothing() returns void language sql as $$ select $$;
-    create function public.whose() returns text language sql as $$ select current_user || ' ' || auth.uid() $$;
+    create function public.whose() returns text language sql as $$ select current_user || ' ' ||
+        auth.uid() $$;
     create function public.tagged(p_tags text[], p_more jsonb) returns bigint language sql
     as $$ select cardinality(p_tags) + jsonb_array_length(p_more) $$;
     create function public.withheld() returns integer language sql as $$ select 1 $$;

@@ -223,7 +223,9 @@ def test_deadlock_is_a_retry_and_leaves_nothing_half_done(db: Database) -> None:
 
 
 def test_deadlocks_at_random_end_in_applied_or_retry_and_nothing_half_done(db: Database) -> None:
-    """Requests of two transactions each, in opposite order: the second of one meets the first of the other."""
+    """Requests of two transactions each, in opposite order: the second of one meets the first of
+    the other.
+    """
     conn = db.connect()
     gates = [Gate(db) for _ in range(4)]
     for gate in gates:
@@ -255,7 +257,8 @@ def test_deadlocks_at_random_end_in_applied_or_retry_and_nothing_half_done(db: D
 
     done = together(*[lambda g=g, n=n: work(g, n) for n, g in enumerate(gates)])
     marks = conn.execute(
-        "select count(*) from tasks, jsonb_object_keys(metadata) k where strpos(k, '-') > 0 and id = any(%s)",
+        "select count(*) from tasks, jsonb_object_keys(metadata) k where strpos(k, '-') > 0 and "
+        "id = any(%s)",
         ([TASK_1, TASK_2],),
     ).fetchall()[0][0]
     assert marks == sum(done) == 64

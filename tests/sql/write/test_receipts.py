@@ -4,6 +4,7 @@ import uuid
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from tests.postgres import Database
 from tests.sql.engine import (
@@ -116,7 +117,7 @@ def test_repeat_waits_for_the_first_to_end(gate: Gate, db: Database) -> None:
     request = tx(VOTE)
     slow = db.connect(autocommit=False)
     slow.execute("select sync.act_as(%s)", (ALICE,))
-    slow.execute("select sync.write(%s)", (psycopg.types.json.Jsonb(request),))
+    slow.execute("select sync.write(%s)", (Jsonb(request),))
     repeat = Background(lambda: gate.send(ALICE, request))
     wait_blocked(db.connect(), pid(gate.conn))
     slow.commit()
@@ -127,7 +128,7 @@ def test_repeat_of_one_that_was_rolled_back_is_applied(gate: Gate, db: Database)
     request = tx(VOTE)
     slow = db.connect(autocommit=False)
     slow.execute("select sync.act_as(%s)", (ALICE,))
-    slow.execute("select sync.write(%s)", (psycopg.types.json.Jsonb(request),))
+    slow.execute("select sync.write(%s)", (Jsonb(request),))
     repeat = Background(lambda: gate.send(ALICE, request))
     wait_blocked(db.connect(), pid(gate.conn))
     slow.rollback()
@@ -138,7 +139,7 @@ def test_receipt_held_elsewhere_does_not_hold_up_the_batch(gate: Gate, db: Datab
     request = tx(VOTE)
     slow = db.connect(autocommit=False)
     slow.execute("select sync.act_as(%s)", (ALICE,))
-    slow.execute("select sync.write(%s)", (psycopg.types.json.Jsonb(request),))
+    slow.execute("select sync.write(%s)", (Jsonb(request),))
     held, free = gate.write_all([(ALICE, request), (CAROL, tx(title(TOMATOES, "free")))])
     assert (held.again, free.again, free.status) == (True, False, 200)
     slow.commit()
@@ -149,7 +150,7 @@ def test_receipt_held_too_long_is_retry_not_an_error(gate: Gate, db: Database) -
     request = tx(VOTE)
     slow = db.connect(autocommit=False)
     slow.execute("select sync.act_as(%s)", (ALICE,))
-    slow.execute("select sync.write(%s)", (psycopg.types.json.Jsonb(request),))
+    slow.execute("select sync.write(%s)", (Jsonb(request),))
     gate.conn.execute("set lock_timeout = '50ms'")
     answer = gate.send(ALICE, request)
     assert (answer.status, answer.code, answer.again) == (503, "retry", True)
