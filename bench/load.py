@@ -1,6 +1,7 @@
 """A small HTTP load generator: keep-alive connections, one request in flight on each."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from typing import cast
@@ -67,13 +68,15 @@ def generate(port: int, asks: list[Ask], seconds: float) -> dict[str, float]:
 
     RuntimeError if an answer was not 200.
     """
+    loop: asyncio.AbstractEventLoop
     try:
         import uvloop
 
-        run = uvloop.run
+        loop = uvloop.new_event_loop()
     except ImportError:
-        run = asyncio.run
-    return run(_generate(port, asks, seconds))
+        loop = asyncio.new_event_loop()
+    with contextlib.closing(loop):
+        return loop.run_until_complete(_generate(port, asks, seconds))
 
 
 async def _generate(port: int, asks: list[Ask], seconds: float) -> dict[str, float]:

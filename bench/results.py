@@ -1,6 +1,6 @@
 """What a measurement gives, and how it is written down."""
 
-import datetime
+import datetime as dt
 import os
 import platform
 import statistics
@@ -39,9 +39,7 @@ class Figure:
         return ""
 
 
-def interleave(
-    rounds: int, *works: Callable[[], dict[str, float]]
-) -> list[dict[str, float]]:
+def interleave(rounds: int, *works: Callable[[], dict[str, float]]) -> list[dict[str, float]]:
     """Runs A B A B ...; gives for each work the medians of what it measured."""
     samples: list[list[dict[str, float]]] = [[] for _ in works]
     for _ in range(rounds):
@@ -71,11 +69,11 @@ def write(figures: Sequence[Figure], postgres: str, mode: str, seconds: float) -
     lines = [
         "# Speed, beside the same work done by hand",
         "",
-        "Written by `make bench`. Each line was measured in one run, Rowcast and its twin in turns;",
-        "the figures are medians. The ratio is what carries over to another machine.",
+        "Written by `make bench`. Each line was measured in one run, Rowcast and its twin in",
+        "turns; the figures are medians. The ratio is what carries over to another machine.",
         "",
-        f"- date: {datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {mode}, {seconds:.0f} s",
-        f"- machine: {_processor()}, {os.cpu_count()} cores; clients, gateway and database share it",
+        f"- date: {dt.datetime.now(dt.UTC):%Y-%m-%d}, {mode}, {seconds:.0f} s",
+        f"- machine: {_processor()}, {os.cpu_count()} cores, shared by clients and servers",
         f"- system: {platform.system()} {platform.release()}, Python {platform.python_version()}",
         f"- PostgreSQL {postgres}, default settings, fsync on",
         "- data: 100 workspaces of 20 members, 1000 boards, 100 000 tasks; row-level security on",
@@ -85,8 +83,8 @@ def write(figures: Sequence[Figure], postgres: str, mode: str, seconds: float) -
         "What is compared:",
         "",
         "- apply: one transaction sets a title and touches `updatedAt` of one task, as a member.",
-        "  By hand: a PL/pgSQL function of static SQL (`twins.sql`) that takes on the same role and",
-        "  claims and writes the same receipt, the same row, the same feed row and the same NOTIFY.",
+        "  By hand: a PL/pgSQL function of static SQL (`twins.sql`) that takes on the same role",
+        "  and claims and writes the same receipt, row, feed row and NOTIFY.",
         "  CPU is that of the backend, commit included.",
         "- gateway: the same transaction over HTTP; by hand: pgbench, one `sync.gateway_write` a",
         "  commit, as many clients.",

@@ -73,7 +73,7 @@ class Stage:
         return psycopg.connect(dsn or self.dsn, autocommit=True, prepare_threshold=0)
 
     def pgbench(self, script: str, clients: int, seconds: float) -> dict[str, float]:
-        """Runs a script of this folder; gives tps and latencies in ms. RuntimeError if one fails."""
+        """Runs a script of this folder; gives tps and latencies in ms. RuntimeError if it fails."""
         stamp = f"{time.time_ns() // 1_000_000:012x}"
         with tempfile.TemporaryDirectory() as folder:
             command = [

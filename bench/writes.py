@@ -41,7 +41,14 @@ def several(stage: Stage, say: Say, longer: int) -> list[Figure]:
     )
     return [
         _speed("10 operations on 3 records, 4 clients", hand, ours, 0.60),
-        _cpu(stage, "10 operations on 3 records, CPU a call", _hand_three, _ours_three, 7 * longer, 0.60),
+        _cpu(
+            stage,
+            "10 operations on 3 records, CPU a call",
+            _hand_three,
+            _ours_three,
+            7 * longer,
+            0.60,
+        ),
     ]
 
 
@@ -66,9 +73,7 @@ def bulk(stage: Stage, say: Say, longer: int) -> list[Figure]:
 
             return work
 
-        hand, ours = interleave(
-            min(5 * longer, 10), update("bench.tasks"), update("public.tasks")
-        )
+        hand, ours = interleave(min(5 * longer, 10), update("bench.tasks"), update("public.tasks"))
     return [
         Figure(
             "bulk update of 10 000 rows, CPU",

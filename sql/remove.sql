@@ -32,14 +32,29 @@ begin
             coalesce(
                 (select p.pronamespace from pg_proc p where d.classid = 'pg_proc'::regclass and p.oid = d.objid),
                 (select t.typnamespace from pg_type t where d.classid = 'pg_type'::regclass and t.oid = d.objid),
-                (select n.connamespace from pg_constraint n where d.classid = 'pg_constraint'::regclass and n.oid = d.objid),
+                (
+                    select n.connamespace from pg_constraint n
+                    where d.classid = 'pg_constraint'::regclass and n.oid = d.objid
+                ),
                 (
                     select c.relnamespace from pg_class c
                     where c.oid = coalesce(
-                        (select a.adrelid from pg_attrdef a where d.classid = 'pg_attrdef'::regclass and a.oid = d.objid),
-                        (select p.polrelid from pg_policy p where d.classid = 'pg_policy'::regclass and p.oid = d.objid),
-                        (select t.tgrelid from pg_trigger t where d.classid = 'pg_trigger'::regclass and t.oid = d.objid),
-                        (select r.ev_class from pg_rewrite r where d.classid = 'pg_rewrite'::regclass and r.oid = d.objid),
+                        (
+                            select a.adrelid from pg_attrdef a
+                            where d.classid = 'pg_attrdef'::regclass and a.oid = d.objid
+                        ),
+                        (
+                            select p.polrelid from pg_policy p
+                            where d.classid = 'pg_policy'::regclass and p.oid = d.objid
+                        ),
+                        (
+                            select t.tgrelid from pg_trigger t
+                            where d.classid = 'pg_trigger'::regclass and t.oid = d.objid
+                        ),
+                        (
+                            select r.ev_class from pg_rewrite r
+                            where d.classid = 'pg_rewrite'::regclass and r.oid = d.objid
+                        ),
                         d.objid
                     )
                 )
@@ -71,7 +86,8 @@ begin
             execute format('drop function %s', v_function.signature);
         exception when dependent_objects_still_exist then
             execute format(
-                'create or replace function auth.%I() returns %s language sql stable parallel safe security invoker as %L',
+                'create or replace function auth.%I() returns %s language sql stable parallel safe '
+                'security invoker as %L',
                 v_function.name, v_function.result, format('select null::%s', v_function.result)
             );
         end;

@@ -26,7 +26,8 @@ begin
         execute format('alter role %I in database %I set statement_timeout = %L', v_role, current_database(), '5s');
         execute format('alter role %I in database %I set lock_timeout = %L', v_role, current_database(), '2s');
         execute format(
-            'alter role %I in database %I set idle_in_transaction_session_timeout = %L', v_role, current_database(), '30s'
+            'alter role %I in database %I set idle_in_transaction_session_timeout = %L',
+            v_role, current_database(), '30s'
         );
         execute format('alter role %I in database %I set search_path = %L', v_role, current_database(), '');
     end loop;

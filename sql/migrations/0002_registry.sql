@@ -21,7 +21,8 @@ create table sync_internal.tables (
 );
 
 comment on column sync_internal.tables.options is 'What sync.enable was told: names, topics, server_owned, exclude.';
-comment on column sync_internal.tables.signature is 'Hash of the shape, grants and policies the generated code was made for.';
+comment on column sync_internal.tables.signature
+is 'Hash of the shape, grants and policies the generated code was made for.';
 
 -- One row per column a client may hear of. Excluded columns have no row.
 create table sync_internal.columns (

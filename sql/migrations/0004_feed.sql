@@ -24,7 +24,8 @@ create table sync_internal.changes (
     tag integer not null default (random() * 2147483646)::integer
 ) partition by list (slot);
 
-comment on table sync_internal.changes is 'The feed: one row per changed record, written by the capture triggers alone.';
+comment on table sync_internal.changes
+is 'The feed: one row per changed record, written by the capture triggers alone.';
 comment on column sync_internal.changes.kind is 'insert, update, delete, bulk (too many rows to list) or truncate';
 comment on column sync_internal.changes.topics is 'column=value of the old and the new row';
 comment on column sync_internal.changes.patch is 'changed columns with their new values; inserts: the whole record';

@@ -4,7 +4,8 @@
 -- What one written record has become. record is JSON text, null where nobody asked for it.
 create type sync_internal.written as (version bigint, record text);
 
--- What the outcome of a transaction is made of; record_map is JSON text. again: transient, worth another try; nothing is stored then.
+-- What the outcome of a transaction is made of; record_map is JSON text. again: transient, worth another try;
+-- nothing is stored then.
 create type sync_internal.attempted as (outcome jsonb, record_map text, again boolean);
 
 -- What writing needs to know of a live table.

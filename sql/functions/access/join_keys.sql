@@ -46,7 +46,8 @@ begin
 
     with
     keys as (
-        select k.value ->> 'key' as key, k.value ->> 'table' as name, k.value ->> 'id' as id, k.value ->> 'topic' as topic
+        select k.value ->> 'key' as key, k.value ->> 'table' as name,
+            k.value ->> 'id' as id, k.value ->> 'topic' as topic
         from jsonb_array_elements(p_keys -> 'keys') k
     ),
     news as (
@@ -134,5 +135,6 @@ begin
 end
 $$;
 
-comment on function sync_internal.join_keys(jsonb, jsonb, text) is 'The part of a subscription that the user''s rights decide.';
+comment on function sync_internal.join_keys(jsonb, jsonb, text)
+is 'The part of a subscription that the user''s rights decide.';
 grant execute on function sync_internal.join_keys(jsonb, jsonb, text) to anon, authenticated, service_role;

@@ -13,7 +13,9 @@ parallel unsafe
 security invoker
 as $$
 declare
-    v_role constant text := coalesce(p_claims::jsonb ->> 'role', case when p_claims is null then 'anon' else 'authenticated' end);
+    v_role constant text := coalesce(
+        p_claims::jsonb ->> 'role', case when p_claims is null then 'anon' else 'authenticated' end
+    );
     v_keys constant jsonb := sync_internal.parse_keys(p_keys);
     v_missed jsonb;
     v_answer json;
@@ -40,8 +42,8 @@ $$;
 comment on function sync.gateway_subscribe(text, text[], text) is 'What a subscription begins with.';
 grant execute on function sync.gateway_subscribe(text, text[], text) to rowcast_gateway;
 
--- The parts of keys: {"keys": [{key, table, id | topic, column, value}], "errors": [{key, code}]}. Definer: the registry
--- is private.
+-- The parts of keys: {"keys": [{key, table, id | topic, column, value}], "errors": [{key, code}]}. Definer:
+-- the registry is private.
 create or replace function sync_internal.parse_keys(p_keys text[])
 returns jsonb
 language sql
@@ -58,14 +60,15 @@ as $$
             on octet_length(k.key) <= 256
     ),
     known as (
-        select p.*, t.name as "table", t.relation::text as relation, t.id_column, t.id_type, t.whole_table, c.column_name,
-            c.name as wire, c.sql_type, case when c.sql_type is not null then
+        select p.*, t.name as "table", t.relation::text as relation, t.id_column, t.id_type, t.whole_table,
+            c.column_name, c.name as wire, c.sql_type, case when c.sql_type is not null then
                 sync_internal.canonical_value(sync_internal.percent_decode(split_part(p.rest, '=', 2)), c.sql_type)
             end as value,
             case when p.kind = ':' then sync_internal.percent_decode(p.rest) end as id
         from parts p
         left join sync_internal.tables t on t.name = p.name
-        left join sync_internal.columns c on c.table_id = t.table_id and p.kind = '?' and c.topic and c.name = split_part(p.rest, '=', 1)
+        left join sync_internal.columns c
+            on c.table_id = t.table_id and p.kind = '?' and c.topic and c.name = split_part(p.rest, '=', 1)
     ),
     judged as (
         select k.*,
@@ -73,7 +76,8 @@ as $$
                 when k.name is null then 'bad_key'
                 when k."table" is null then 'unknown_table'
                 when k.kind = ':' and coalesce(k.id, '') = '' then 'bad_key'
-                when k.kind = '?' and (strpos(k.rest, '=') = 0 or strpos(split_part(k.rest, '=', 2), '&') > 0) then 'bad_key'
+                when k.kind = '?' and (strpos(k.rest, '=') = 0 or strpos(split_part(k.rest, '=', 2), '&') > 0)
+                    then 'bad_key'
                 when k.kind = '?' and k.column_name is null then 'unknown_collection'
                 when k.kind = '?' and k.value is null then 'bad_key'
                 when k.kind is null and not k.whole_table then 'unknown_collection'
@@ -82,10 +86,14 @@ as $$
     )
     select jsonb_build_object(
         'keys', coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
-            'key', j.key, 'table', j."table", 'id', j.id, 'topic', case when j.kind = '?' then j.wire || '=' || sync_internal.percent_encode(j.value) end,
-            'relation', j.relation, 'column', j.column_name, 'type', j.sql_type, 'value', case when j.kind = '?' then j.value end
+            'key', j.key, 'table', j."table", 'id', j.id,
+            'topic', case when j.kind = '?' then j.wire || '=' || sync_internal.percent_encode(j.value) end,
+            'relation', j.relation, 'column', j.column_name, 'type', j.sql_type,
+            'value', case when j.kind = '?' then j.value end
         ))) filter (where j.code is null), '[]'),
-        'errors', coalesce(jsonb_agg(jsonb_build_object('key', j.key, 'code', j.code)) filter (where j.code is not null), '[]')
+        'errors', coalesce(
+            jsonb_agg(jsonb_build_object('key', j.key, 'code', j.code)) filter (where j.code is not null), '[]'
+        )
     )
     from judged j
 $$;
@@ -112,7 +120,10 @@ begin
         v_stale := v_from.stale;
     end if;
     if p_cursor is null or v_stale then
-        return jsonb_build_object('cursor', sync_internal.cursor_now(), 'stale', v_stale, 'behind', '[]'::jsonb, 'changes', '[]'::jsonb);
+        return jsonb_build_object(
+            'cursor', sync_internal.cursor_now(), 'stale', v_stale,
+            'behind', '[]'::jsonb, 'changes', '[]'::jsonb
+        );
     end if;
     select * into v_news
     from sync_internal.read_changes(v_from.xmax, v_from.xips, sync_internal.setting('max_changes_read'));

@@ -33,7 +33,8 @@ as $$
     where case sync_internal.id_type(p_table)
         when 'uuid' then i.id ~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$'
         when 'bigint' then case
-            when i.id ~ '^(0|-?[1-9][0-9]{0,18})$' then i.id::numeric between -9223372036854775808 and 9223372036854775807
+            when i.id ~ '^(0|-?[1-9][0-9]{0,18})$'
+                then i.id::numeric between -9223372036854775808 and 9223372036854775807
         end
         when 'text' then octet_length(i.id) between 1 and 200
     end
@@ -54,7 +55,9 @@ parallel unsafe
 security invoker
 as $$
 declare
-    v_role constant text := coalesce(p_claims::jsonb ->> 'role', case when p_claims is null then 'anon' else 'authenticated' end);
+    v_role constant text := coalesce(
+        p_claims::jsonb ->> 'role', case when p_claims is null then 'anon' else 'authenticated' end
+    );
     v_answer jsonb := '{}';
     v_table record;
     v_hidden jsonb;
@@ -105,7 +108,8 @@ as $$
     ) h
 $$;
 
-comment on function sync_internal.hidden_columns(text, text[]) is 'The wire columns of tables that a role may not select.';
+comment on function sync_internal.hidden_columns(text, text[])
+is 'The wire columns of tables that a role may not select.';
 
 create or replace function sync_internal.id_type(p_table text)
 returns text

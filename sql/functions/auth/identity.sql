@@ -41,12 +41,17 @@ declare
     v_trusted constant text := (
         select string_agg(quote_literal(l.login), ', ' order by l.login)
         from (
-            select 'rowcast_gateway' union select 'rowcast_worker' union select t.login from sync_internal.trusted_logins t
+            select 'rowcast_gateway'
+            union select 'rowcast_worker'
+            union select t.login from sync_internal.trusted_logins t
         ) l (login)
     );
     v_settings constant text := (
         select coalesce(string_agg(
-            format(E'            v_set := set_config(%L, coalesce(p_claims::jsonb ->> %L, ''''), true);\n', s.setting, s.claim),
+            format(
+                E'            v_set := set_config(%L, coalesce(p_claims::jsonb ->> %L, ''''), true);\n',
+                s.setting, s.claim
+            ),
             '' order by s.setting
         ), '')
         from sync_internal.identity_settings s
@@ -90,7 +95,8 @@ begin
         $make$,
         v_settings
     );
-    comment on function sync_internal.assume(text, text) is 'Takes on a role and its claims until the end of the transaction.';
+    comment on function sync_internal.assume(text, text)
+    is 'Takes on a role and its claims until the end of the transaction.';
 
     for v_function in
         select *
@@ -103,7 +109,8 @@ begin
                 end
             $body$),
             ('jwt', 'jsonb', 'The claims of whoever is asking; null for nobody.', 'select sync_internal.claims()'),
-            ('role', 'text', 'The role claim of whoever is asking.', $body$select sync_internal.claims() ->> 'role'$body$)
+            ('role', 'text', 'The role claim of whoever is asking.',
+                $body$select sync_internal.claims() ->> 'role'$body$)
         ) f (name, result, comment, body)
     loop
         continue when exists (
@@ -112,7 +119,8 @@ begin
                 and p.proowner <> 'rowcast_owner'::regrole
         );
         execute format(
-            'create or replace function auth.%I() returns %s language sql stable parallel safe security invoker begin atomic %s; end',
+            'create or replace function auth.%I() returns %s language sql stable parallel safe '
+            'security invoker begin atomic %s; end',
             v_function.name, v_function.result, v_function.body
         );
         execute format('comment on function auth.%I() is %L', v_function.name, v_function.comment);
@@ -121,7 +129,10 @@ begin
             v_function.name
         );
     end loop;
-    if exists (select from pg_catalog.pg_namespace n where n.nspname = 'auth' and n.nspowner = 'rowcast_owner'::regrole) then
+    if exists (
+        select from pg_catalog.pg_namespace n
+        where n.nspname = 'auth' and n.nspowner = 'rowcast_owner'::regrole
+    ) then
         grant usage on schema auth to anon, authenticated, service_role, rowcast_gateway, rowcast_worker;
     end if;
 
@@ -143,7 +154,10 @@ as $$
     select coalesce(
         sync_internal.claims() ->> 'sub',
         'role:' || (sync_internal.claims() ->> 'role'),
-        case when session_user in ('rowcast_gateway', 'rowcast_worker') then 'role:anon' else 'login:' || session_user end
+        case
+            when session_user in ('rowcast_gateway', 'rowcast_worker') then 'role:anon'
+            else 'login:' || session_user
+        end
     )
 $$;
 

@@ -36,10 +36,12 @@ as $$
     where not c.relrowsecurity
     union all
     select 'error', 'trigger_missing', format('%s %s', t.relation, n.name),
-        'A trigger of Rowcast is missing or switched off: changes go unheard', format('select sync.refresh(%L);', t.relation)
+        'A trigger of Rowcast is missing or switched off: changes go unheard',
+        format('select sync.refresh(%L);', t.relation)
     from sync_internal.tables t
     cross join (values
-        ('zzz_rowcast_version'), ('zzz_rowcast_insert'), ('zzz_rowcast_update'), ('zzz_rowcast_delete'), ('zzz_rowcast_truncate'),
+        ('zzz_rowcast_version'), ('zzz_rowcast_insert'), ('zzz_rowcast_update'),
+        ('zzz_rowcast_delete'), ('zzz_rowcast_truncate'),
         ('zzz_rowcast_replica')
     ) n (name)
     where not exists (
@@ -47,13 +49,15 @@ as $$
     )
     union all
     select 'error', 'leaf_without_triggers', l.relid::regclass::text,
-        'A partition was added since: changes made in it directly go unheard', format('select sync.refresh(%L);', t.relation)
+        'A partition was added since: changes made in it directly go unheard',
+        format('select sync.refresh(%L);', t.relation)
     from sync_internal.tables t
     cross join lateral pg_partition_tree(t.relation) l
     where l.isleaf and l.relid <> t.relation
         and not exists (select from pg_trigger g where g.tgrelid = l.relid and g.tgname = 'zzz_rowcast_insert')
     union all
-    select 'error', 'epoch_differs', s.epoch, 'The database was restored or promoted since: cursors belong to another history',
+    select 'error', 'epoch_differs', s.epoch,
+        'The database was restored or promoted since: cursors belong to another history',
         'rowcast migrate'
     from sync_internal.state s where s.epoch <> sync_internal.compute_epoch()
     union all
@@ -61,12 +65,14 @@ as $$
         format('select sync.refresh(%L);', t.relation)
     from sync_internal.tables t where t.signature <> sync_internal.table_signature(t.relation)
     union all
-    select 'warning', 'soft_delete_in_policy', t.relation::text, 'A SELECT policy reads the soft delete column: rows cannot be deleted',
+    select 'warning', 'soft_delete_in_policy', t.relation::text,
+        'A SELECT policy reads the soft delete column: rows cannot be deleted',
         'Leave the column out of the policy; queries leave deleted rows out by themselves.'
     from sync_internal.tables t
     where exists (
         select from pg_attribute a
-        where a.attrelid = t.relation and a.attname = t.soft_delete and a.attnum = any (sync_internal.policy_columns(t.relation))
+        where a.attrelid = t.relation and a.attname = t.soft_delete
+            and a.attnum = any (sync_internal.policy_columns(t.relation))
     )
     union all
     select 'warning', 'no_policy', t.relation::text, 'The table has no SELECT policy: nobody can read it',
@@ -96,7 +102,8 @@ as $$
     select 'error', 'too_old', current_setting('server_version'), 'PostgreSQL 15 or newer is needed', 'Upgrade.'
     where current_setting('server_version_num')::integer < 150000
     union all
-    select 'warning', 'commits_may_be_lost', v.name, 'Acknowledged writes may be lost in a crash', format('Set %s = on.', v.name)
+    select 'warning', 'commits_may_be_lost', v.name,
+        'Acknowledged writes may be lost in a crash', format('Set %s = on.', v.name)
     from (values ('fsync'), ('full_page_writes')) v (name)
     where current_setting(v.name) = 'off'
 $$;

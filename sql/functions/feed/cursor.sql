@@ -75,7 +75,8 @@ declare
 begin
     stale := true;
     if p_cursor is null or length(p_cursor) > 20000
-        or p_cursor !~ '^v1\.[0-9a-f]*\.[0-9]{1,18}\.([0-9]{1,18}(-[0-9]{1,18})*)?\.([0-9]{1,18}-[0-9]{1,18}-[0-9]{1,10})?$' then
+        or p_cursor !~ '^v1\.[0-9a-f]*\.[0-9]{1,18}\.'
+            '([0-9]{1,18}(-[0-9]{1,18})*)?\.([0-9]{1,18}-[0-9]{1,18}-[0-9]{1,10})?$' then
         return;
     end if;
     v_part := string_to_array(p_cursor, '.');

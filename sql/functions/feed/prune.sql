@@ -19,7 +19,9 @@ begin
     if not pg_try_advisory_xact_lock(7215604) then
         return 0;
     end if;
-    for v_leaf in select i.inhrelid::regclass from pg_inherits i where i.inhparent = 'sync_internal.changes'::regclass loop
+    for v_leaf in
+        select i.inhrelid::regclass from pg_inherits i where i.inhparent = 'sync_internal.changes'::regclass
+    loop
         execute format('select max(c.at), max(c.xid) from %s c', v_leaf) into v_newest, v_highest;
         if v_newest < v_before then
             execute format('truncate %s', v_leaf);

@@ -70,13 +70,15 @@ begin
     if v_from.stale then
         return json_build_object(
             'cursor', sync_internal.cursor_now(), 'epoch', sync_internal.epoch(),
-            'fingerprint', case when p_fingerprint then sync_internal.fingerprint() end, 'stale', p_cursor is not null, 'behind', '[]'::json, 'changes', '[]'::json
+            'fingerprint', case when p_fingerprint then sync_internal.fingerprint() end,
+            'stale', p_cursor is not null, 'behind', '[]'::json, 'changes', '[]'::json
         );
     end if;
     select * into v_news
     from sync_internal.read_changes(v_from.xmax, v_from.xips, sync_internal.setting('max_changes_read'));
     return json_build_object(
-        'cursor', v_news.cursor, 'epoch', sync_internal.epoch(), 'fingerprint', case when p_fingerprint then sync_internal.fingerprint() end,
+        'cursor', v_news.cursor, 'epoch', sync_internal.epoch(),
+        'fingerprint', case when p_fingerprint then sync_internal.fingerprint() end,
         'stale', false, 'behind', v_news.behind, 'changes', v_news.changes
     );
 end
@@ -115,9 +117,12 @@ as $$
             from sync_internal.tables t join pg_class c on c.oid = t.relation
         ),
         (
-            select coalesce(sum(hashtextextended(concat_ws(' ', a.attrelid, a.attnum, a.attname, a.atttypid, a.attacl), 0)), 0)
+            select coalesce(
+                sum(hashtextextended(concat_ws(' ', a.attrelid, a.attnum, a.attname, a.atttypid, a.attacl), 0)), 0
+            )
             from sync_internal.tables t
-            join pg_attribute a on a.attrelid = t.relation and a.attnum > 0 and (a.attacl is not null or not a.attisdropped)
+            join pg_attribute a on a.attrelid = t.relation and a.attnum > 0
+                and (a.attacl is not null or not a.attisdropped)
         ),
         (select coalesce(sum(hashtextextended(concat_ws(' ', p.oid, p.xmin), 0)), 0) from pg_policy p),
         (
@@ -125,7 +130,10 @@ as $$
             from pg_proc p
             where p.oid >= 16384
         ),
-        (select coalesce(sum(hashtextextended(concat_ws(' ', m.roleid, m.member, m.xmin), 0)), 0) from pg_auth_members m)
+        (
+            select coalesce(sum(hashtextextended(concat_ws(' ', m.roleid, m.member, m.xmin), 0)), 0)
+            from pg_auth_members m
+        )
     )
 $$;
 

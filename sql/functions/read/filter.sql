@@ -1,5 +1,5 @@
--- From the wire's filters and orders to SQL. Names come from the registry and are quoted there; values are literals that
--- pass through the decoding functions, so that a wrong type is refused like everywhere else.
+-- From the wire's filters and orders to SQL. Names come from the registry and are quoted there; values are
+-- literals that pass through the decoding functions, so that a wrong type is refused like everywhere else.
 
 -- One comparison. Three-valued as in SQL: null compares to nothing, but is tells it. Text compares by code point.
 create or replace function sync_internal.comparison(p_key text, p_column jsonb, p_operator text, p_value jsonb)
@@ -32,11 +32,15 @@ begin
             perform sync_internal.refuse(400, 'bad_request', 'is takes null or "notNull"', v_place);
         when p_operator in ('eq', 'neq') then
             if v_kind = 'list' then
-                return format('to_jsonb(%s) %s to_jsonb(%s)', v_source, case p_operator when 'eq' then '=' else '<>' end, v_value);
+                return format(
+                    'to_jsonb(%s) %s to_jsonb(%s)', v_source,
+                    case p_operator when 'eq' then '=' else '<>' end, v_value
+                );
             elsif v_kind = 'other' then
                 perform sync_internal.refuse(400, 'wrong_type', 'This key cannot be compared', v_place);
             end if;
-            return format('%s %s %s', case p_column ->> 'type' when 'real' then sync_internal.sort_expression(p_column) else v_source end,
+            return format('%s %s %s',
+                case p_column ->> 'type' when 'real' then sync_internal.sort_expression(p_column) else v_source end,
                 case p_operator when 'eq' then '=' else '<>' end,
                 case when v_kind in ('enum') then format('(%s)::%s', v_value, p_column ->> 'type') else v_value end);
         when p_operator = 'in' then
@@ -66,7 +70,8 @@ begin
                 return format('to_jsonb(%s) @> jsonb_build_array(%L::jsonb)', v_source, p_value);
             elsif v_kind = 'json' then
                 return format(
-                    'exists (select from jsonb_array_elements(case jsonb_typeof(%1$s) when ''array'' then %1$s else ''[]'' end) e '
+                    'exists (select from jsonb_array_elements('
+                    'case jsonb_typeof(%1$s) when ''array'' then %1$s else ''[]'' end) e '
                     'where e.value = %2$L::jsonb)', v_source, p_value
                 );
             end if;
@@ -160,7 +165,9 @@ begin
         elsif jsonb_typeof(v_condition) <> 'object' then
             v_parts := v_parts || sync_internal.comparison(v_key, v_column, 'eq', v_condition);
         elsif v_condition = '{}' then
-            perform sync_internal.refuse(400, 'bad_request', 'A condition names an operator', jsonb_build_object('key', v_key));
+            perform sync_internal.refuse(
+                400, 'bad_request', 'A condition names an operator', jsonb_build_object('key', v_key)
+            );
         else
             v_parts := v_parts || array(
                 select sync_internal.comparison(v_key, v_column, o.key, o.value) from jsonb_each(v_condition) o
@@ -169,7 +176,10 @@ begin
     end loop;
     if p_meta ->> 'softDelete' is not null and not p_where ? (p_meta ->> 'softDelete') then
         v_parts := v_parts || format(
-            case p_meta #>> array['columns', p_meta ->> 'softDelete', 'kind'] when 'boolean' then 'not t.%I' else 't.%I is null' end,
+            case p_meta #>> array['columns', p_meta ->> 'softDelete', 'kind']
+                when 'boolean' then 'not t.%I'
+                else 't.%I is null'
+            end,
             p_meta ->> 'softDeleteColumn'
         );
     end if;
@@ -195,14 +205,17 @@ begin
     end if;
     for v_part in select o.value from jsonb_array_elements(p_order) o (value) loop
         if jsonb_typeof(v_part) <> 'object' or jsonb_typeof(v_part -> 'key') is distinct from 'string'
-            or coalesce(v_part -> 'dir', '"asc"') not in ('"asc"', '"desc"') or v_part - '{key,dir}'::text[] <> '{}' then
+            or coalesce(v_part -> 'dir', '"asc"') not in ('"asc"', '"desc"')
+            or v_part - '{key,dir}'::text[] <> '{}' then
             perform sync_internal.refuse(400, 'bad_request', 'An order is {key, dir: "asc" or "desc"}');
         elsif p_meta -> 'columns' -> (v_part ->> 'key') is null then
             perform sync_internal.refuse(
                 400, 'unknown_key', 'There is no such key', jsonb_build_object('key', v_part ->> 'key')
             );
         elsif p_meta #>> array['columns', v_part ->> 'key', 'kind'] in ('json', 'list', 'other', 'bytea') then
-            perform sync_internal.refuse(400, 'wrong_type', 'This key has no order', jsonb_build_object('key', v_part ->> 'key'));
+            perform sync_internal.refuse(
+                400, 'wrong_type', 'This key has no order', jsonb_build_object('key', v_part ->> 'key')
+            );
         end if;
     end loop;
 end
@@ -261,7 +274,8 @@ as $$
         'jsonb_build_array(%s)',
         concat(
             string_agg(
-                format('(%s)::text, ', sync_internal.sort_expression(p_meta -> 'columns' -> (o.value ->> 'key'))), '' order by o.n
+                format('(%s)::text, ', sync_internal.sort_expression(p_meta -> 'columns' -> (o.value ->> 'key'))),
+                '' order by o.n
             ),
             format('t.%I::text', p_meta ->> 'id')
         )
@@ -269,7 +283,8 @@ as $$
     from jsonb_array_elements(p_order) with ordinality o (value, n)
 $$;
 
-comment on function sync_internal.keyset_expression(jsonb, jsonb) is 'Where a row stands in an order, as an expression.';
+comment on function sync_internal.keyset_expression(jsonb, jsonb)
+is 'Where a row stands in an order, as an expression.';
 
 create or replace function sync_internal.after_sql(p_meta jsonb, p_order jsonb, p_after text)
 returns text

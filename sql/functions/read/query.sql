@@ -3,7 +3,8 @@
 -- p_request: {"table", "where"?, "orderBy"?: [{key, dir}], "limit"?: 1 to 1000 (200), "after"?, "include"?: [relation],
 -- "have"?: {id: version} (at most 10000)}.
 -- Gives {"ids", "recordMap", "gone", "keys", "cursor", "next"?}. With have: ids is the whole page, recordMap what
--- differs from what the caller has, and what he has that changed and no longer matches; gone what of it he may not read.
+-- differs from what the caller has, and what he has that changed and no longer matches; gone what of it he
+-- may not read.
 -- include: names along foreign keys, such as "comments" or "boardId.workspaceId", up to three deep.
 -- Everything is read from one snapshot, that of the cursor: the function is stable. Raises PT400, PT422.
 create or replace function sync.query(p_request jsonb)
@@ -76,7 +77,10 @@ begin
         from (select k.id from jsonb_object_keys(v_have) k (id) where k.id <> all (v_ids)) h
         left join sync_internal.rows_of(
             v_meta ->> 'name',
-            sync_internal.well_formed(v_meta ->> 'name', (select jsonb_agg(k.id) from jsonb_object_keys(v_have) k (id) where k.id <> all (v_ids))),
+            sync_internal.well_formed(
+                v_meta ->> 'name',
+                (select jsonb_agg(k.id) from jsonb_object_keys(v_have) k (id) where k.id <> all (v_ids))
+            ),
             v_variant
         ) r on r.id = h.id;
         v_parts := v_parts || coalesce(v_old.array_agg, '{}');
@@ -117,7 +121,8 @@ declare
     v_meta jsonb;
     v_order constant jsonb := coalesce(p_request -> 'orderBy', '[]');
 begin
-    if jsonb_typeof(p_request) is distinct from 'object' or jsonb_typeof(p_request -> 'table') is distinct from 'string' then
+    if jsonb_typeof(p_request) is distinct from 'object'
+        or jsonb_typeof(p_request -> 'table') is distinct from 'string' then
         perform sync_internal.refuse(400, 'bad_request', 'A query names its table');
     end if;
     v_meta := sync_internal.table_meta(p_request ->> 'table', p_variant);
@@ -147,9 +152,16 @@ as $$
     select format(
         'select t.%I::text as id, %s as version, %s as record, %s as keyset from %s t where %s%s order by %s',
         p_meta ->> 'id',
-        case when (p_meta -> 'versioned')::boolean then format('t.%I::bigint', p_meta ->> 'version') else '0::bigint' end, p_meta ->> 'record', sync_internal.keyset_expression(p_meta, p_order),
+        case
+            when (p_meta -> 'versioned')::boolean then format('t.%I::bigint', p_meta ->> 'version')
+            else '0::bigint'
+        end,
+        p_meta ->> 'record', sync_internal.keyset_expression(p_meta, p_order),
         p_meta ->> 'relation', sync_internal.filter_sql(p_meta, p_where),
-        case when p_after is not null then ' and ' || sync_internal.after_sql(p_meta, p_order, p_after #>> '{}') else '' end,
+        case
+            when p_after is not null then ' and ' || sync_internal.after_sql(p_meta, p_order, p_after #>> '{}')
+            else ''
+        end,
         sync_internal.order_sql(p_meta, p_order)
     )
 $$;
@@ -187,7 +199,8 @@ begin
     loop
         return array(
             select distinct case
-                when v_key = 'id' then format('%s:%s', p_meta ->> 'name', sync_internal.percent_encode(e.value #>> '{}'))
+                when v_key = 'id'
+                    then format('%s:%s', p_meta ->> 'name', sync_internal.percent_encode(e.value #>> '{}'))
                 else format('%s?%s=%s', p_meta ->> 'name', v_key, sync_internal.percent_encode(k.value))
             end
             from jsonb_array_elements(v_values) e (value)
@@ -195,7 +208,7 @@ begin
             where k.value is not null
         );
     end loop;
-    return array[p_meta ->> 'name'];
+    return case when (p_meta -> 'wholeTable')::boolean then array[p_meta ->> 'name'] else '{}' end;
 end
 $$;
 
@@ -232,7 +245,9 @@ begin
             coalesce(v_meta #>> array['columns', v_name, 'parent'], v_child ->> 'table'), p_variant
         );
         if v_next is null then
-            perform sync_internal.refuse(400, 'unknown_relation', 'There is no such relation', jsonb_build_object('key', v_name));
+            perform sync_internal.refuse(
+                400, 'unknown_relation', 'There is no such relation', jsonb_build_object('key', v_name)
+            );
         elsif v_meta #>> array['columns', v_name, 'parent'] is not null then
             execute format(
                 'select array_agg(distinct t.%I::text) from %s t where t.%I = any ($1::%s[]) and t.%1$I is not null',
@@ -242,7 +257,9 @@ begin
             keys := keys || array(
                 select format('%s:%s', v_next ->> 'name', sync_internal.percent_encode(i.id)) from unnest(v_ids) i (id)
             );
-            select format('{%s:{%s}}', to_json(v_next ->> 'name'), string_agg(format('%s:%s', to_json(r.id), r.record), ','))
+            select format(
+                '{%s:{%s}}', to_json(v_next ->> 'name'), string_agg(format('%s:%s', to_json(r.id), r.record), ',')
+            )
             into v_map
             from sync_internal.rows_of(v_next ->> 'name', coalesce(v_ids, '{}'), p_variant) r;
         elsif not (v_next ->> 'readable')::boolean or v_next -> 'columns' -> (v_child ->> 'key') is null then
@@ -257,17 +274,21 @@ begin
                 else array[v_next ->> 'name']
             end;
             execute format(
-                'select array_agg(p.id), format(''{%%s:{%%s}}'', to_json(%L::text), string_agg(to_json(p.id) || '':'' || p.record, '','')) '
+                'select array_agg(p.id), format(''{%%s:{%%s}}'', to_json(%L::text), '
+                'string_agg(to_json(p.id) || '':'' || p.record, '','')) '
                 'from (%s limit %s) p',
                 v_next ->> 'name',
                 replace(
                     sync_internal.page_sql(v_next, '{}', '[]', null), ' where ',
-                    format(' where t.%I = any (%L::%s[]) and ', v_next #>> array['columns', v_child ->> 'key', 'column'], v_ids,
+                    format(' where t.%I = any (%L::%s[]) and ',
+                        v_next #>> array['columns', v_child ->> 'key', 'column'], v_ids,
                         v_next #>> array['columns', v_child ->> 'key', 'type'])
                 ), v_most + 1
             ) into v_ids, v_map;
             if cardinality(v_ids) > v_most then
-                perform sync_internal.refuse(422, 'too_many', 'The include holds too many records', '{"limit": "max_list_items"}');
+                perform sync_internal.refuse(
+                    422, 'too_many', 'The include holds too many records', '{"limit": "max_list_items"}'
+                );
             end if;
         end if;
         if v_map is not null then
@@ -279,7 +300,8 @@ begin
 end
 $$;
 
-comment on function sync_internal.include(jsonb, text[], jsonb, text) is 'What hangs on given records along foreign keys.';
+comment on function sync_internal.include(jsonb, text[], jsonb, text)
+is 'What hangs on given records along foreign keys.';
 
 -- Opens the cursor rowcast_page on a query without a page's limit, one record a row, in any order unless one is asked
 -- for, and gives the header. The header's
@@ -305,14 +327,17 @@ begin
         perform sync_internal.refuse(400, 'bad_request', 'limit is a whole number');
     end if;
     v_header := json_build_object(
-        'table', v_meta ->> 'name', 'keys', sync_internal.covering_keys(v_meta, v_where), 'cursor', sync_internal.cursor_now()
+        'table', v_meta ->> 'name', 'keys', sync_internal.covering_keys(v_meta, v_where),
+        'cursor', sync_internal.cursor_now()
     );
     open v_page no scroll for execute case
         when (v_meta ->> 'readable')::boolean then format(
             'select %s from %s t where %s%s%s limit %s',
             v_meta ->> 'record', v_meta ->> 'relation', sync_internal.filter_sql(v_meta, v_where),
             case when p_request ? 'after'
-                then ' and ' || sync_internal.after_sql(v_meta, coalesce(p_request -> 'orderBy', '[]'), p_request ->> 'after')
+                then ' and ' || sync_internal.after_sql(
+                    v_meta, coalesce(p_request -> 'orderBy', '[]'), p_request ->> 'after'
+                )
             end,
             -- Sorting what nobody asked to be sorted would take as long as reading it.
             case when p_request ?| '{orderBy,after,limit}'

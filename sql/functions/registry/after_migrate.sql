@@ -1,5 +1,6 @@
--- Ends every migration, in its transaction: what no file defines any more is dropped, ownership and grants are put right,
--- constants and generated code are written anew. p_version: the version of Rowcast being installed.
+-- Ends every migration, in its transaction: what no file defines any more is dropped, ownership and grants
+-- are put right, constants and generated code are written anew. p_version: the version of Rowcast being
+-- installed.
 create or replace function sync_internal.after_migrate(p_version text default '')
 returns void
 language plpgsql
@@ -41,7 +42,9 @@ begin
 
     for v_function in select t.relation from sync_internal.live_tables() t (relation) loop
         -- Triggers belong to the tables' owners.
-        if pg_has_role(current_user, (select c.relowner from pg_catalog.pg_class c where c.oid = v_function.relation), 'usage') then
+        if pg_has_role(
+            current_user, (select c.relowner from pg_catalog.pg_class c where c.oid = v_function.relation), 'usage'
+        ) then
             perform sync_internal.create_triggers(v_function.relation);
         end if;
     end loop;
@@ -80,4 +83,5 @@ begin
 end
 $$;
 
-comment on function sync_internal.finish_migration(text) is 'The part of a migration that writes Rowcast''s own tables.';
+comment on function sync_internal.finish_migration(text)
+is 'The part of a migration that writes Rowcast''s own tables.';

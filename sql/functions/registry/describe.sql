@@ -14,18 +14,27 @@ as $$
         'tables', (
             select coalesce(jsonb_object_agg(t.name, jsonb_build_object(
                 'idType', t.id_type,
-                'softDelete', (select c.name from sync_internal.columns c where c.table_id = t.table_id and c.column_name = t.soft_delete),
-                'touch', (select c.name from sync_internal.columns c where c.table_id = t.table_id and c.column_name = t.touch),
+                'softDelete', (
+                    select c.name from sync_internal.columns c
+                    where c.table_id = t.table_id and c.column_name = t.soft_delete
+                ),
+                'touch', (
+                    select c.name from sync_internal.columns c
+                    where c.table_id = t.table_id and c.column_name = t.touch
+                ),
                 'hardDelete', t.hard_delete, 'wholeTable', t.whole_table,
                 'stale', t.signature <> sync_internal.table_signature(t.relation),
                 'keys', (
                     select jsonb_object_agg(c.name, jsonb_strip_nulls(jsonb_build_object(
                         'type', c.kind, 'elementType', c.element_kind, 'nullable', c.nullable,
-                        'required', not c.nullable and c.default_expression is null and not c.computed and not c.server_owned
+                        'required', not c.nullable and c.default_expression is null and not c.computed
+                            and not c.server_owned
                             and c.column_name not in (t.id_column, t.version_column),
                         'serverOwned', c.server_owned or c.computed or null, 'topic', c.topic or null,
                         'references', (select p.name from sync_internal.tables p where p.table_id = c.parent_id),
-                        'values', coalesce(to_jsonb(c.enum_values), sync_internal.checked_values(t.relation, c.position)),
+                        'values', coalesce(
+                            to_jsonb(c.enum_values), sync_internal.checked_values(t.relation, c.position)
+                        ),
                         'default', sync_internal.known_default(c.default_expression)
                     )))
                     from sync_internal.columns c where c.table_id = t.table_id
@@ -34,7 +43,8 @@ as $$
             from sync_internal.tables t
         ),
         'functions', (
-            select coalesce(jsonb_object_agg(c.name, sync_internal.wire_arguments(c.function)), '{}') from sync_internal.callables c
+            select coalesce(jsonb_object_agg(c.name, sync_internal.wire_arguments(c.function)), '{}')
+            from sync_internal.callables c
         )
     )
 $$;
@@ -52,7 +62,9 @@ security invoker
 as $$
     select coalesce(jsonb_object_agg(
         sync_internal.wire_name(regexp_replace(p.proargnames[a.n], '^p_', '')),
-        jsonb_build_object('type', (sync_internal.type_kind(a.type)).kind, 'required', a.n <= p.pronargs - p.pronargdefaults)
+        jsonb_build_object(
+            'type', (sync_internal.type_kind(a.type)).kind, 'required', a.n <= p.pronargs - p.pronargdefaults
+        )
     ), '{}')
     from pg_catalog.pg_proc p
     cross join lateral unnest(p.proargtypes::oid[]) with ordinality a (type, n)
@@ -73,7 +85,8 @@ as $$
     from pg_catalog.pg_constraint c
     cross join lateral regexp_matches(pg_get_constraintdef(c.oid), '''([^'']*)''::text', 'g') m (part)
     where c.conrelid = p_relation and c.contype = 'c' and c.conkey = array[p_position]
-        and pg_get_constraintdef(c.oid) ~ '^CHECK \(\(\(?\w+\)?(::text)? = ANY \(\(?ARRAY\[[^()]*\](\)::text\[\])?\)\)\)$'
+        and pg_get_constraintdef(c.oid)
+            ~ '^CHECK \(\(\(?\w+\)?(::text)? = ANY \(\(?ARRAY\[[^()]*\](\)::text\[\])?\)\)\)$'
 $$;
 
 comment on function sync_internal.checked_values(regclass, smallint) is 'The values a CHECK of a column allows.';
@@ -87,15 +100,20 @@ parallel safe
 security invoker
 as $$
     select case
-        when p_expression in ('now()', 'CURRENT_TIMESTAMP', 'transaction_timestamp()', 'sync.now()') then '{"now": true}'
+        when p_expression in ('now()', 'CURRENT_TIMESTAMP', 'transaction_timestamp()', 'sync.now()')
+            then '{"now": true}'
         when p_expression in ('auth.uid()') then '{"user": true}'
         when p_expression in ('gen_random_uuid()', 'uuidv4()', 'uuidv7()') then '{"uuid": true}'
         when p_expression in ('true', 'false') or p_expression ~ '^-?[0-9]+(\.[0-9]+)?$'
             then jsonb_build_object('constant', p_expression::jsonb)
         when p_expression ~ '^''([^'']|'''')*''::jsonb$'
-            then jsonb_build_object('constant', replace(regexp_replace(p_expression, '^''(.*)''::jsonb$', '\1'), '''''', '''')::jsonb)
+            then jsonb_build_object(
+                'constant', replace(regexp_replace(p_expression, '^''(.*)''::jsonb$', '\1'), '''''', '''')::jsonb
+            )
         when p_expression ~ '^''([^'']|'''')*''::(text|character varying)$'
-            then jsonb_build_object('constant', replace(regexp_replace(p_expression, '^''(.*)''::.*$', '\1'), '''''', ''''))
+            then jsonb_build_object(
+                'constant', replace(regexp_replace(p_expression, '^''(.*)''::.*$', '\1'), '''''', '''')
+            )
     end::jsonb
 $$;
 

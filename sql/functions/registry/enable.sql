@@ -132,7 +132,8 @@ begin
     limit 1;
     if v_id.attname is null or v_id.kind not in ('uuid', 'text', 'bigint', 'integer') then
         perform sync_internal.refuse_enable(
-            p_table, 'has no usable id', 'An id is one not null column of type uuid, text or bigint that is the primary key or '
+            p_table, 'has no usable id',
+            'An id is one not null column of type uuid, text or bigint that is the primary key or '
             'unique: p_id => ''column''.'
         );
     end if;
@@ -165,7 +166,9 @@ begin
         perform sync_internal.refuse_enable(p_table, 'has no column ' || v_missing, null);
     end if;
     if p_options -> 'exclude' ?| array[v_id.attname, p_version, p_soft_delete, p_touch] then
-        perform sync_internal.refuse_enable(p_table, 'cannot leave out its id, version, soft delete or touch column', null);
+        perform sync_internal.refuse_enable(
+            p_table, 'cannot leave out its id, version, soft delete or touch column', null
+        );
     end if;
     if jsonb_typeof(p_options -> 'topics') = 'array' and exists (
         select from pg_catalog.pg_attribute a
@@ -174,7 +177,8 @@ begin
             and k.kind not in ('uuid', 'text', 'integer', 'bigint', 'boolean', 'enum')
     ) then
         perform sync_internal.refuse_enable(
-            p_table, 'cannot have a topic of this type', 'Topics are columns of type uuid, text, integer, bigint, boolean or enum.'
+            p_table, 'cannot have a topic of this type',
+            'Topics are columns of type uuid, text, integer, bigint, boolean or enum.'
         );
     end if;
     if p_touch is not null and not exists (
@@ -185,13 +189,15 @@ begin
     end if;
     select a.attnum into v_soft_delete
     from pg_catalog.pg_attribute a
-    where a.attrelid = p_table and a.attname = p_soft_delete and a.atttypid in ('timestamptz'::regtype, 'boolean'::regtype);
+    where a.attrelid = p_table and a.attname = p_soft_delete
+        and a.atttypid in ('timestamptz'::regtype, 'boolean'::regtype);
     if p_soft_delete is not null and v_soft_delete is null then
         perform sync_internal.refuse_enable(p_table, 'needs a soft delete column of type timestamptz or boolean', null);
     elsif v_soft_delete = any (sync_internal.policy_columns(p_table)) then
         perform sync_internal.refuse_enable(
             p_table, format('has a SELECT policy that reads %s', p_soft_delete),
-            'PostgreSQL applies SELECT policies to the new row of every UPDATE: such a row could never be deleted. Leave '
+            'PostgreSQL applies SELECT policies to the new row of every UPDATE: '
+            'such a row could never be deleted. Leave '
             'deleted rows out in queries; Rowcast does so by itself.'
         );
     end if;
@@ -199,7 +205,8 @@ begin
     v_name := coalesce(p_name, sync_internal.wire_name(v_class.relname));
     if v_name !~ '^[a-z][A-Za-z0-9]{0,39}$' then
         perform sync_internal.refuse_enable(
-            p_table, format('cannot be named %s', v_name), 'Say p_name => ''...'': a letter, then up to 39 letters or digits.'
+            p_table, format('cannot be named %s', v_name),
+            'Say p_name => ''...'': a letter, then up to 39 letters or digits.'
         );
     elsif exists (select from sync_internal.tables t where t.name = v_name and t.relation <> p_table) then
         perform sync_internal.refuse_enable(
@@ -208,7 +215,9 @@ begin
     end if;
 
     -- A former wire name's code goes with it.
-    perform sync_internal.drop_generated(t.name) from sync_internal.tables t where t.relation = p_table and t.name <> v_name;
+    perform sync_internal.drop_generated(t.name)
+    from sync_internal.tables t
+    where t.relation = p_table and t.name <> v_name;
 
     insert into sync_internal.tables (
         relation, name, id_column, id_type, version_column, soft_delete, touch, hard_delete, whole_table, batch,
@@ -279,7 +288,9 @@ begin
         select p.oid::regprocedure
         from pg_catalog.pg_proc p
         where p.pronamespace = 'sync_internal'::regnamespace
-            and p.proname ~ format('^(check|patch|read|insert|update|lock|delete|clash)_%s_(anon|authenticated|service_role)$', p_name)
+            and p.proname ~ format(
+                '^(check|patch|read|insert|update|lock|delete|clash)_%s_(anon|authenticated|service_role)$', p_name
+            )
     loop
         execute format('drop function %s', v_function);
     end loop;
@@ -394,13 +405,15 @@ begin
                 ('zzz_rowcast_version', 'before update', 'for each row', 'version_' || v_name, 'enable'),
                 ('zzz_rowcast_insert', 'after insert', 'referencing new table as new_rows for each statement',
                     'capture_' || v_name, 'enable'),
-                ('zzz_rowcast_update', 'after update', 'referencing old table as old_rows new table as new_rows for each statement',
+                ('zzz_rowcast_update', 'after update',
+                    'referencing old table as old_rows new table as new_rows for each statement',
                     'capture_' || v_name, 'enable'),
                 ('zzz_rowcast_delete', 'after delete', 'referencing old table as old_rows for each statement',
                     'capture_' || v_name, 'enable'),
                 ('zzz_rowcast_truncate', 'after truncate', 'for each statement', 'capture_' || v_name, 'enable always'),
                 -- Under replication only this one fires: appliers never fire statement triggers.
-                ('zzz_rowcast_replica', 'after insert or update or delete', 'for each row', 'capture_' || v_name, 'enable replica')
+                ('zzz_rowcast_replica', 'after insert or update or delete', 'for each row',
+                    'capture_' || v_name, 'enable replica')
             ) t (name, event, scope, function, firing)
         loop
             -- A leaf has the row triggers of its parent.
@@ -428,7 +441,8 @@ as $$
     select t.name from sync_internal.tables t where t.relation = p_table
 $$;
 
-comment on function sync_internal.live_name(regclass) is 'The wire name of a live table. Definer: the registry is private.';
+comment on function sync_internal.live_name(regclass)
+is 'The wire name of a live table. Definer: the registry is private.';
 
 -- Ends what sync.enable began: the triggers, the generated code and the registry entry go, the rows stay as they are.
 create or replace function sync.disable(p_table regclass)
@@ -477,7 +491,9 @@ begin
     execute format(
         'drop function if exists sync_internal.%I(), sync_internal.%I()', 'version_' || v_name, 'capture_' || v_name
     );
-    perform sync_internal.regenerate(array(select distinct c.table_id from sync_internal.columns c where c.parent_id = v_table_id));
+    perform sync_internal.regenerate(
+        array(select distinct c.table_id from sync_internal.columns c where c.parent_id = v_table_id)
+    );
 end
 $$;
 
@@ -552,7 +568,8 @@ begin
         raise exception using errcode = '22023', message = format('%s cannot be called by clients', p_function),
             hint = 'It must be a function with named arguments, none of them OUT or VARIADIC, that returns one value.';
     elsif v_name !~ '^[a-z][A-Za-z0-9]{0,39}$' then
-        raise exception using errcode = '22023', message = format('%s is no wire name', v_name), hint = 'Say p_name => ''...''.';
+        raise exception using errcode = '22023', message = format('%s is no wire name', v_name),
+            hint = 'Say p_name => ''...''.';
     end if;
     insert into sync_internal.callables (name, function) values (v_name, p_function)
     on conflict (name) do update set function = excluded.function;

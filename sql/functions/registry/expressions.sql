@@ -28,19 +28,23 @@ as $$
             when p_column.kind = 'json' then p_source
             when p_column.kind in ('bigint', 'numeric') then format('to_json(%s::text)', p_source)
             when p_column.kind = 'timestamptz' then format('to_json(sync_internal.wire_time(%s))', p_source)
-            when p_column.kind = 'timestamp' then format('to_json(to_char(%s, ''YYYY-MM-DD"T"HH24:MI:SS.US''))', p_source)
-            when p_column.kind = 'bytea' then format('to_json(translate(encode(%s, ''base64''), E''\n'', ''''))', p_source)
+            when p_column.kind = 'timestamp'
+                then format('to_json(to_char(%s, ''YYYY-MM-DD"T"HH24:MI:SS.US''))', p_source)
+            when p_column.kind = 'bytea'
+                then format('to_json(translate(encode(%s, ''base64''), E''\n'', ''''))', p_source)
             when p_column.kind = 'list' and p_column.element_kind in ('bigint', 'numeric')
                 then format('to_json(%s::text[])', p_source)
             -- char(n) without its padding, as every comparison sees it
-            when p_column.kind = 'text' and p_column.sql_type ~ '^(text|character varying)' then format('to_json(%s)', p_source)
+            when p_column.kind = 'text' and p_column.sql_type ~ '^(text|character varying)'
+                then format('to_json(%s)', p_source)
             when p_column.kind = 'text' then format('to_json(%s::text)', p_source)
             else format('to_json(%s)', p_source)
         end
     ) e (expression)
 $$;
 
-comment on function sync_internal.json_expression(sync_internal.columns, text) is 'The JSON of a column, as an expression.';
+comment on function sync_internal.json_expression(sync_internal.columns, text)
+is 'The JSON of a column, as an expression.';
 
 -- An SQL expression giving the JSON text of a record with these columns. concat takes at most a hundred arguments, so
 -- that wide records are nested.
@@ -58,7 +62,9 @@ as $$
                 format(
                     '%L, %s',
                     case when c.n > 1 then ',' else '' end || to_json((c.c).name)::text || ':',
-                    sync_internal.json_expression(c.c, format('%s.%s', p_alias, sync_internal.quoted((c.c).column_name)))
+                    sync_internal.json_expression(
+                        c.c, format('%s.%s', p_alias, sync_internal.quoted((c.c).column_name))
+                    )
                 ), ', ' order by c.n
             )) as part
         from (
@@ -70,7 +76,8 @@ as $$
     ) g
 $$;
 
-comment on function sync_internal.record_expression(sync_internal.columns[], text) is 'The JSON text of a record, as an expression.';
+comment on function sync_internal.record_expression(sync_internal.columns[], text)
+is 'The JSON text of a record, as an expression.';
 
 -- An SQL expression telling that a column differs between two rows. Types whose equality overlooks what a reader would
 -- see (1.0 and 1.00, letters that differ in case), or that have none, are compared as text.
@@ -82,9 +89,11 @@ parallel safe
 security invoker
 as $$
     select case
-        when p_column.kind in ('numeric', 'other', 'list', 'float') or p_column.kind = 'text' and p_column.sql_type !~ '^(text|character)'
+        when p_column.kind in ('numeric', 'other', 'list', 'float')
+            or p_column.kind = 'text' and p_column.sql_type !~ '^(text|character)'
             then format(
-                '%1$s.%3$s::text is distinct from %2$s.%3$s::text', p_old, p_new, sync_internal.quoted(p_column.column_name)
+                '%1$s.%3$s::text is distinct from %2$s.%3$s::text',
+                p_old, p_new, sync_internal.quoted(p_column.column_name)
             )
         when p_column.kind = 'text'
             then format(
@@ -95,7 +104,8 @@ as $$
     end
 $$;
 
-comment on function sync_internal.differs_expression(sync_internal.columns, text, text) is 'Whether a column differs, as an expression.';
+comment on function sync_internal.differs_expression(sync_internal.columns, text, text)
+is 'Whether a column differs, as an expression.';
 
 -- An SQL expression giving a column's value from a value of the wire. p_source: a jsonb expression.
 create or replace function sync_internal.decode_expression(p_column sync_internal.columns, p_source text)
@@ -107,13 +117,15 @@ security invoker
 as $$
     select case p_column.kind
         when 'json' then format('nullif(%s, ''null'')', p_source)
-        when 'list' then format('sync_internal.to_texts(%s, %L)::%s', p_source, p_column.element_kind, p_column.sql_type)
+        when 'list'
+            then format('sync_internal.to_texts(%s, %L)::%s', p_source, p_column.element_kind, p_column.sql_type)
         when 'enum' then format('sync_internal.to_text(%s)', p_source)
         else format('sync_internal.to_%s(%s)', p_column.kind, p_source)
     end
 $$;
 
-comment on function sync_internal.decode_expression(sync_internal.columns, text) is 'A column''s value from the wire, as an expression.';
+comment on function sync_internal.decode_expression(sync_internal.columns, text)
+is 'A column''s value from the wire, as an expression.';
 
 -- The columns of a live table with what a role may do with each.
 create or replace function sync_internal.granted_columns(
@@ -138,10 +150,13 @@ as $$
     join sync_internal.tables t on t.table_id = c.table_id
     cross join lateral (
         select has_column_privilege(p_role, t.relation, c.position, 'select')
-            and has_schema_privilege(p_role, (select r.relnamespace from pg_catalog.pg_class r where r.oid = t.relation), 'usage')
+            and has_schema_privilege(
+                p_role, (select r.relnamespace from pg_catalog.pg_class r where r.oid = t.relation), 'usage'
+            )
     ) g (readable)
     where c.table_id = p_table_id
     order by c.position
 $$;
 
-comment on function sync_internal.granted_columns(integer, name) is 'The columns of a live table with what a role may do.';
+comment on function sync_internal.granted_columns(integer, name)
+is 'The columns of a live table with what a role may do.';

@@ -12,7 +12,10 @@ as $$
     select case
         when count(*) = 0 then ''''''
         when bool_and(c.kind in ('uuid', 'integer', 'bigint', 'boolean', 'date', 'timestamptz', 'timestamp', 'enum'))
-            then format('row(%s)::text', string_agg(format('%s.%s', p_alias, sync_internal.quoted(c.column_name)), ', ' order by c.position))
+            then format(
+                'row(%s)::text',
+                string_agg(format('%s.%s', p_alias, sync_internal.quoted(c.column_name)), ', ' order by c.position)
+            )
         else format(
             'encode(sha256(convert_to(row(%s)::text, ''UTF8'')), ''hex'')',
             string_agg(format('%s.%s', p_alias, sync_internal.quoted(c.column_name)), ', ' order by c.position)
@@ -22,7 +25,8 @@ as $$
     where c.policy
 $$;
 
-comment on function sync_internal.class_expression(sync_internal.columns[], text) is 'What of a row the SELECT policies read.';
+comment on function sync_internal.class_expression(sync_internal.columns[], text)
+is 'What of a row the SELECT policies read.';
 
 -- The collection keys of a row, as an expression giving text[].
 create or replace function sync_internal.topics_expression(p_columns sync_internal.columns[], p_alias text)
@@ -38,8 +42,11 @@ as $$
             format(
                 '%L || %s', c.name || '=',
                 case
-                    when c.kind in ('uuid', 'integer', 'bigint', 'boolean') then format('%s.%s::text', p_alias, sync_internal.quoted(c.column_name))
-                    else format('sync_internal.percent_encode(%s.%s::text)', p_alias, sync_internal.quoted(c.column_name))
+                    when c.kind in ('uuid', 'integer', 'bigint', 'boolean')
+                        then format('%s.%s::text', p_alias, sync_internal.quoted(c.column_name))
+                    else format(
+                        'sync_internal.percent_encode(%s.%s::text)', p_alias, sync_internal.quoted(c.column_name)
+                    )
                 end
             ), ', ' order by c.position
         ))
@@ -75,14 +82,18 @@ begin
     -- search_path and needs no right on the schema of sync.now: so operators are qualified and the clock is asked
     -- there only when it is faked, by a statement of its own, since an expression is looked up whole.
     execute format(
-        'create or replace function sync_internal.%1$I() returns trigger language plpgsql volatile security invoker as %2$L',
+        'create or replace function sync_internal.%1$I() returns trigger '
+        'language plpgsql volatile security invoker as %2$L',
         'version_' || v_table.name,
         concat(
             case when v_table.touch is not null then format(
-                E'\ndeclare\n    v_touched constant boolean := new.%1$s operator(pg_catalog.=) ''-infinity'';', sync_internal.quoted(v_table.touch)
+                E'\ndeclare\n    v_touched constant boolean := new.%1$s operator(pg_catalog.=) ''-infinity'';',
+                sync_internal.quoted(v_table.touch)
             ) end,
             format(E'\nbegin\n    new.%1$s := old.%1$s;\n', sync_internal.quoted(v_table.version_column)),
-            case when v_table.touch is not null then format(E'    new.%1$s := old.%1$s;\n', sync_internal.quoted(v_table.touch)) end,
+            case when v_table.touch is not null then format(
+                E'    new.%1$s := old.%1$s;\n', sync_internal.quoted(v_table.touch)
+            ) end,
             (
                 select string_agg(format(E'    new.%1$s := old.%1$s;\n', sync_internal.quoted(a.attname)), '')
                 from pg_catalog.pg_attribute a
@@ -94,7 +105,8 @@ begin
                 sync_internal.quoted(v_table.version_column)
             ),
             case when v_table.touch is not null then format(
-                $code$        if coalesce(pg_catalog.current_setting('rowcast.now', true), '') operator(pg_catalog.=) '' then
+                $code$        if coalesce(pg_catalog.current_setting('rowcast.now', true), '')
+            operator(pg_catalog.=) '' then
             new.%1$s := pg_catalog.now();
         else
             new.%1$s := sync.now();
@@ -109,10 +121,12 @@ $code$, sync_internal.quoted(v_table.touch)
         coalesce(string_agg(sync_internal.differs_expression(c, 'o', 'n'), ' or ') filter (where c.policy), 'false'),
         coalesce(string_agg(sync_internal.differs_expression(c, 'o', 'n'), ' or ') filter (where c.topic), 'false'),
         sync_internal.changed_expression(
-            array_agg(c order by c.position) filter (where c.column_name not in (v_table.id_column, v_table.version_column)), 'n'
+            array_agg(c order by c.position)
+                filter (where c.column_name not in (v_table.id_column, v_table.version_column)), 'n'
         ),
         sync_internal.changed_expression(
-            array_agg(c order by c.position) filter (where c.column_name not in (v_table.id_column, v_table.version_column)), 'o'
+            array_agg(c order by c.position)
+                filter (where c.column_name not in (v_table.id_column, v_table.version_column)), 'o'
         )
     into v_moved, v_topics_moved, v_changed, v_was
     from unnest(v_all) c;
@@ -159,46 +173,49 @@ begin
                 v_heard := true;
             elsif v_new.%6$s <> v_old.%6$s then
 %8$s
-            insert into sync_internal.changes
-                (slot, table_name, record_id, version, kind, topics, patch, undo, class, class_before)
-            values (
-                v_slot, %1$L, v_new.%5$s::text, v_new.%6$s, 'update',
-                case when v_topics_moved then %9$s || %10$s else %10$s end,
-                ('{' || substr(v_patch, 2) || '}')::json, ('{' || substr(v_undo, 2) || '}')::json,
-                %11$s, case when v_moved then %12$s end
-            );
-                v_heard := true;
-            end if;
-        else
-        -- A full join is never a nested loop, whatever number of rows its plan was made for; the condition keeps it one.
-        insert into sync_internal.changes
-            (slot, table_name, record_id, version, kind, topics, patch, undo, class, class_before)
-        select v_slot, %1$L, %2$s
-        from old_rows o full join new_rows n on n.%5$s = o.%5$s
-        where coalesce(n.%5$s = o.%5$s and n.%6$s <> o.%6$s, false)
-            and (select count(*) from (select from new_rows limit %7$s + 1) f) <= %7$s;
-        v_heard := found;
-        if not v_heard then
-            v_bulk := exists (select from new_rows offset %7$s);
-        end if;
-        if v_bulk then
-            insert into sync_internal.changes (slot, table_name, kind) values (v_slot, %1$L, 'bulk');
-            v_heard := true;
-        else
-            -- Rows whose id changed have no partner: a delete and a create.
-            select array_agg(o.%5$s::text) filter (where n.%5$s is null), array_agg(n.%5$s::text) filter (where o.%5$s is null)
-            into v_lost, v_made
-            from old_rows o full join new_rows n on n.%5$s = o.%5$s
-            where case when n.%5$s is null or o.%5$s is null then true else false end;
-            if v_lost is not null then
                 insert into sync_internal.changes
                     (slot, table_name, record_id, version, kind, topics, patch, undo, class, class_before)
-                select v_slot, %1$L, %4$s from old_rows o where o.%5$s::text = any (v_lost)
-                union all
-                select v_slot, %1$L, %3$s from new_rows n where n.%5$s::text = any (v_made);
+                values (
+                    v_slot, %1$L, v_new.%5$s::text, v_new.%6$s, 'update',
+                    case when v_topics_moved then %9$s || %10$s else %10$s end,
+                    ('{' || substr(v_patch, 2) || '}')::json, ('{' || substr(v_undo, 2) || '}')::json,
+                    %11$s, case when v_moved then %12$s end
+                );
                 v_heard := true;
             end if;
-        end if;
+        else
+            -- A full join is never a nested loop, whatever number of rows its plan was made for; the condition
+            -- keeps it one.
+            insert into sync_internal.changes
+                (slot, table_name, record_id, version, kind, topics, patch, undo, class, class_before)
+            select v_slot, %1$L, %2$s
+            from old_rows o full join new_rows n on n.%5$s = o.%5$s
+            where coalesce(n.%5$s = o.%5$s and n.%6$s <> o.%6$s, false)
+                and (select count(*) from (select from new_rows limit %7$s + 1) f) <= %7$s;
+            v_heard := found;
+            if not v_heard then
+                v_bulk := exists (select from new_rows offset %7$s);
+            end if;
+            if v_bulk then
+                insert into sync_internal.changes (slot, table_name, kind) values (v_slot, %1$L, 'bulk');
+                v_heard := true;
+            else
+                -- Rows whose id changed have no partner: a delete and a create.
+                select
+                    array_agg(o.%5$s::text) filter (where n.%5$s is null),
+                    array_agg(n.%5$s::text) filter (where o.%5$s is null)
+                into v_lost, v_made
+                from old_rows o full join new_rows n on n.%5$s = o.%5$s
+                where case when n.%5$s is null or o.%5$s is null then true else false end;
+                if v_lost is not null then
+                    insert into sync_internal.changes
+                        (slot, table_name, record_id, version, kind, topics, patch, undo, class, class_before)
+                    select v_slot, %1$L, %4$s from old_rows o where o.%5$s::text = any (v_lost)
+                    union all
+                    select v_slot, %1$L, %3$s from new_rows n where n.%5$s::text = any (v_made);
+                    v_heard := true;
+                end if;
+            end if;
         end if;
     when 'STATEMENT INSERT' then
         insert into sync_internal.changes
@@ -270,35 +287,43 @@ end
             v_table.name,
             format(
                 $columns$n.%1$s::text, n.%2$s, 'update',
-            case when %3$s then %4$s || %5$s else %5$s end, (%6$s)::json, (%7$s)::json, %8$s, case when %9$s then %10$s end$columns$,
+            case when %3$s then %4$s || %5$s else %5$s end, (%6$s)::json, (%7$s)::json, %8$s,
+            case when %9$s then %10$s end$columns$,
                 sync_internal.quoted(v_table.id_column), sync_internal.quoted(v_table.version_column), v_topics_moved,
-                sync_internal.topics_expression(v_all, 'o'), sync_internal.topics_expression(v_all, 'n'), v_changed, v_was,
+                sync_internal.topics_expression(v_all, 'o'), sync_internal.topics_expression(v_all, 'n'),
+                v_changed, v_was,
                 sync_internal.class_expression(v_all, 'n'), v_moved, sync_internal.class_expression(v_all, 'o')
             ),
             format(
                 $columns$n.%1$s::text, n.%2$s, 'insert', %3$s, (%4$s)::json, null, %5$s, null$columns$,
-                sync_internal.quoted(v_table.id_column), sync_internal.quoted(v_table.version_column), sync_internal.topics_expression(v_all, 'n'),
+                sync_internal.quoted(v_table.id_column), sync_internal.quoted(v_table.version_column),
+                sync_internal.topics_expression(v_all, 'n'),
                 sync_internal.record_expression(v_all, 'n'), sync_internal.class_expression(v_all, 'n')
             ),
             format(
                 $columns$o.%1$s::text, o.%2$s, 'delete', %3$s, null, (%4$s)::json, null, %5$s$columns$,
-                sync_internal.quoted(v_table.id_column), sync_internal.quoted(v_table.version_column), sync_internal.topics_expression(v_all, 'o'),
+                sync_internal.quoted(v_table.id_column), sync_internal.quoted(v_table.version_column),
+                sync_internal.topics_expression(v_all, 'o'),
                 sync_internal.record_expression(v_all, 'o'), sync_internal.class_expression(v_all, 'o')
             ),
             sync_internal.quoted(v_table.id_column), sync_internal.quoted(v_table.version_column), v_most,
             (
                 select string_agg(format(
-                    E'            if %1$s then\n                v_patch := concat(v_patch, %2$L, %3$s);\n                v_undo := concat(v_undo, %2$L, %4$s);\n%5$s%6$s            end if;\n',
+                    E'                if %1$s then\n'
+                    '                    v_patch := concat(v_patch, %2$L, %3$s);\n'
+                    '                    v_undo := concat(v_undo, %2$L, %4$s);\n%5$s%6$s'
+                    '                end if;\n',
                     sync_internal.differs_expression(c, 'v_old', 'v_new'), ',' || to_json(c.name)::text || ':',
                     sync_internal.json_expression(c, 'v_new.' || sync_internal.quoted(c.column_name)),
                     sync_internal.json_expression(c, 'v_old.' || sync_internal.quoted(c.column_name)),
-                    case when c.topic then E'                v_topics_moved := true;\n' end,
-                    case when c.policy then E'                v_moved := true;\n' end
+                    case when c.topic then E'                    v_topics_moved := true;\n' end,
+                    case when c.policy then E'                    v_moved := true;\n' end
                 ), '' order by c.position)
                 from unnest(v_all) c where c.column_name not in (v_table.id_column, v_table.version_column)
             ),
             sync_internal.topics_expression(v_all, 'v_old'), sync_internal.topics_expression(v_all, 'v_new'),
-            sync_internal.class_expression(v_all, 'v_new'), sync_internal.class_expression(v_all, 'v_old'), v_table.relation
+            sync_internal.class_expression(v_all, 'v_new'), sync_internal.class_expression(v_all, 'v_old'),
+            v_table.relation
         )
     );
     execute format(
@@ -342,7 +367,9 @@ as $$
                     E'\n                case when %s then concat(%L, %s) end',
                     sync_internal.differs_expression(u.c, 'o', 'n'),
                     ',' || to_json((u.c).name)::text || ':',
-                    sync_internal.json_expression(u.c, format('%s.%s', p_alias, sync_internal.quoted((u.c).column_name)))
+                    sync_internal.json_expression(
+                        u.c, format('%s.%s', p_alias, sync_internal.quoted((u.c).column_name))
+                    )
                 ) as part
             from (select p_columns[g.i] as c from generate_subscripts(p_columns, 1) g (i)) u
         ) c
@@ -350,7 +377,8 @@ as $$
     ) g
 $$;
 
-comment on function sync_internal.changed_expression(sync_internal.columns[], text) is 'The changed columns of a row, as an expression.';
+comment on function sync_internal.changed_expression(sync_internal.columns[], text)
+is 'The changed columns of a row, as an expression.';
 
 -- Which leaf of the feed is written to now. A leaf takes a sixth of the retention, so that of the eight one is empty.
 create or replace function sync_internal.feed_slot()

@@ -12,10 +12,15 @@ security invoker
 as $$
 begin
     execute format(
-        'create or replace function sync_internal.%I(%s) returns %s language plpgsql %s parallel unsafe security invoker as %L',
+        'create or replace function sync_internal.%I(%s) returns %s language plpgsql %s '
+        'parallel unsafe security invoker as %L',
         p_name, p_arguments, p_returns, p_volatility,
-        format(E'\nbegin\n    case %1$s\n%2$s        when '''' then\n            %3$s\n        else\n            %3$s\n    end case;\nend\n',
-            case when p_arguments like 'p_fn%' then 'p_fn' else 'p_table' end, coalesce(p_branches, ''), p_none)
+        format(
+            E'\nbegin\n    case %1$s\n%2$s'
+            '        when '''' then\n            %3$s\n'
+            '        else\n            %3$s\n    end case;\nend\n',
+            case when p_arguments like 'p_fn%' then 'p_fn' else 'p_table' end, coalesce(p_branches, ''), p_none
+        )
     );
     execute format('comment on function sync_internal.%I is %L', p_name, 'Generated: leads to the code of a table.');
     execute format('revoke execute on function sync_internal.%I from public', p_name);
@@ -23,7 +28,8 @@ begin
 end
 $$;
 
-comment on function sync_internal.create_dispatch(text, text, text, text, text, text, text) is 'Creates one dispatching function.';
+comment on function sync_internal.create_dispatch(text, text, text, text, text, text, text)
+is 'Creates one dispatching function.';
 
 create or replace function sync_internal.generate_dispatch()
 returns void
@@ -44,7 +50,8 @@ begin
         (
             select string_agg(
                 format(
-                    E'        when %L then return (%L, %s, %L, %L, %L)::sync_internal.traits;\n', t.name, t.id_type, t.depth,
+                    E'        when %L then return (%L, %s, %L, %L, %L)::sync_internal.traits;\n',
+                    t.name, t.id_type, t.depth,
                     t.foreign_triggers and not t.batch, t.foreign_triggers,
                     t.hard_delete and t.soft_delete is null
                 ), '' order by t.name
@@ -104,11 +111,13 @@ begin
                 ('check', 'p_op jsonb, p_creating boolean', 'text', 'p_op, p_creating',
                     $c$perform sync_internal.refuse(400, 'unknown_table', 'There is no such table');$c$),
                 ('insert', 'p_id text, p_ops jsonb', 'boolean', 'p_id, p_ops', 'return null;'),
-                ('update', 'p_id text, p_ops jsonb, p_want boolean', 'sync_internal.written', 'p_id, p_ops, p_want', 'return null;'),
+                ('update', 'p_id text, p_ops jsonb, p_want boolean', 'sync_internal.written', 'p_id, p_ops, p_want',
+                    'return null;'),
                 ('delete', 'p_id text', 'bigint', 'p_id', 'return null;'),
                 ('lock', 'p_id text', 'bigint', 'p_id', 'return null;'),
                 ('read', 'p_id text', 'sync_internal.written', 'p_id', 'return null;'),
-                ('clash', 'p_id text, p_constraint text, p_ops jsonb, p_creating boolean', 'boolean', 'p_id, p_constraint, p_ops, p_creating',
+                ('clash', 'p_id text, p_constraint text, p_ops jsonb, p_creating boolean',
+                    'boolean', 'p_id, p_constraint, p_ops, p_creating',
                     'return false;')
             ) p (name, arguments, result, call, missing)
         loop
@@ -143,7 +152,10 @@ begin
                         E'        when %1$L then return query select t.%2$I::text, %3$s, %4$s, %5$s from %6$s t '
                         'where t.%2$I = any (p_ids::%7$s[]);\n',
                         t.name, t.id_column,
-                        case when g.readable && array[t.version_column] then format('t.%I::bigint', t.version_column) else '0::bigint' end,
+                        case
+                            when g.readable && array[t.version_column] then format('t.%I::bigint', t.version_column)
+                            else '0::bigint'
+                        end,
                         case
                             when g.classes <@ g.readable then sync_internal.class_expression(g.columns, 't') else 'null'
                         end,
@@ -155,10 +167,14 @@ begin
                     select
                         array_agg((c."column").column_name) filter (where c.readable) as readable,
                         array_agg(c."column") filter (where c.readable) as readable_columns,
-                        coalesce(array_agg((c."column").column_name) filter (where (c."column").policy), '{}') as classes,
+                        coalesce(
+                            array_agg((c."column").column_name) filter (where (c."column").policy), '{}'
+                        ) as classes,
                         array_agg(c."column") as columns,
-                        case t.id_type when 'bigint' then 'bigint' else max((c."column").sql_type) filter (where (c."column").column_name = t.id_column) end
-                            as id_sql_type
+                        case t.id_type
+                            when 'bigint' then 'bigint'
+                            else max((c."column").sql_type) filter (where (c."column").column_name = t.id_column)
+                        end as id_sql_type
                     from sync_internal.granted_columns(t.table_id, v_role) c
                 ) g
                 where t.id_column = any (g.readable)
@@ -199,7 +215,10 @@ begin
     select * into strict v_function from pg_catalog.pg_proc p where p.oid = p_callable.function;
     select
         coalesce(array_agg(a.name order by a.n), '{}'),
-        coalesce(array_agg(a.name order by a.n) filter (where a.n <= v_function.pronargs - v_function.pronargdefaults), '{}'),
+        coalesce(
+            array_agg(a.name order by a.n)
+                filter (where a.n <= v_function.pronargs - v_function.pronargdefaults), '{}'
+        ),
         string_agg(
             format(
                 '%s => %s', quote_ident(v_function.proargnames[a.n]),
@@ -218,20 +237,31 @@ begin
             sync_internal.wire_name(regexp_replace(v_function.proargnames[t.n], '^p_', '')) as name,
             format_type(t.type, null) as sql_type,
             sync_internal.decode_expression(
-                (0, 0::smallint, '', '', case k.kind when 'other' then 'json' else k.kind end, format_type(t.type, null),
+                (0, 0::smallint, '', '', case k.kind when 'other' then 'json' else k.kind end,
+                format_type(t.type, null),
                 k.element_kind, true, null, false, false, false, false, false, null, null)::sync_internal.columns,
-                format('(p_args -> %L)', sync_internal.wire_name(regexp_replace(v_function.proargnames[t.n], '^p_', '')))
+                format(
+                    '(p_args -> %L)', sync_internal.wire_name(regexp_replace(v_function.proargnames[t.n], '^p_', ''))
+                )
             ) as value
         from unnest(v_function.proargtypes::oid[]) with ordinality t (type, n)
         cross join lateral sync_internal.type_kind(t.type) k
     ) a;
     return format(
-        E'        when %L then\n            perform sync_internal.check_arguments(p_args, %L, %L);\n            return %s;\n',
+        E'        when %L then\n'
+        '            perform sync_internal.check_arguments(p_args, %L, %L);\n'
+        '            return %s;\n',
         p_callable.name, v_names, v_required,
         case
             when v_function.prorettype = 'void'::regtype
-                then format('to_jsonb(nullif(%s.%s(%s)::text, ''''))', v_function.pronamespace::regnamespace, quote_ident(v_function.proname), coalesce(v_arguments, ''))
-            else format('to_jsonb(%s.%s(%s))', v_function.pronamespace::regnamespace, quote_ident(v_function.proname), coalesce(v_arguments, ''))
+                then format(
+                    'to_jsonb(nullif(%s.%s(%s)::text, ''''))',
+                    v_function.pronamespace::regnamespace, quote_ident(v_function.proname), coalesce(v_arguments, '')
+                )
+            else format(
+                'to_jsonb(%s.%s(%s))',
+                v_function.pronamespace::regnamespace, quote_ident(v_function.proname), coalesce(v_arguments, '')
+            )
         end
     );
 end
@@ -260,5 +290,6 @@ begin
 end
 $$;
 
-comment on function sync_internal.check_arguments(jsonb, text[], text[]) is 'Whether a call names the arguments its function takes.';
+comment on function sync_internal.check_arguments(jsonb, text[], text[])
+is 'Whether a call names the arguments its function takes.';
 grant execute on function sync_internal.check_arguments(jsonb, text[], text[]) to anon, authenticated, service_role;

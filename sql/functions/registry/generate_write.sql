@@ -19,20 +19,24 @@ declare
     v_code text := format(E'        when %L then\n', p_column.name);
 begin
     if p_column.column_name = p_table.version_column then
-        return v_code || E'            perform sync_internal.refuse(400, ''bad_request'', ''The version is the server''''s'');\n';
+        return v_code
+            || E'            perform sync_internal.refuse('
+                '400, ''bad_request'', ''The version is the server''''s'');\n';
     elsif p_column.column_name = p_table.id_column then
         return v_code || $code$
             if not p_creating or v_type <> 'set' or v_path is not null or v_value is distinct from p_op -> 'id' then
                 perform sync_internal.refuse(400, 'bad_request', 'The id of a record cannot be changed');
             end if;
-        $code$;
+$code$;
     elsif v_kind = 'other' then
         return v_code || E'            perform sync_internal.refuse_type(''nothing: the column is read only'');\n';
     end if;
 
     -- The form: which operations and paths the type takes.
     v_code := v_code || format(
-        E'            if %s then\n                perform sync_internal.refuse_operation(v_type, v_path, %L);\n            end if;\n',
+        E'            if %s then\n'
+        '                perform sync_internal.refuse_operation(v_type, v_path, %L);\n'
+        '            end if;\n',
         sync_internal.unsuited_expression(v_kind),
         v_kind
     );
@@ -43,7 +47,7 @@ begin
             if v_type = 'set' and v_path is null and (v_value is null or jsonb_typeof(v_value) = 'null') then
                 perform sync_internal.refuse(400, 'required', 'This key cannot be null');
             end if;
-        $code$;
+$code$;
     end if;
     if v_kind = 'json' then
         v_code := v_code || $code$
@@ -53,7 +57,7 @@ begin
             if v_type not in ('set', 'set-now') then
                 perform sync_internal.patch_leaf(null, p_op);
             end if;
-        $code$;
+$code$;
     elsif v_kind = 'list' then
         v_code := v_code || format(
             $code$
@@ -63,7 +67,7 @@ begin
                 %1$s := %3$s;
                 perform sync_internal.patch_list(null, p_op);
             end if;
-            $code$,
+$code$,
             v_variable, sync_internal.decode_expression(p_column, 'v_value'),
             sync_internal.decode_expression(p_column, 'jsonb_build_array(v_value)')
         );
@@ -75,7 +79,7 @@ begin
             else
                 %1$s := %3$s;
             end if;
-            $code$,
+$code$,
             v_variable, sync_internal.decode_expression(p_column, 'p_op -> ''by'''),
             sync_internal.decode_expression(p_column, 'v_value')
         );
@@ -88,15 +92,19 @@ begin
     -- The right. A server-owned key may repeat its default on create.
     if not p_updatable then
         v_code := v_code || format(
-            E'            if not p_creating then\n                v_forbidden := %L;\n            end if;\n', p_column.name
+            E'            if not p_creating then\n                v_forbidden := %L;\n            end if;\n',
+            p_column.name
         );
     end if;
     if not p_insertable and p_column.column_name is distinct from p_table.touch then
         v_code := v_code || format(
-            E'            if p_creating and (v_type <> ''set'' or v_path is not null%s) then\n                v_forbidden := %L;\n            end if;\n',
+            E'            if p_creating and (v_type <> ''set'' or v_path is not null%s) then\n'
+            '                v_forbidden := %L;\n            end if;\n',
             case
                 when p_column.server_owned and not v_lists
-                    then format(' or %s is distinct from (%s)', v_variable, coalesce(p_column.default_expression, 'null'))
+                    then format(
+                        ' or %s is distinct from (%s)', v_variable, coalesce(p_column.default_expression, 'null')
+                    )
                 else ' or true'
             end,
             p_column.name
@@ -117,7 +125,8 @@ immutable
 parallel safe
 security invoker
 as $$
-    select left('v_a_' || regexp_replace(lower(p_type), '[^a-z0-9]+', '_', 'g'), 40) || '_' || abs(hashtext(p_type)) % 1000
+    select left('v_a_' || regexp_replace(lower(p_type), '[^a-z0-9]+', '_', 'g'), 40)
+        || '_' || abs(hashtext(p_type)) % 1000
 $$;
 
 comment on function sync_internal.scratch_variable(text) is 'The name of a variable to try values of a type on.';
@@ -133,8 +142,10 @@ as $$
     select case
         when p_kind = 'json' then 'false'
         when p_kind = 'list' then $c$v_path is not null or v_type not in ('set', 'listInsert', 'listRemove')$c$
-        when p_kind in ('integer', 'bigint', 'numeric', 'float') then $c$v_path is not null or v_type not in ('set', 'increment')$c$
-        when p_kind in ('timestamptz', 'timestamp', 'date') then $c$v_path is not null or v_type not in ('set', 'set-now')$c$
+        when p_kind in ('integer', 'bigint', 'numeric', 'float')
+            then $c$v_path is not null or v_type not in ('set', 'increment')$c$
+        when p_kind in ('timestamptz', 'timestamp', 'date')
+            then $c$v_path is not null or v_type not in ('set', 'set-now')$c$
         else $c$v_path is not null or v_type <> 'set'$c$
     end
 $$;
@@ -161,7 +172,9 @@ declare
     v_code text := format(E'        when %L then\n', p_column.name);
 begin
     if v_refused <> '' then
-        v_code := v_code || format(E'            if %s then\n                raise sqlstate ''RC002'';\n            end if;\n', v_refused);
+        v_code := v_code || format(
+            E'            if %s then\n                raise sqlstate ''RC002'';\n            end if;\n', v_refused
+        );
     end if;
     if p_column.column_name = p_table.touch then
         -- A mark for the version trigger, which puts the server's time there.
@@ -180,7 +193,7 @@ begin
             else
                 %1$s := sync_internal.patch_json(%1$s, v_op, v_path);
             end if;
-            $code$,
+$code$,
             v_target
         );
     elsif p_column.kind = 'list' then
@@ -192,10 +205,13 @@ begin
                 perform %4$s;
                 %1$s := %3$s;
             end if;
-            $code$,
+$code$,
             v_target, sync_internal.decode_expression(p_column, 'v_op -> ''value'''),
             sync_internal.decode_expression(
-                p_column, format('sync_internal.patch_list((%s)::jsonb, v_op)', sync_internal.json_expression(p_column, v_target))
+                p_column,
+                format(
+                    'sync_internal.patch_list((%s)::jsonb, v_op)', sync_internal.json_expression(p_column, v_target)
+                )
             ),
             sync_internal.decode_expression(p_column, 'jsonb_build_array(v_op -> ''value'')')
         );
@@ -207,7 +223,7 @@ begin
             else
                 %1$s := %3$s;
             end if;
-            $code$,
+$code$,
             v_target, sync_internal.decode_expression(p_column, 'v_op -> ''by'''),
             sync_internal.decode_expression(p_column, 'v_op -> ''value''')
         );
@@ -219,8 +235,9 @@ begin
             else
                 %1$s := %3$s;
             end if;
-            $code$,
-            v_target, case p_column.kind when 'timestamptz' then 'sync.now()' else 'sync.now() at time zone ''UTC''' end,
+$code$,
+            v_target,
+            case p_column.kind when 'timestamptz' then 'sync.now()' else 'sync.now() at time zone ''UTC''' end,
             sync_internal.decode_expression(p_column, 'v_op -> ''value''')
         );
     end if;
@@ -257,8 +274,7 @@ declare
             v_path := sync_internal.split_path(%1$s -> 'key');
             v_key := v_path[1];
             v_path := nullif(v_path[2:], '{}');
-        end if;
-    $code$;
+        end if;$code$;
     v_id_value text;
     v_where_id text;
     v_sizes text;
@@ -293,7 +309,9 @@ begin
                 else 'null'
             end, ', ' order by a.attnum
         ),
-        string_agg(case when r.position is not null then format('t.%I', a.attname) else 'null' end, ', ' order by a.attnum)
+        string_agg(
+            case when r.position is not null then format('t.%I', a.attname) else 'null' end, ', ' order by a.attnum
+        )
     into v_default_row, v_readable_row
     from pg_catalog.pg_attribute a
     left join unnest(v_insertable) i on i.position = a.attnum
@@ -332,22 +350,29 @@ end
             $code$,
             (
                 -- One variable a type, to try values on: each costs at every call.
-                select string_agg(distinct format('    %I %s;', sync_internal.scratch_variable(c.sql_type), c.sql_type), E'\n')
+                select string_agg(
+                    distinct format('    %I %s;', sync_internal.scratch_variable(c.sql_type), c.sql_type), E'\n'
+                )
                 from unnest(v_all) c where c.kind <> 'other'
             ),
             case
                 when v_soft.name is not null then format(
                     'return case when not p_creating and %L then %L end;',
-                    not exists (select from unnest(v_updatable) c where c.column_name = v_table.soft_delete), v_soft.name
+                    not exists (select from unnest(v_updatable) c where c.column_name = v_table.soft_delete),
+                    v_soft.name
                 )
                 when v_table.hard_delete then $c$
         if p_creating then
-            perform sync_internal.refuse(400, 'not_supported', 'A record cannot be created and deleted for good at once');
+            perform sync_internal.refuse(
+                400, 'not_supported', 'A record cannot be created and deleted for good at once'
+            );
         elsif v_type = 'restore' then
             perform sync_internal.refuse(400, 'not_supported', 'Records of this table are deleted for good');
         end if;
         return null;$c$
-                else $c$perform sync_internal.refuse(400, 'not_supported', 'Records of this table cannot be deleted');$c$
+                else $c$perform sync_internal.refuse(
+            400, 'not_supported', 'Records of this table cannot be deleted'
+        );$c$
             end,
             format(v_key, 'p_op'),
             (
@@ -410,11 +435,11 @@ begin
         %s
         case v_key
 %s
-            else
-                -- A create was checked before; what is left may repeat a default of the server's.
-                if p_updating then
-                    raise sqlstate 'RC002';
-                end if;
+        else
+            -- A create was checked before; what is left may repeat a default of the server's.
+            if p_updating then
+                raise sqlstate 'RC002';
+            end if;
         end case;
     end loop;
 %s%s
@@ -454,7 +479,8 @@ end
                     c.position = any (array(select u.position from unnest(v_updatable) u))
                     or c.position = any (array(select i.position from unnest(v_insertable) i))
                 ) and c.column_name <> v_table.id_column and c.kind <> 'other'
-            ) || E'        when ''id'' then\n            if p_updating then\n                raise sqlstate ''RC002'';\n            end if;\n',
+            ) || E'        when ''id'' then\n            if p_updating then\n'
+                '                raise sqlstate ''RC002'';\n            end if;\n',
             -- A reference must name a record the caller can read; a hidden one is answered like a missing one.
             (
                 select string_agg(format(
@@ -469,9 +495,18 @@ $c$,
                 ), '' order by f.conname)
                 from (
                     select k.conname, k.confrelid::regclass as parent,
-                        string_agg(format('r.%1$s is distinct from p_row.%1$s', sync_internal.quoted(ca.attname)), ' or ' order by u.n) as changed,
-                        string_agg(format('r.%s is not null', sync_internal.quoted(ca.attname)), ' and ' order by u.n) as present,
-                        string_agg(format('x.%I = r.%s', pa.attname, sync_internal.quoted(ca.attname)), ' and ' order by u.n) as matches
+                        string_agg(
+                            format('r.%1$s is distinct from p_row.%1$s', sync_internal.quoted(ca.attname)),
+                            ' or ' order by u.n
+                        ) as changed,
+                        string_agg(
+                            format('r.%s is not null', sync_internal.quoted(ca.attname)),
+                            ' and ' order by u.n
+                        ) as present,
+                        string_agg(
+                            format('x.%I = r.%s', pa.attname, sync_internal.quoted(ca.attname)),
+                            ' and ' order by u.n
+                        ) as matches
                     from pg_catalog.pg_constraint k
                     join sync_internal.tables p on p.relation = k.confrelid::regclass
                     cross join lateral unnest(k.conkey, k.confkey) with ordinality u (child, parent, n)
@@ -525,7 +560,11 @@ end
                 (
                     select string_agg(
                         case
-                            when c.column_name = v_table.touch then format('case when p.%1$I = ''-infinity'' then sync.now() else p.%1$I end', c.column_name)
+                            when c.column_name = v_table.touch
+                                then format(
+                                    'case when p.%1$I = ''-infinity'' then sync.now() else p.%1$I end',
+                                    c.column_name
+                                )
                             else format('p.%I', c.column_name)
                         end, ', ' order by c.position
                     )
@@ -552,11 +591,13 @@ end
         );
         -- What a record looks like is many expressions: nobody pays for it who did not ask.
         v_code := concat(
-            'if p_want then ', v_code, ', ', replace(v_record, '%', '%%'), ' into v_written.version, v_written.record; else ',
+            'if p_want then ', v_code, ', ', replace(v_record, '%', '%%'),
+            ' into v_written.version, v_written.record; else ',
             v_code, ' into v_written.version; end if;'
         );
         perform sync_internal.create_generated(
-            format('update_%s_%s', v_table.name, p_role), 'p_id text, p_ops jsonb, p_want boolean', 'sync_internal.written',
+            format('update_%s_%s', v_table.name, p_role), 'p_id text, p_ops jsonb, p_want boolean',
+            'sync_internal.written',
             'volatile',
             format(
                 $code$
@@ -570,7 +611,11 @@ begin
     return v_written;
 end
                 $code$,
-                case v_table.id_type when 'uuid' then 'sync_internal.is_uuid(p_id)' when 'bigint' then 'p_id::bigint::text = p_id' else format('(%s)::text = p_id', v_id_value) end,
+                case v_table.id_type
+                    when 'uuid' then 'sync_internal.is_uuid(p_id)'
+                    when 'bigint' then 'p_id::bigint::text = p_id'
+                    else format('(%s)::text = p_id', v_id_value)
+                end,
                 (
                     select case
                         when bool_or(c.in_unique) and not bool_and(c.in_unique) then format(
@@ -582,8 +627,10 @@ end
                             array_agg(c.name) filter (where c.in_unique), format(v_code, a.columns, a.patched),
                             format(
                                 v_code,
-                                string_agg(format('%I', c.column_name), ', ' order by c.position) filter (where not c.in_unique),
-                                string_agg(format('p.%I', c.column_name), ', ' order by c.position) filter (where not c.in_unique)
+                                string_agg(format('%I', c.column_name), ', ' order by c.position)
+                                    filter (where not c.in_unique),
+                                string_agg(format('p.%I', c.column_name), ', ' order by c.position)
+                                    filter (where not c.in_unique)
                             )
                         )
                         else format(v_code, a.columns, a.patched)
@@ -638,7 +685,9 @@ end
     -- Whether the record a unique index refused this write for is one the caller can read.
     if v_reads then
         perform sync_internal.create_generated(
-            format('clash_%s_%s', v_table.name, p_role), 'p_id text, p_constraint text, p_ops jsonb, p_creating boolean', 'boolean',
+            format('clash_%s_%s', v_table.name, p_role),
+            'p_id text, p_constraint text, p_ops jsonb, p_creating boolean',
+            'boolean',
             'volatile',
             format(
                 $code$
@@ -658,12 +707,19 @@ exception
         return false;
 end
                 $code$,
-                v_table.relation, format('patch_%s_%s', v_table.name, p_role), v_default_row, v_readable_row, v_where_id,
+                v_table.relation, format('patch_%s_%s', v_table.name, p_role),
+                v_default_row, v_readable_row, v_where_id,
                 (
                     select E'        when '''' then return false;\n' || coalesce(string_agg(format(
-                        E'        when %L then\n            return exists (\n                select from %s t where %s and t.%I is distinct from n.%4$I\n            );\n',
+                        E'        when %L then\n'
+                        '            return exists (\n'
+                        '                select from %s t where %s and t.%I is distinct from n.%4$I\n'
+                        '            );\n',
                         u.constraint_name, v_table.relation,
-                        (select string_agg(format('t.%1$I = n.%1$I', c.name), ' and ') from unnest(u.column_names) c (name)),
+                        (
+                            select string_agg(format('t.%1$I = n.%1$I', c.name), ' and ')
+                            from unnest(u.column_names) c (name)
+                        ),
                         v_table.id_column
                     ), ''), '')
                     from sync_internal.uniques u
@@ -675,7 +731,8 @@ end
                     from pg_catalog.pg_index i
                     join pg_catalog.pg_class x on x.oid = i.indexrelid
                     join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attname = v_table.id_column
-                    where i.indrelid = v_table.relation and i.indisunique and i.indkey[0] = a.attnum and i.indnkeyatts = 1
+                    where i.indrelid = v_table.relation
+                        and i.indisunique and i.indkey[0] = a.attnum and i.indnkeyatts = 1
                 )
             ),
             p_role
@@ -684,7 +741,8 @@ end
 end
 $$;
 
-comment on function sync_internal.generate_write(integer, name) is 'Makes the functions that write one table as one role.';
+comment on function sync_internal.generate_write(integer, name)
+is 'Makes the functions that write one table as one role.';
 
 -- Creates one generated function, callable by the role it is for and by nobody else.
 create or replace function sync_internal.create_generated(
@@ -713,4 +771,5 @@ begin
 end
 $$;
 
-comment on function sync_internal.create_generated(text, text, text, text, text, name) is 'Creates one generated function.';
+comment on function sync_internal.create_generated(text, text, text, text, text, name)
+is 'Creates one generated function.';

@@ -84,9 +84,11 @@ as $$
     end
 $$;
 
-comment on function sync_internal.policy_columns(regclass) is 'The columns of a table that its own SELECT policies read.';
+comment on function sync_internal.policy_columns(regclass)
+is 'The columns of a table that its own SELECT policies read.';
 
--- A hash of everything the generated code was made from. It differs after any change of columns, defaults, grants,
+-- Hashes of everything the generated code was made from: of the table's shape and grants, then of its policies and
+-- triggers. It differs after any change of columns, defaults, grants,
 -- unique indexes, foreign keys, triggers or policies.
 create or replace function sync_internal.table_signature(p_relation regclass)
 returns text
@@ -95,14 +97,24 @@ stable
 parallel safe
 security invoker
 as $$
-    select encode(sha256(convert_to(string_agg(s.line, E'\n' order by s.line collate "C"), 'UTF8')), 'hex')
+    select concat_ws(
+        '-',
+        encode(sha256(convert_to(
+            string_agg(s.line, E'\n' order by s.line collate "C") filter (where s.line !~ '^(policy|trigger) '), 'UTF8'
+        )), 'hex'),
+        encode(sha256(convert_to(
+            string_agg(s.line, E'\n' order by s.line collate "C") filter (where s.line ~ '^(policy|trigger) '), 'UTF8'
+        )), 'hex')
+    )
     from (
         select format(
-            'column %s %s %s %s %s %s%s %s %s %s', a.attnum, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+            'column %s %s %s %s %s %s%s %s %s %s',
+            a.attnum, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
             pg_get_expr(d.adbin, d.adrelid), a.attgenerated, a.attidentity, a.attcollation,
             (
                 select string_agg(
-                    has_column_privilege(r.role, p_relation, a.attnum, p.privilege)::text, '' order by r.role, p.privilege
+                    has_column_privilege(r.role, p_relation, a.attnum, p.privilege)::text,
+                    '' order by r.role, p.privilege
                 )
                 from unnest(array['anon', 'authenticated', 'service_role']) r (role),
                     unnest(array['select', 'insert', 'update']) p (privilege)
@@ -123,7 +135,8 @@ as $$
         from pg_catalog.pg_constraint c where c.conrelid = p_relation and c.contype = 'f'
         union all
         select format('trigger %s %s', t.tgname, t.tgenabled)
-        from pg_catalog.pg_trigger t where t.tgrelid = p_relation and not t.tgisinternal and t.tgname not like 'zzz_rowcast%'
+        from pg_catalog.pg_trigger t
+        where t.tgrelid = p_relation and not t.tgisinternal and t.tgname not like 'zzz_rowcast%'
         union all
         select format('policy %s %s %s %s', p.polname, p.polcmd, p.polroles, pg_get_expr(p.polqual, p.polrelid))
         from pg_catalog.pg_policy p where p.polrelid = p_relation
@@ -138,7 +151,8 @@ $$;
 
 comment on function sync_internal.table_signature(regclass) is 'A hash of what the generated code was made from.';
 
--- Writes the registry's columns, uniques and traits of a live table anew. PT400 where names collide or do not come back.
+-- Writes the registry's columns, uniques and traits of a live table anew. PT400 where names collide or do not
+-- come back.
 create or replace function sync_internal.inspect(p_table_id integer)
 returns void
 language plpgsql
@@ -276,7 +290,8 @@ as $$
                 where c.confdeltype in ('c', 'n', 'd') or c.confupdtype in ('c', 'n', 'd')
             )
             select from pg_catalog.pg_trigger g
-            where g.tgrelid in (select r.relid from reached r) and not g.tgisinternal and g.tgname not like 'zzz_rowcast%'
+            where g.tgrelid in (select r.relid from reached r)
+                and not g.tgisinternal and g.tgname not like 'zzz_rowcast%'
         )
 $$;
 

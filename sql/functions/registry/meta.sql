@@ -9,13 +9,19 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
     select jsonb_build_object(
-        'name', t.name, 'relation', t.relation::text, 'id', t.id_column, 'idType', t.id_type, 'version', t.version_column, 'versioned', has_column_privilege(p_role, t.relation, t.version_column, 'select'),
-        'softDelete', (select c.name from sync_internal.columns c where c.table_id = t.table_id and c.column_name = t.soft_delete),
+        'name', t.name, 'relation', t.relation::text, 'id', t.id_column,
+        'idType', t.id_type, 'version', t.version_column,
+        'versioned', has_column_privilege(p_role, t.relation, t.version_column, 'select'),
+        'softDelete', (
+            select c.name from sync_internal.columns c
+            where c.table_id = t.table_id and c.column_name = t.soft_delete
+        ),
         'softDeleteColumn', t.soft_delete, 'wholeTable', t.whole_table, 'readable', coalesce(r.readable, false),
         'record', case when r.readable then sync_internal.record_expression(r.columns, 't') end,
         'columns', (
             select coalesce(jsonb_object_agg((c.c).name, jsonb_build_object(
-                'column', (c.c).column_name, 'kind', (c.c).kind, 'elementKind', (c.c).element_kind, 'type', (c.c).sql_type,
+                'column', (c.c).column_name, 'kind', (c.c).kind, 'elementKind', (c.c).element_kind,
+                'type', (c.c).sql_type,
                 'topic', (c.c).topic, 'values', to_jsonb((c.c).enum_values),
                 'parent', (select p.name from sync_internal.tables p where p.table_id = (c.c).parent_id),
                 'decode', sync_internal.decode_expression(c.c, '$value$'),
@@ -24,7 +30,9 @@ as $$
             from (select r.columns[g.i] as c from generate_subscripts(r.columns, 1) g (i)) c
         ),
         'children', (
-            select coalesce(jsonb_agg(jsonb_build_object('table', ct.name, 'key', cc.name) order by ct.name, cc.name), '[]')
+            select coalesce(
+                jsonb_agg(jsonb_build_object('table', ct.name, 'key', cc.name) order by ct.name, cc.name), '[]'
+            )
             from sync_internal.columns cc join sync_internal.tables ct on ct.table_id = cc.table_id
             where cc.parent_id = t.table_id
         )

@@ -6,7 +6,9 @@ immutable
 parallel safe
 security invoker
 as $$
-    select string_agg(case when w.n = 1 then w.word else upper(left(w.word, 1)) || substr(w.word, 2) end, '' order by w.n)
+    select string_agg(
+        case when w.n = 1 then w.word else upper(left(w.word, 1)) || substr(w.word, 2) end, '' order by w.n
+    )
     from string_to_table(p_name, '_') with ordinality w (word, n)
 $$;
 
@@ -51,7 +53,8 @@ as $$
     end
 $$;
 
-comment on function sync_internal.percent_encode(text) is 'Percent-encodes all but the unreserved characters of RFC 3986.';
+comment on function sync_internal.percent_encode(text)
+is 'Percent-encodes all but the unreserved characters of RFC 3986.';
 
 -- Null where the text is no well-formed percent-encoded UTF-8.
 create or replace function sync_internal.percent_decode(p_value text)
@@ -83,7 +86,8 @@ exception
 end
 $$;
 
-comment on function sync_internal.percent_decode(text) is 'Undoes percent_encode; null where the text is not well formed.';
+comment on function sync_internal.percent_decode(text)
+is 'Undoes percent_encode; null where the text is not well formed.';
 
 -- A key's value as the feed writes it: through the column's type and back, so that one value has one key. Null where it
 -- is none of the type's. p_type: as format_type gives it.
@@ -106,7 +110,8 @@ end
 $$;
 
 comment on function sync_internal.canonical_value(text, text) is 'A key''s value as the feed writes it.';
-grant execute on function sync_internal.canonical_value(text, text) to anon, authenticated, service_role, rowcast_gateway;
+grant execute on function sync_internal.canonical_value(text, text)
+to anon, authenticated, service_role, rowcast_gateway;
 
 grant execute on function sync_internal.percent_encode(text), sync_internal.percent_decode(text)
 to anon, authenticated, service_role, rowcast_gateway;

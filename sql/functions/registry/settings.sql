@@ -14,7 +14,10 @@ begin
         create or replace function sync_internal.setting(p_name text) returns bigint
         language sql immutable parallel safe security invoker as $body$ select case p_name %s end $body$
         $make$,
-        (select string_agg(format('when %L then %s', s.name, s.value), ' ' order by s.name) from sync_internal.settings s)
+        (
+            select string_agg(format('when %L then %s', s.name, s.value), ' ' order by s.name)
+            from sync_internal.settings s
+        )
     );
     comment on function sync_internal.setting(text) is 'The value of a limit or period.';
     grant execute on function sync_internal.setting(text)

@@ -56,7 +56,8 @@ declare
 begin
     if pg_column_size(p_operations) > sync_internal.setting('max_transaction_bytes') - 1024
         or jsonb_array_length(p_operations) not between 1 and sync_internal.setting('max_operations')
-        or jsonb_typeof(v_op -> 'id') is distinct from 'string' or jsonb_typeof(v_op -> 'table') is distinct from 'string' then
+        or jsonb_typeof(v_op -> 'id') is distinct from 'string'
+        or jsonb_typeof(v_op -> 'table') is distinct from 'string' then
         return null;
     end if;
     begin
@@ -128,9 +129,13 @@ begin
                     v_id := v_ids[v_at];
                     v_written := case p_variant
                         when 'authenticated'
-                            then sync_internal.update_authenticated(v_table, v_id, v_groups[v_at], p_want and not v_reread)
+                            then sync_internal.update_authenticated(
+                                v_table, v_id, v_groups[v_at], p_want and not v_reread
+                            )
                         when 'service_role'
-                            then sync_internal.update_service_role(v_table, v_id, v_groups[v_at], p_want and not v_reread)
+                            then sync_internal.update_service_role(
+                                v_table, v_id, v_groups[v_at], p_want and not v_reread
+                            )
                         else sync_internal.update_anon(v_table, v_id, v_groups[v_at], p_want and not v_reread)
                     end;
                     if v_written.version is null then
@@ -173,7 +178,8 @@ begin
 end
 $$;
 
-comment on function sync_internal.attempt_plainly(uuid, bigint, jsonb, text, boolean) is 'Tries a transaction that most likely succeeds.';
+comment on function sync_internal.attempt_plainly(uuid, bigint, jsonb, text, boolean)
+is 'Tries a transaction that most likely succeeds.';
 
 -- The same for every transaction: says what is wrong with it.
 create or replace function sync_internal.attempt_carefully(
@@ -316,9 +322,13 @@ begin
                 v_number := v_step.op_numbers[1];
                 v_values := v_values || jsonb_build_array(case p_variant
                     when 'authenticated'
-                        then sync_internal.call_authenticated(v_step.call ->> 'fn', coalesce(v_step.call -> 'args', '{}'))
+                        then sync_internal.call_authenticated(
+                            v_step.call ->> 'fn', coalesce(v_step.call -> 'args', '{}')
+                        )
                     when 'service_role'
-                        then sync_internal.call_service_role(v_step.call ->> 'fn', coalesce(v_step.call -> 'args', '{}'))
+                        then sync_internal.call_service_role(
+                            v_step.call ->> 'fn', coalesce(v_step.call -> 'args', '{}')
+                        )
                     else sync_internal.call_anon(v_step.call ->> 'fn', coalesce(v_step.call -> 'args', '{}'))
                 end);
                 v_number := null;
@@ -402,16 +412,25 @@ begin
     end if;
     v_outcome := sync_internal.explain_error(
         v_state, v_message, v_detail, v_constraint, v_relation,
-        jsonb_build_object('table', left(v_table, 100), 'id', left(v_id, 200), 'op', v_number, 'key', sync_internal.shown_key(v_op)),
+        jsonb_build_object(
+            'table', left(v_table, 100), 'id', left(v_id, 200),
+            'op', v_number, 'key', sync_internal.shown_key(v_op)
+        ),
         v_state = '23505' and v_step.ops is not null and case p_variant
-            when 'authenticated' then sync_internal.clash_authenticated(v_table, v_id, v_constraint, v_step.ops, v_step.creating)
-            when 'service_role' then sync_internal.clash_service_role(v_table, v_id, v_constraint, v_step.ops, v_step.creating)
+            when 'authenticated' then sync_internal.clash_authenticated(
+                v_table, v_id, v_constraint, v_step.ops, v_step.creating
+            )
+            when 'service_role' then sync_internal.clash_service_role(
+                v_table, v_id, v_constraint, v_step.ops, v_step.creating
+            )
             else sync_internal.clash_anon(v_table, v_id, v_constraint, v_step.ops, v_step.creating)
         end
     );
     if v_outcome #>> '{error,code}' in ('unknown_key', 'forbidden_key', 'forbidden', 'required')
         and sync_internal.shape_changed(v_table) then
-        v_outcome := sync_internal.explain_error('42703', null, null, null, null, jsonb_build_object('table', v_table), false);
+        v_outcome := sync_internal.explain_error(
+            '42703', null, null, null, null, jsonb_build_object('table', v_table), false
+        );
     end if;
     if v_outcome ->> 'status' = 'refused' and (v_outcome #>> '{error,status}')::integer in (400, 403, 409, 422) then
         v_ok := sync_internal.store_receipt(v_tx_id, v_digest, v_outcome, v_claim.seq_from);
@@ -420,7 +439,8 @@ begin
 end
 $$;
 
-comment on function sync_internal.attempt_carefully(jsonb, uuid, bigint, text, boolean) is 'Carries out one transaction, saying what is wrong with it.';
+comment on function sync_internal.attempt_carefully(jsonb, uuid, bigint, text, boolean)
+is 'Carries out one transaction, saying what is wrong with it.';
 grant execute on function
 sync_internal.attempt_plainly(uuid, bigint, jsonb, text, boolean),
 sync_internal.attempt_carefully(jsonb, uuid, bigint, text, boolean)
@@ -458,7 +478,8 @@ begin
 end
 $$;
 
-comment on function sync_internal.attempted_of(jsonb, jsonb, text, boolean) is 'An outcome with the records that belong to it.';
+comment on function sync_internal.attempted_of(jsonb, jsonb, text, boolean)
+is 'An outcome with the records that belong to it.';
 
 create or replace function sync_internal.read_one(p_table text, p_id text, p_variant text)
 returns sync_internal.written
@@ -554,7 +575,9 @@ declare
 begin
     foreach v_key in array coalesce(p_required, '{}') loop
         if not sync_internal.names_any(p_ops, array[v_key]) then
-            perform sync_internal.refuse(400, 'required', format('%s is required', v_key), jsonb_build_object('key', v_key));
+            perform sync_internal.refuse(
+                400, 'required', format('%s is required', v_key), jsonb_build_object('key', v_key)
+            );
         end if;
     end loop;
 end
@@ -577,7 +600,8 @@ begin
             or jsonb_typeof(e.value -> 'version') is distinct from 'number'
             or not (e.value -> 'version')::numeric between 0 and 999999999999999
             or (e.value -> 'version')::numeric <> trunc((e.value -> 'version')::numeric)
-            or jsonb_typeof(e.value -> 'table') is distinct from 'string' or jsonb_typeof(e.value -> 'id') is distinct from 'string'
+            or jsonb_typeof(e.value -> 'table') is distinct from 'string'
+            or jsonb_typeof(e.value -> 'id') is distinct from 'string'
             or not exists (
                 select from unnest(p_steps) s where s.name = e.value ->> 'table' and s.id = e.value ->> 'id'
             )
@@ -589,7 +613,8 @@ begin
 end
 $$;
 
-comment on function sync_internal.check_expect_form(jsonb, sync_internal.step[]) is 'Whether expectations are well formed.';
+comment on function sync_internal.check_expect_form(jsonb, sync_internal.step[])
+is 'Whether expectations are well formed.';
 
 -- Locks the expected records in the one lock order and compares. PT409 conflict with the current versions, or PT403
 -- where the caller may not change the record at all.
@@ -651,7 +676,8 @@ begin
 end
 $$;
 
-comment on function sync_internal.check_expect(jsonb, sync_internal.step[], text) is 'Locks the expected records and compares their versions.';
+comment on function sync_internal.check_expect(jsonb, sync_internal.step[], text)
+is 'Locks the expected records and compares their versions.';
 
 -- PT409 where a record was removed at another version than expected.
 create or replace function sync_internal.check_removed(p_expect jsonb, p_table text, p_id text, p_version bigint)
@@ -676,7 +702,8 @@ begin
 end
 $$;
 
-comment on function sync_internal.check_removed(jsonb, text, text, bigint) is 'Whether a record was removed at the expected version.';
+comment on function sync_internal.check_removed(jsonb, text, text, bigint)
+is 'Whether a record was removed at the expected version.';
 
 grant execute on function
 sync_internal.attempted_of(jsonb, jsonb, text, boolean), sync_internal.read_one(text, text, text),

@@ -4,7 +4,8 @@
 -- p_place: {"table", "id", "key", "op"} as far as known. Gives {"status": "refused", "error"} or, for what may pass if
 -- tried again, {"status": "retry", "error"}. Unknown errors are raised on: their outcome is not ours to decide.
 create or replace function sync_internal.explain_error(
-    p_state text, p_message text, p_detail text, p_constraint text, p_relation text, p_place jsonb, p_readable_clash boolean
+    p_state text, p_message text, p_detail text, p_constraint text, p_relation text,
+    p_place jsonb, p_readable_clash boolean
 )
 returns jsonb
 language plpgsql
@@ -26,7 +27,9 @@ begin
             v_status, coalesce(v_detail ->> 'code', 'refused'), p_message,
             -- The neutral refusal names the record as the caller did, and nothing else.
             case when v_detail ->> 'code' = 'forbidden'
-                then v_where || jsonb_strip_nulls(jsonb_build_object('table', v_detail -> 'table', 'id', v_detail -> 'id'))
+                then v_where || jsonb_strip_nulls(
+                    jsonb_build_object('table', v_detail -> 'table', 'id', v_detail -> 'id')
+                )
                 else v_place || (v_detail - 'code' - 'status' - 'detail') end
         ) || jsonb_build_object('status', case when v_status >= 500 or v_status = 429 then 'retry' else 'refused' end);
     elsif p_state in ('40001', '40P01', '55P03') then
@@ -59,15 +62,19 @@ begin
     elsif p_state like '22%' or p_state in ('54001', '54000', '23000') then
         return sync_internal.refusal(400, 'bad_value', 'The value is not allowed', v_place);
     elsif p_state = 'P0001' then
-        -- A trigger or function of the application refuses in its own words; with errcode PTxyz it also says its status.
+        -- A trigger or function of the application refuses in its own words; with errcode PTxyz it also says
+        -- its status.
         return sync_internal.refusal(400, 'refused', p_message, v_where);
     end if;
     -- Unknown: only a number leaves, under which the server's log says more.
     raise log 'rowcast %: % %', v_log_id, p_state, p_message;
-    -- What the server lacks just now may pass; anything else would fail again, and must not hold up what comes after it.
+    -- What the server lacks just now may pass; anything else would fail again, and must not hold up what
+    -- comes after it.
     return jsonb_build_object(
         'status', case when p_state ~ '^(53|57|58|XX)' then 'retry' else 'refused' end,
-        'error', jsonb_build_object('status', 500, 'code', 'internal', 'detail', 'Something went wrong', 'logId', v_log_id)
+        'error', jsonb_build_object(
+            'status', 500, 'code', 'internal', 'detail', 'Something went wrong', 'logId', v_log_id
+        )
     );
 end
 $$;
@@ -130,11 +137,15 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
     select coalesce(
-        (select t.signature <> sync_internal.table_signature(t.relation) from sync_internal.tables t where t.name = p_name),
+        (
+            -- Another policy or trigger leaves the code that writes as it was.
+            select split_part(t.signature, '-', 1) <> split_part(sync_internal.table_signature(t.relation), '-', 1)
+            from sync_internal.tables t where t.name = p_name
+        ),
         false
     )
 $$;
 
-comment on function sync_internal.shape_changed(text) is 'Whether a live table needs sync.refresh.';
+comment on function sync_internal.shape_changed(text) is 'Whether the code that writes a live table is out of date.';
 grant execute on function sync_internal.shape_changed(text)
 to anon, authenticated, service_role, rowcast_gateway, rowcast_worker;

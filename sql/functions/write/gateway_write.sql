@@ -32,7 +32,9 @@ begin
     for i in 1 .. v_count loop
         v_answer := null;
         begin
-            v_role := coalesce(p_claims[i]::jsonb ->> 'role', case when p_claims[i] is null then 'anon' else 'authenticated' end);
+            v_role := coalesce(
+                p_claims[i]::jsonb ->> 'role', case when p_claims[i] is null then 'anon' else 'authenticated' end
+            );
             if v_role not in ('anon', 'authenticated') then
                 perform sync_internal.refuse(401, 'unauthorized', 'The token''s role is not served here');
             end if;
@@ -68,7 +70,9 @@ begin
         v_held := sync_internal.lock_receipts(array(
             select (t.tx ->> 'txId')::uuid
             from generate_subscripts(v_requests, 1) r (i)
-            cross join lateral jsonb_array_elements(case when v_answers[r.i] is null then v_requests[r.i] else '[]' end) t (tx)
+            cross join lateral jsonb_array_elements(
+                case when v_answers[r.i] is null then v_requests[r.i] else '[]' end
+            ) t (tx)
         ));
         for i in 1 .. case when v_held = '{}' then 0 else v_count end loop
             if v_answers[i] is null and exists (
@@ -81,7 +85,9 @@ begin
 
     for i in 1 .. v_count loop
         if v_answers[i] is null then
-            v_role := coalesce(p_claims[i]::jsonb ->> 'role', case when p_claims[i] is null then 'anon' else 'authenticated' end);
+            v_role := coalesce(
+                p_claims[i]::jsonb ->> 'role', case when p_claims[i] is null then 'anon' else 'authenticated' end
+            );
             -- Settings outlive a released savepoint: identity is taken on anew before each.
             v_ok := sync_internal.assume_checked(v_role, p_claims[i]);
             if v_dry[i] then

@@ -51,7 +51,8 @@ begin
 end
 $$;
 
-comment on function sync_internal.refuse_operation(text, text[], text) is 'Refuses an operation that does not suit its column.';
+comment on function sync_internal.refuse_operation(text, text[], text)
+is 'Refuses an operation that does not suit its column.';
 
 -- The first segment of an operation's key; null where it has none.
 create or replace function sync_internal.first_segment(p_op jsonb)
@@ -76,7 +77,10 @@ immutable
 parallel safe
 security invoker
 as $$
-    select exists (select from jsonb_array_elements(p_ops) o (op) where sync_internal.first_segment(o.op) = any (p_names))
+    select exists (
+        select from jsonb_array_elements(p_ops) o (op)
+        where sync_internal.first_segment(o.op) = any (p_names)
+    )
 $$;
 
 comment on function sync_internal.names_any(jsonb, text[]) is 'Whether an operation names one of these keys.';
@@ -126,7 +130,8 @@ begin
     if not coalesce(
         case p_type
             when 'uuid' then sync_internal.is_uuid(v_id)
-            when 'bigint' then v_id ~ '^(0|-?[1-9][0-9]{0,18})$' and v_id::numeric between -9223372036854775808 and 9223372036854775807
+            when 'bigint' then v_id ~ '^(0|-?[1-9][0-9]{0,18})$'
+                and v_id::numeric between -9223372036854775808 and 9223372036854775807
             else octet_length(v_id) between 1 and 200
         end,
         false
@@ -134,7 +139,8 @@ begin
         perform sync_internal.refuse(
             400, 'bad_request',
             case p_type
-                when 'uuid' then 'The id is a uuid in lower case' when 'bigint' then 'The id is a whole number as a string'
+                when 'uuid' then 'The id is a uuid in lower case'
+                when 'bigint' then 'The id is a whole number as a string'
                 else 'The id is a text of 1 to 200 bytes'
             end
         );
@@ -178,7 +184,8 @@ begin
             or jsonb_typeof(coalesce(p_op -> 'args', '{}')) <> 'object' then
             perform sync_internal.refuse(400, 'bad_request', 'A call names a function and its arguments as an object');
         end if;
-    elsif jsonb_typeof(p_op -> 'table') is distinct from 'string' or jsonb_typeof(p_op -> 'id') is distinct from 'string' then
+    elsif jsonb_typeof(p_op -> 'table') is distinct from 'string'
+        or jsonb_typeof(p_op -> 'id') is distinct from 'string' then
         perform sync_internal.refuse(400, 'bad_request', 'An operation names its table and id');
     elsif (case p_op ->> 'type'
         when 'set' then not p_op ? 'key'
@@ -197,7 +204,8 @@ $$;
 comment on function sync_internal.check_form(jsonb) is 'The form of one operation.';
 
 grant execute on function
-sync_internal.refuse_neutral(), sync_internal.refuse_shape(), sync_internal.refuse_operation(text, text[], text), sync_internal.first_segment(jsonb),
+sync_internal.refuse_neutral(), sync_internal.refuse_shape(),
+sync_internal.refuse_operation(text, text[], text), sync_internal.first_segment(jsonb),
 sync_internal.names_any(jsonb, text[]), sync_internal.check_id(jsonb, text),
 sync_internal.check_form(jsonb), sync_internal.is_uuid(text),
 sync_internal.shown_key(jsonb)

@@ -64,7 +64,8 @@ begin
 end
 $$;
 
-comment on function sync_internal.check_numbers(text, jsonb, boolean) is 'Refuses numbers that print as far more than was sent.';
+comment on function sync_internal.check_numbers(text, jsonb, boolean)
+is 'Refuses numbers that print as far more than was sent.';
 grant execute on function sync_internal.check_numbers(text, jsonb, boolean)
 to anon, authenticated, service_role, rowcast_gateway;
 
@@ -105,7 +106,9 @@ begin
     if p_list is null or jsonb_typeof(p_list) = 'null' then
         return case when v_where is null then p_list else jsonb_build_array(v_value) end;
     elsif jsonb_typeof(p_list) <> 'array' then
-        perform sync_internal.refuse(400, 'not_a_list', 'There is no list at this path', jsonb_build_object('key', p_op -> 'key'));
+        perform sync_internal.refuse(
+            400, 'not_a_list', 'There is no list at this path', jsonb_build_object('key', p_op -> 'key')
+        );
     end if;
 
     -- jsonb equality: deep, whatever the order of keys, 1 = 1.0.
@@ -121,9 +124,14 @@ begin
 
     -- How many elements of the rest stand before the value.
     if v_anchor = v_value and jsonb_array_length(v_rest) < jsonb_array_length(p_list) then
-        select min(e.n) - 1 into v_at from jsonb_array_elements(p_list) with ordinality e (value, n) where e.value = v_value;
+        select min(e.n) - 1 into v_at
+        from jsonb_array_elements(p_list) with ordinality e (value, n)
+        where e.value = v_value;
     elsif v_where in ('before', 'after') then
-        select case v_where when 'before' then coalesce(min(e.n) - 1, 0) else coalesce(min(e.n), jsonb_array_length(v_rest)) end
+        select case v_where
+            when 'before' then coalesce(min(e.n) - 1, 0)
+            else coalesce(min(e.n), jsonb_array_length(v_rest))
+        end
         into v_at
         from jsonb_array_elements(v_rest) with ordinality e (value, n)
         where e.value = v_anchor;
@@ -215,13 +223,15 @@ begin
         return case when v_new is null then v_old - v_head::integer else jsonb_set(v_old, array[v_head], v_new) end;
     end if;
     perform sync_internal.refuse(
-        400, 'bad_path', 'The path goes through a value that has no such members', jsonb_build_object('key', p_op -> 'key')
+        400, 'bad_path', 'The path goes through a value that has no such members',
+        jsonb_build_object('key', p_op -> 'key')
     );
 end
 $$;
 
 comment on function sync_internal.patch_json(jsonb, jsonb, text[]) is 'Applies one operation inside a JSON document.';
 grant execute on function
-sync_internal.check_json(jsonb, integer), sync_internal.patch_list(jsonb, jsonb), sync_internal.patch_leaf(jsonb, jsonb),
+sync_internal.check_json(jsonb, integer), sync_internal.patch_list(jsonb, jsonb),
+sync_internal.patch_leaf(jsonb, jsonb),
 sync_internal.patch_json(jsonb, jsonb, text[])
 to anon, authenticated, service_role;

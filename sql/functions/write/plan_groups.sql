@@ -20,7 +20,8 @@ as $$
         union all
         select
             jsonb_build_object(
-                'type', 'set', 'table', o.op -> 'table', 'id', o.op -> 'id', 'key', jsonb_build_array(m.key), 'value', m.value
+                'type', 'set', 'table', o.op -> 'table', 'id', o.op -> 'id',
+                'key', jsonb_build_array(m.key), 'value', m.value
             ),
             o.n, m.n::integer, o.segment
         from operations o
@@ -54,10 +55,12 @@ as $$
     )
     select array_agg(
         (s.name, s.id, s.ops, s.op_numbers, s.creating, s.removing, s.call)::sync_internal.step
-        order by s.segment, s.phase, s.depth, case when s.phase = 1 then s.first end, s.name collate "C", s.id collate "C"
+        order by s.segment, s.phase, s.depth,
+            case when s.phase = 1 then s.first end, s.name collate "C", s.id collate "C"
     )
     from steps s
 $$;
 
-comment on function sync_internal.plan_groups(jsonb) is 'A transaction''s operations, gathered by record and put in order.';
+comment on function sync_internal.plan_groups(jsonb)
+is 'A transaction''s operations, gathered by record and put in order.';
 grant execute on function sync_internal.plan_groups(jsonb) to anon, authenticated, service_role;

@@ -92,8 +92,8 @@ $$;
 
 comment on function sync_internal.receipt_key(uuid) is 'The advisory lock of a transaction''s id.';
 
--- Claims of several transactions are taken in one order, so that two batches with the same ids cannot deadlock. Gives the
--- ids that are held elsewhere; after the first of them nobody is waited for.
+-- Claims of several transactions are taken in one order, so that two batches with the same ids cannot
+-- deadlock. Gives the ids that are held elsewhere; after the first of them nobody is waited for.
 create or replace function sync_internal.lock_receipts(p_tx_ids uuid[])
 returns uuid[]
 language plpgsql
@@ -125,7 +125,9 @@ $$;
 
 comment on function sync_internal.lock_receipts(uuid[]) is 'Claims several transactions in one order.';
 
-create or replace function sync_internal.store_receipt(p_tx_id uuid, p_digest bigint, p_outcome jsonb, p_seq_from bigint)
+create or replace function sync_internal.store_receipt(
+    p_tx_id uuid, p_digest bigint, p_outcome jsonb, p_seq_from bigint
+)
 returns boolean
 language plpgsql
 volatile
@@ -155,7 +157,9 @@ comment on function sync_internal.store_receipt(uuid, bigint, jsonb, bigint) is 
 
 -- The same for an id that is most likely new; false where it is not, or its time is one that must be looked at. Only an
 -- id older than a day can lie below the floor.
-create or replace function sync_internal.store_new_receipt(p_tx_id uuid, p_digest bigint, p_outcome jsonb, p_seq_from bigint)
+create or replace function sync_internal.store_new_receipt(
+    p_tx_id uuid, p_digest bigint, p_outcome jsonb, p_seq_from bigint
+)
 returns boolean
 language plpgsql
 volatile
@@ -178,9 +182,12 @@ begin
 end
 $$;
 
-comment on function sync_internal.store_new_receipt(uuid, bigint, jsonb, bigint) is 'Stores the outcome of a transaction with a new id.';
+comment on function sync_internal.store_new_receipt(uuid, bigint, jsonb, bigint)
+is 'Stores the outcome of a transaction with a new id.';
 
-create or replace function sync_internal.refusal(p_status integer, p_code text, p_message text, p_detail jsonb default '{}')
+create or replace function sync_internal.refusal(
+    p_status integer, p_code text, p_message text, p_detail jsonb default '{}'
+)
 returns jsonb
 language sql
 immutable

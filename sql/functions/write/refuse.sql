@@ -1,6 +1,8 @@
 -- Raises a refusal: SQLSTATE PT + HTTP status, the message for people, and as DETAIL a JSON object with the code and
 -- what is said of the place. Nothing of the stored data may be put into it.
-create or replace function sync_internal.refuse(p_status integer, p_code text, p_message text, p_detail jsonb default '{}')
+create or replace function sync_internal.refuse(
+    p_status integer, p_code text, p_message text, p_detail jsonb default '{}'
+)
 returns void
 language plpgsql
 immutable

@@ -113,7 +113,8 @@ returns numeric
 language plpgsql immutable parallel safe security invoker
 as $$
 begin
-    if jsonb_typeof(p_value) = 'string' and (p_value #>> '{}') ~ '^-?[0-9]+(\.[0-9]+)?$' and length(p_value #>> '{}') <= 400 then
+    if jsonb_typeof(p_value) = 'string' and (p_value #>> '{}') ~ '^-?[0-9]+(\.[0-9]+)?$'
+        and length(p_value #>> '{}') <= 400 then
         return (p_value #>> '{}')::numeric;
     elsif jsonb_typeof(p_value) = 'number' then
         return sync_internal.to_number(p_value);
@@ -260,11 +261,14 @@ begin
         select p.oid::regprocedure from pg_proc p
         where p.pronamespace = 'sync_internal'::regnamespace
             and p.proname in (
-                'refuse_type', 'to_text', 'to_boolean', 'to_number', 'to_float', 'to_integer', 'to_bigint', 'to_numeric',
+                'refuse_type', 'to_text', 'to_boolean', 'to_number', 'to_float', 'to_integer', 'to_bigint',
+                'to_numeric',
                 'to_uuid', 'to_timestamptz', 'to_timestamp', 'to_date', 'to_bytea', 'to_texts', 'wire_time'
             )
     loop
-        execute format('grant execute on function %s to anon, authenticated, service_role, rowcast_gateway', v_function);
+        execute format(
+            'grant execute on function %s to anon, authenticated, service_role, rowcast_gateway', v_function
+        );
     end loop;
 end
 $$;

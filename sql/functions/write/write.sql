@@ -42,7 +42,8 @@ begin
     v_error := v_result.outcome -> 'error';
     if v_error is not null then
         perform sync_internal.refuse(
-            (v_error ->> 'status')::integer, v_error ->> 'code', v_error ->> 'detail', v_error - '{status,detail}'::text[]
+            (v_error ->> 'status')::integer, v_error ->> 'code', v_error ->> 'detail',
+            v_error - '{status,detail}'::text[]
         );
     end if;
     return v_result.outcome -> 'versions';
@@ -71,7 +72,8 @@ begin
             or not sync_internal.is_uuid(lower(p_transactions -> i ->> 'txId'))
             or jsonb_typeof(p_transactions -> i -> 'operations') is distinct from 'array' then
             perform sync_internal.refuse(
-                400, 'bad_request', 'A transaction is {txId: uuid, operations: [...]}', jsonb_build_object('transaction', i)
+                400, 'bad_request', 'A transaction is {txId: uuid, operations: [...]}',
+                jsonb_build_object('transaction', i)
             );
         end if;
     end loop;
@@ -137,7 +139,8 @@ begin
             if v_blocker is not null then
                 v_result := (
                     sync_internal.refusal(
-                        424, 'blocked', 'It needs a record whose create was refused', jsonb_build_object('blockedBy', v_blocker)
+                        424, 'blocked', 'It needs a record whose create was refused',
+                        jsonb_build_object('blockedBy', v_blocker)
                     ), null::text, false
                 );
             else
@@ -156,7 +159,9 @@ begin
     end loop;
     return (
         200,
-        concat('{"results":[', array_to_string(v_results, ','), '],"recordMap":', sync_internal.merge_maps(v_maps), '}'),
+        concat(
+            '{"results":[', array_to_string(v_results, ','), '],"recordMap":', sync_internal.merge_maps(v_maps), '}'
+        ),
         v_retry is not null
     );
 end
@@ -197,7 +202,8 @@ as $$
     )
 $$;
 
-comment on function sync_internal.problem_text(text, sync_internal.attempted) is 'The error of a transaction as problem details.';
+comment on function sync_internal.problem_text(text, sync_internal.attempted)
+is 'The error of a transaction as problem details.';
 
 -- An error as problem details (RFC 9457).
 create or replace function sync_internal.problem(p_error jsonb)
@@ -233,7 +239,8 @@ as $$
         and (o.op -> 'type' = '"create"' or o.op -> 'type' = '"set"' and o.op -> 'key' in ('"id"', '["id"]'))
 $$;
 
-comment on function sync_internal.creates_of(jsonb) is 'The ids of the records a transaction creates, each with its txId.';
+comment on function sync_internal.creates_of(jsonb)
+is 'The ids of the records a transaction creates, each with its txId.';
 
 -- The transaction whose refused create this one needs: it operates on the record, or carries its id as a value.
 create or replace function sync_internal.blocked_by(p_tx jsonb, p_refused jsonb)
@@ -245,9 +252,11 @@ security invoker
 as $$
     select p_refused ->> v.id
     from (
-        select case jsonb_typeof(o.op -> 'id') when 'string' then o.op ->> 'id' end from jsonb_array_elements(p_tx -> 'operations') o (op)
+        select case jsonb_typeof(o.op -> 'id') when 'string' then o.op ->> 'id' end
+        from jsonb_array_elements(p_tx -> 'operations') o (op)
         union all
-        select x.value #>> '{}' from jsonb_path_query(p_tx -> 'operations', '$[*].value.** ? (@.type() == "string")') x (value)
+        select x.value #>> '{}'
+        from jsonb_path_query(p_tx -> 'operations', '$[*].value.** ? (@.type() == "string")') x (value)
     ) v (id)
     where p_refused ? v.id
     limit 1
@@ -295,6 +304,7 @@ to anon, authenticated, service_role;
 grant execute on function
 sync_internal.check_envelopes(jsonb), sync_internal.run(jsonb, text, boolean),
 sync_internal.result_text(text, sync_internal.attempted),
-sync_internal.problem_text(text, sync_internal.attempted), sync_internal.problem(jsonb), sync_internal.creates_of(jsonb),
+sync_internal.problem_text(text, sync_internal.attempted),
+sync_internal.problem(jsonb), sync_internal.creates_of(jsonb),
 sync_internal.blocked_by(jsonb, jsonb), sync_internal.merge_maps(text[])
 to anon, authenticated, service_role, rowcast_gateway;
