@@ -57,6 +57,25 @@ def unmapped(db: Database) -> Iterator[Login]:
     yield from login(db, "strangers_login")
 
 
+@pytest.fixture
+def quiet_mapped(quiet_db: Database) -> Iterator[Login]:
+    """Carol's own database login, in a transaction that is rolled back."""
+    quiet_db.connect().execute("select sync.map_login('carols_login', %s)", (CAROL,))
+    for conn in login(quiet_db, "carols_login"):
+        conn.autocommit = False
+        yield conn
+        conn.rollback()
+
+
+@pytest.fixture
+def quiet_unmapped(quiet_db: Database) -> Iterator[Login]:
+    """A login nobody has said anything of, in a transaction that is rolled back."""
+    for conn in login(quiet_db, "strangers_login"):
+        conn.autocommit = False
+        yield conn
+        conn.rollback()
+
+
 def sees(conn: Login) -> set[str]:
     """The ids of all tasks and workspaces the connection can read."""
     query = "select id::text from public.tasks union all select id::text from public.workspaces"
@@ -83,12 +102,11 @@ SPOOFS = [
 
 @pytest.mark.parametrize("spoof", SPOOFS)
 def test_claims_a_login_sets_itself_change_nothing(
-    mapped: Login, unmapped: Login, spoof: str
+    quiet_mapped: Login, quiet_unmapped: Login, spoof: str
 ) -> None:
     claims = claims_of(ALICE)
     assert claims
-    for conn, expected, user in ((mapped, CAROLS_OWN, CAROL), (unmapped, set(), None)):
-        conn.autocommit = False
+    for conn, expected, user in ((quiet_mapped, CAROLS_OWN, CAROL), (quiet_unmapped, set(), None)):
         conn.execute(spoof.replace("{claims}", claims).replace("{alice}", ALICE).encode())
         assert sees(conn) == expected
         assert str(value(conn, "select auth.uid()")) == str(user)
@@ -145,14 +163,15 @@ SHADOWS = [
         "{me}, auth, sync, sync_internal, pg_catalog",
     ],
 )
-def test_search_path_of_a_login_changes_nothing(mapped: Login, shadow: str, path: str) -> None:
+def test_search_path_of_a_login_changes_nothing(
+    quiet_mapped: Login, shadow: str, path: str
+) -> None:
+    mapped = quiet_mapped
     claims = claims_of(ALICE)
     assert claims
     me = "carols_login"
-    for text in (
-        "select set_config('request.jwt.claims', '{claims}', false)", shadow, "set search_path = "
-        f"{path}",
-    ):  # fmt: skip
+    spoof = "select set_config('request.jwt.claims', '{claims}', false)"
+    for text in (spoof, shadow, f"set search_path = {path}"):
         statement = text.replace("{me}", me).replace("{alice}", ALICE).replace("{claims}", claims)
         mapped.execute(statement.encode())
     assert str(value(mapped, "select auth.uid()")) == CAROL

@@ -1,12 +1,12 @@
 """Whoever writes with whatever SQL: every change is in the feed, and nothing else is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
 import pytest
 
-from tests.postgres import Database
+from tests.postgres import Database, Server
 from tests.sql.engine import (
     ALICE,
     BOB,
@@ -24,6 +24,35 @@ from tests.sql.engine import (
 pytestmark = pytest.mark.both_versions
 
 Told = Callable[[], list[Any]]
+
+
+@pytest.fixture(scope="module")
+def stage(pg: Server) -> Iterator[Database]:
+    """One database for the tests of this module."""
+    with pg.database() as database:
+        conn = database.connect()
+        conn.execute("create table public.seeded as table sync_internal.tables")
+        conn.execute("create table public.seeded_tasks as table public.tasks")
+        yield database
+
+
+@pytest.fixture
+def db(stage: Database) -> Iterator[Database]:
+    """The database, in the end without what the test has made live in it."""
+    yield stage
+    with psycopg.connect(stage.dsn(), autocommit=True) as conn:
+        for (relation,) in conn.execute(
+            "select relation::text from sync_internal.tables where name not in (select name from "
+            "seeded)"
+        ).fetchall():
+            conn.execute(f"select sync.disable('{relation}')".encode())
+            conn.execute(f"drop table {relation} cascade".encode())
+        conn.execute("drop schema if exists evil cascade; drop function if exists public.double")
+        conn.execute(
+            "update tasks t set title = s.title, board_id = s.board_id from seeded_tasks s where "
+            "s.id = t.id"
+        )
+        conn.execute("select sync.configure('max_changes_per_statement', 100000)")
 
 
 @pytest.fixture
@@ -111,9 +140,12 @@ def test_merge(items: psycopg.Connection, told: Told) -> None:
     assert sorted(brief(told())) == [("delete", "b", 1), ("insert", "z", 1), ("update", "a", 2)]
 
 
-def test_foreign_key_cascades(conn: psycopg.Connection, told: Told) -> None:
-    conn.execute("delete from workspaces where id = %s", (DEMO,))
-    changes = told()
+def test_foreign_key_cascades(pg: Server) -> None:
+    with pg.database() as own:
+        gate = Gate(own)
+        cursor = gate.cursor()
+        own.connect().execute("delete from workspaces where id = %s", (DEMO,))
+        changes = gate.changes(cursor)["changes"]
     count: dict[str, int] = {}
     for change in changes:
         assert change["kind"] == "delete"

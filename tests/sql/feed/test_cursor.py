@@ -203,6 +203,15 @@ def test_cursor_of_another_epoch_is_stale(gate: Gate, conn: psycopg.Connection) 
     assert_stale(gate, cursor)
 
 
+def test_cursor_that_only_names_another_epoch_is_stale(
+    gate: Gate, conn: psycopg.Connection
+) -> None:
+    conn.execute("update tasks set title = 'x' where id = %s", (TASK_1,))
+    parts = gate.cursor().split(".")
+    parts[1] = "0" * len(parts[1])
+    assert_stale(gate, ".".join(parts))
+
+
 def test_new_epoch_empties_the_feed(gate: Gate, conn: psycopg.Connection) -> None:
     conn.execute("update tasks set title = 'old' where id = %s", (TASK_1,))
     conn.execute("select sync.new_epoch()")

@@ -28,6 +28,7 @@ from tests.sql.engine import (
     live,
     new_id,
     title,
+    value,
 )
 
 pytestmark = pytest.mark.both_versions
@@ -171,9 +172,11 @@ TYPES: dict[str, list[str]] = {
 
 @pytest.mark.parametrize("kind", TYPES)
 def test_pages_of_every_type_cover_everything_once(
-    gate: Gate, conn: psycopg.Connection, kind: str
+    common: Gate, common_db: Database, kind: str
 ) -> None:
-    conn.execute("create type public.hue as enum ('red', 'green', 'Blue')")
+    gate, conn = common, common_db.connect()
+    if value(conn, "select to_regtype('public.hue') is null"):
+        conn.execute("create type public.hue as enum ('red', 'green', 'Blue')")
     if kind == "public.ci":
         try:
             conn.execute(
@@ -195,6 +198,9 @@ def test_pages_of_every_type_cover_everything_once(
         found = pages(gate, ALICE, "kinds", limit, orderBy=order_by)
         assert sorted(found) == sorted(whole), (kind, direction)
         assert found == whole
+    conn.execute("select sync.disable('kinds')")
+    conn.execute("drop table kinds")
+    conn.close()
 
 
 def test_equal_to_what_a_record_shows_finds_the_record(
@@ -432,10 +438,10 @@ def test_keys_of_values_written_in_another_way_deliver(
     "kind", ["numeric", "real", "date", "timestamptz", "jsonb", "text[]", "bytea"]
 )
 def test_topic_without_one_way_of_writing_its_values_is_refused(
-    conn: psycopg.Connection, kind: str
+    tx: psycopg.Connection, kind: str
 ) -> None:
     with pytest.raises(psycopg.errors.InvalidParameterValue) as refused:
-        live(conn, "kinds", f"id text primary key, v {kind}", ", p_topics => '{v}'")
+        live(tx, "kinds", f"id text primary key, v {kind}", ", p_topics => '{v}'")
     assert refused.value.diag.message_hint
 
 

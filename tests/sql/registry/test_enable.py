@@ -24,7 +24,7 @@ GOOD = """
 
 def refused(conn: psycopg.Connection[Any], arguments: str = "") -> psycopg.Error:
     """The refusal to make `things` live."""
-    with pytest.raises(psycopg.Error) as raised:
+    with pytest.raises(psycopg.Error) as raised, conn.transaction():
         conn.execute(f"select sync.enable('public.things'{arguments})".encode())
     return raised.value
 
@@ -77,19 +77,19 @@ def refused(conn: psycopg.Connection[Any], arguments: str = "") -> psycopg.Error
     ],
 )  # fmt: skip
 def test_unfit_table_is_refused_with_the_fix(
-    conn: psycopg.Connection, change: str, arguments: str, message: str, hint: str
+    tx: psycopg.Connection, change: str, arguments: str, message: str, hint: str
 ) -> None:
-    conn.execute(GOOD.encode())
-    conn.execute(change.encode())
-    error = refused(conn, arguments)
+    tx.execute(GOOD.encode())
+    tx.execute(change.encode())
+    error = refused(tx, arguments)
     assert error.sqlstate == "22023", error
     assert message in (error.diag.message_primary or "")
     assert hint in (error.diag.message_hint or "")
     left = (
         "select count(*) from pg_trigger where tgrelid = 'things'::regclass and tgname like 'zzz%'"
     )
-    assert value(conn, left) == 0
-    assert value(conn, "select count(*) from sync_internal.tables where name = 'things'") == 0
+    assert value(tx, left) == 0
+    assert value(tx, "select count(*) from sync_internal.tables where name = 'things'") == 0
 
 
 @pytest.mark.parametrize(
@@ -102,10 +102,10 @@ def test_unfit_table_is_refused_with_the_fix(
         "create temp table things (id uuid primary key, version integer not null default 1)",
     ],
 )
-def test_what_is_no_ordinary_table_is_refused(conn: psycopg.Connection, make: str) -> None:
-    conn.execute(make.encode())
+def test_what_is_no_ordinary_table_is_refused(tx: psycopg.Connection, make: str) -> None:
+    tx.execute(make.encode())
     with pytest.raises(psycopg.Error) as raised:
-        conn.execute("select sync.enable('things')")
+        tx.execute("select sync.enable('things')")
     assert raised.value.sqlstate == "22023"
 
 

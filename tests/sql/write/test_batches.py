@@ -475,6 +475,39 @@ def test_calls_stand_where_they_were_sent(gate: Gate, conn: psycopg.Connection) 
     assert told == now
 
 
+@pytest.mark.parametrize("beside", [[], [title(TASK_1, "beside")]])
+def test_record_its_trigger_takes_away_is_applied_and_not_shown(
+    gate: Gate, conn: psycopg.Connection, beside: list[Any]
+) -> None:
+    conn.execute(
+        """
+        create table public.boxes (
+            id text primary key, owner uuid not null default auth.uid(), note text,
+            version integer not null default 1
+        );
+        alter table public.boxes enable row level security;
+        create policy own on public.boxes using (owner = (select auth.uid())) with check (true);
+        grant select, insert, update on public.boxes to authenticated;
+        create function public.give() returns trigger language plpgsql security definer as $$
+        begin
+            update public.boxes set owner = gen_random_uuid(), note = 'given'
+            where id = new.id and new.note = 'give';
+            return null;
+        end
+        $$;
+        create trigger give after insert or update on public.boxes
+        for each row execute function public.give();
+        select sync.enable('public.boxes');
+        """
+    )
+    gate.applied(ALICE, create("boxes", "a"), create("boxes", "b"))
+    for operation in (set_("boxes", "a", "note", "give"), create("boxes", "c", note="give")):
+        answer = gate.applied(ALICE, operation, *beside)
+        assert answer.body["recordMap"].get("boxes", {}) == {}
+        assert all(isinstance(entry["version"], int) for entry in answer.body["versions"])
+    assert value(conn, "select count(*) from boxes where note = 'given'") == 2
+
+
 def test_role_that_is_not_served_is_refused_alone(gate: Gate, conn: psycopg.Connection) -> None:
     import json
 

@@ -116,13 +116,13 @@ def test_function_not_granted_is_unknown_or_forbidden(gate: Gate, conn: psycopg.
     ],
 )
 def test_function_that_clients_cannot_call_is_refused_with_a_hint(
-    conn: psycopg.Connection, function: str
+    tx: psycopg.Connection, function: str
 ) -> None:
-    conn.execute(f"create function public.{function}".encode())
+    tx.execute(f"create function public.{function}".encode())
     name = function.split("(", maxsplit=1)[0]
-    signature = value(conn, "select oid::regprocedure::text from pg_proc where proname = %s", name)
+    signature = value(tx, "select oid::regprocedure::text from pg_proc where proname = %s", name)
     with pytest.raises(psycopg.errors.InvalidParameterValue) as refused:
-        conn.execute("select sync.expose(%s::regprocedure)", (signature,))
+        tx.execute("select sync.expose(%s::regprocedure)", (signature,))
     assert refused.value.diag.message_hint
 
 

@@ -157,6 +157,36 @@ def test_receipt_held_too_long_is_retry_not_an_error(gate: Gate, db: Database) -
 
 
 @pytest.mark.parametrize(
+    "operations", [[title(TOMATOES, "not his")], [{"type": "nonsense"}], [title(TASK_2, "other")]]
+)
+def test_same_id_in_flight_elsewhere_with_other_operations_is_retry(
+    gate: Gate, db: Database, operations: list[object]
+) -> None:
+    request = tx(VOTE)
+    slow = db.connect(autocommit=False)
+    slow.execute("select sync.act_as(%s)", (ALICE,))
+    slow.execute("select sync.write(%s)", (Jsonb(request),))
+    gate.conn.execute("set lock_timeout = '50ms'")
+    his = request | {"operations": operations}
+    answer = gate.send(BOB, his)
+    assert (answer.status, answer.code, answer.again) == (503, "retry", True)
+    free, held = gate.write_all([(CAROL, tx(title(TOMATOES, "free"))), (BOB, his)])
+    assert (free.status, held.again) == (200, True)
+    slow.commit()
+    assert gate.send(BOB, his).code == "tx_mismatch"
+
+
+def test_repeat_does_not_wait_for_the_row(gate: Gate, db: Database) -> None:
+    request = tx(VOTE)
+    gate.send(ALICE, request)
+    holder = db.connect(autocommit=False)
+    holder.execute("select from tasks where id = %s for update", (TASK_1,))
+    gate.conn.execute("set lock_timeout = '50ms'")
+    assert gate.send(ALICE, request).body["status"] == "duplicate"
+    holder.rollback()
+
+
+@pytest.mark.parametrize(
     ("user", "change"),
     [
         pytest.param(BOB, {}, id="another author"),
