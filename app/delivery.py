@@ -231,10 +231,10 @@ class Delivery:
 
 
 def send_stale(subscriber: Subscriber, keys: Sequence[str], reason: str) -> None:
-    """Tells a socket to read these keys again, which is evidence that it may have seen them."""
-    for key in keys:
-        if key in subscriber.keys:
-            subscriber.keys[key] = True
+    """Tells a socket to read these keys again. What it can read now is asked before the next
+    change is told: without evidence nobody hears that something he never saw is gone.
+    """
+    subscriber.unproven.update(key for key in keys if subscriber.keys.get(key) is False)
     for payload in stale_frames(keys, reason):
         metrics.frames.add(type="stale")
         subscriber.send(text_frame(payload))

@@ -20,8 +20,8 @@ from . import calls, metrics
 from .db import Lane
 from .delivery import Answer, Change, Delivery, interests, read_change, send_stale, wanted_records
 from .errors import from_database
-from .hub import Hub, Interest
-from .protocol import dumps
+from .hub import Hub, Interest, Subscriber
+from .protocol import MAX_KEYS, dumps
 
 log = logging.getLogger("rowcast.relay")
 
@@ -106,6 +106,12 @@ class Relay:
                 # One read takes all there is; what is committed from now on rings again.
                 await self.read()
                 self._drained_at = time.monotonic()
+            except psycopg.errors.QueryCanceled:
+                # More than can be read in the time of a statement: the same would take as long
+                # again, so everybody reads anew.
+                log.warning("feed too long to read")
+                self._hub.cursor = None
+                continue
             except psycopg.Error as exc:
                 log.warning("feed not read sqlstate=%s class=%s", exc.sqlstate, type(exc).__name__)
                 self._looked = False
@@ -132,6 +138,7 @@ class Relay:
         """
         if not self._looked:
             await self._look_at_server()
+        await self._prove()
         look = time.monotonic() - self._fingerprint_at >= FINGERPRINT_SECONDS
         answer = json.loads(await calls.changes(self._lane, self._hub.cursor, look))
         if look:
@@ -216,6 +223,24 @@ class Relay:
                 log.warning("access not known sqlstate=%s", exc.sqlstate)
                 return Answer(failed=True)
             return answer
+
+    async def _prove(self) -> None:
+        """Asks for the evidence of keys that were told to read again. Raises psycopg.Error."""
+        waiting: dict[str, list[Subscriber]] = {}
+        for subscriber in self._hub.subscribers:
+            if subscriber.unproven:
+                waiting.setdefault(subscriber.identity, []).append(subscriber)
+        for subscribers in waiting.values():
+            keys = sorted(set().union(*(subscriber.unproven for subscriber in subscribers)))
+            for start in range(0, len(keys), MAX_KEYS):
+                part = keys[start : start + MAX_KEYS]
+                text = await calls.subscribe(self._lane, subscribers[0].claims, part, None)
+                proven = set(json.loads(text)["evidence"])
+                for subscriber in subscribers:
+                    for key in subscriber.unproven.intersection(part):
+                        if key in proven and key in subscriber.keys:
+                            subscriber.keys[key] = True
+                    subscriber.unproven.difference_update(part)
 
     # --- retention -------------------------------------------------------------------------------
 
