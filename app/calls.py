@@ -11,6 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, LiteralString
 
+import psycopg
 from psycopg.rows import TupleRow
 
 from .db import Connection, Database, Lane, Unclean

@@ -136,10 +136,12 @@ class Relay:
         """Reads once and delivers. Raises psycopg.Error, in which case nothing was delivered and
         the same is read again.
         """
-        if not self._looked:
+        look = time.monotonic() - self._fingerprint_at >= FINGERPRINT_SECONDS
+        # Also once a second: a lost connection is replaced without a word, perhaps by one to a
+        # server that was promoted.
+        if look or not self._looked:
             await self._look_at_server()
         await self._prove()
-        look = time.monotonic() - self._fingerprint_at >= FINGERPRINT_SECONDS
         answer = json.loads(await calls.changes(self._lane, self._hub.cursor, look))
         if look:
             self._fingerprint_at = time.monotonic()
@@ -156,7 +158,7 @@ class Relay:
         self.ready.set()
 
     async def _look_at_server(self) -> None:
-        """After each (re)connect: a restore or a promotion makes another history of the feed."""
+        """A restore or a promotion makes another history of the feed."""
         status = json.loads(await calls.status(self._lane))
         if status.get("epoch") != status.get("storedEpoch", status.get("epoch")):
             await calls.settle(self._lane)
@@ -210,7 +212,7 @@ class Relay:
                     await calls.visible(self._lane, interest.claims, dumps(refs).decode())
                 )
                 hidden = raw.pop("hidden", None) or {}
-                answer = Answer(visible=raw, hidden=hidden)
+                answer = Answer(visible=raw, hidden=hidden, asked=interest.refs)
                 wanted = wanted_records(changes, answer)
                 if wanted:
                     text = dumps(wanted).decode()

@@ -127,11 +127,12 @@ begin
         coalesce(jsonb_object_agg(k.value ->> 'table', true), '{}'),
         coalesce(jsonb_object_agg(k.value ->> 'table', true) filter (where not k.value ?| '{id,topic}'), '{}'),
         coalesce(
-            jsonb_object_agg(concat(k.value ->> 'table', ':', k.value ->> 'id'), true) filter (where k.value ? 'id'), '{}'
+            jsonb_object_agg(concat(k.value ->> 'table', ':', k.value ->> 'id'), true)
+            filter (where k.value ? 'id'), '{}'
         ),
         coalesce(
-            jsonb_object_agg(concat(k.value ->> 'table', '?', k.value ->> 'topic'), true) filter (where k.value ? 'topic'),
-            '{}'
+            jsonb_object_agg(concat(k.value ->> 'table', '?', k.value ->> 'topic'), true)
+            filter (where k.value ? 'topic'), '{}'
         )
     into v_tables, v_whole, v_records, v_topics
     from jsonb_array_elements(p_keys -> 'keys') k;

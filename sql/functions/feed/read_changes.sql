@@ -130,6 +130,11 @@ as $$
         ),
         (select coalesce(sum(hashtextextended(concat_ws(' ', p.oid, p.xmin), 0)), 0) from pg_policy p),
         (
+            select coalesce(sum(hashtextextended(concat_ws(' ', g.oid, g.tgenabled), 0)), 0)
+            from sync_internal.tables t join pg_trigger g on g.tgrelid = t.relation
+            where not g.tgisinternal
+        ),
+        (
             select count(*) || '-' || coalesce(max(p.xmin::text::bigint), 0)
             from pg_proc p
             where p.oid >= 16384
