@@ -11,6 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, LiteralString
 
+import psycopg
 from psycopg.rows import TupleRow
 
 from .db import Connection, Database, Lane, Unclean
@@ -62,6 +63,7 @@ STATUS: Final[LiteralString] = "select sync.gateway_status() where current_user 
 SETTLE: Final[LiteralString] = (
     "select sync_internal.settle_epoch() where current_user = session_user"
 )
+UNUSABLE_CURSOR: Final = "-"  # of no history
 PRUNE: Final[LiteralString] = "select sync.prune() where current_user = session_user"
 DEV_SIGN_IN: Final[LiteralString] = (
     "select (select u.user_id::text from demo_auth.users as u where u.name = %s)"
@@ -156,8 +158,15 @@ async def _fetch(connection: Connection, statement: LiteralString) -> list[Tuple
 
 
 async def subscribe(lane: Lane, claims: str | None, keys: Sequence[str], cursor: str | None) -> str:
-    """What a subscription begins with, and the changes since `cursor`. Raises psycopg.Error."""
-    text: str = await lane.value(SUBSCRIBE, (claims, list(keys), cursor))
+    """What a subscription begins with, and the changes since `cursor`. Where catching up takes
+    longer than a statement may, the keys are stale instead. Raises psycopg.Error.
+    """
+    try:
+        text: str = await lane.value(SUBSCRIBE, (claims, list(keys), cursor))
+    except psycopg.errors.QueryCanceled:
+        if cursor is None:
+            raise
+        text = await lane.value(SUBSCRIBE, (claims, list(keys), UNUSABLE_CURSOR))
     return text
 
 

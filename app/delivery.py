@@ -60,13 +60,14 @@ class Answer:
 
     `visible`: `{table: {id: {"class", "version"}}}`; `hidden`: columns to cut, by table;
     `records`: current contents where a patch would not do. `failed`: PostgreSQL could not say, so
-    the identity's keys become stale.
+    the identity's keys become stale. `asked`: what the answer covers, by table.
     """
 
     visible: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     hidden: dict[str, list[str]] = field(default_factory=dict)
     records: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     failed: bool = False
+    asked: dict[str, set[str]] = field(default_factory=dict)
 
     def add_records(self, wanted: Mapping[str, Sequence[str]], raw: Mapping[str, Any]) -> None:
         """Takes in the records asked for; one that is missing has been lost since the probe."""
@@ -135,7 +136,11 @@ class Delivery:
             matched = hub.matches(change.table, change.record_id, change.topics)
             for subscriber, keys in matched.items():
                 answer = self._answers.get(subscriber.identity)
-                if answer is None or answer.failed:
+                # A socket of a known identity may have joined while PostgreSQL was asked.
+                unasked = answer is None or (
+                    change.record_id not in answer.asked.get(change.table, ())
+                )
+                if answer is None or answer.failed or unasked:
                     stale.setdefault(subscriber, {}).update(dict.fromkeys(keys))
                     continue
                 for step in plans[subscriber.identity].get(position, ()):
@@ -175,6 +180,8 @@ class Delivery:
         if answer.failed:
             return plan
         for (table, record_id), steps in _by_record(self._changes).items():
+            if record_id not in answer.asked.get(table, ()):
+                continue
             seen = answer.visible.get(table, {}).get(record_id)
             last = steps[-1][0]
             if seen is None:
@@ -231,10 +238,10 @@ class Delivery:
 
 
 def send_stale(subscriber: Subscriber, keys: Sequence[str], reason: str) -> None:
-    """Tells a socket to read these keys again, which is evidence that it may have seen them."""
-    for key in keys:
-        if key in subscriber.keys:
-            subscriber.keys[key] = True
+    """Tells a socket to read these keys again. What it can read now is asked before the next
+    change is told: without evidence nobody hears that something he never saw is gone.
+    """
+    subscriber.unproven.update(key for key in keys if subscriber.keys.get(key) is False)
     for payload in stale_frames(keys, reason):
         metrics.frames.add(type="stale")
         subscriber.send(text_frame(payload))

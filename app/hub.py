@@ -27,14 +27,16 @@ class Interest(NamedTuple):
 class Subscriber:
     """One socket: its identity, its keys, and what waits while one of its keys is joining.
 
-    `keys` maps each key to its evidence. `cursor` is where the socket stood when it began to
-    wait; while nothing waits, the hub's own cursor holds for it.
+    `keys` maps each key to its evidence; `unproven` are those told to read again whose evidence
+    has to be asked for anew before the next change is told. `cursor` is where the socket stood
+    when it began to wait; while nothing waits, the hub's own cursor holds for it.
     """
 
     identity: str
     claims: str | None
     sink: Callable[[bytes], None]
     keys: dict[str, bool] = field(default_factory=dict)
+    unproven: set[str] = field(default_factory=set)
     cursor: str | None = None
     held: list[bytes] | None = None
     held_bytes: int = 0

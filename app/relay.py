@@ -20,8 +20,8 @@ from . import calls, metrics
 from .db import Lane
 from .delivery import Answer, Change, Delivery, interests, read_change, send_stale, wanted_records
 from .errors import from_database
-from .hub import Hub, Interest
-from .protocol import dumps
+from .hub import Hub, Interest, Subscriber
+from .protocol import MAX_KEYS, dumps
 
 log = logging.getLogger("rowcast.relay")
 
@@ -106,6 +106,12 @@ class Relay:
                 # One read takes all there is; what is committed from now on rings again.
                 await self.read()
                 self._drained_at = time.monotonic()
+            except psycopg.errors.QueryCanceled:
+                # More than can be read in the time of a statement: the same would take as long
+                # again, so everybody reads anew.
+                log.warning("feed too long to read")
+                self._hub.cursor = None
+                continue
             except psycopg.Error as exc:
                 log.warning("feed not read sqlstate=%s class=%s", exc.sqlstate, type(exc).__name__)
                 self._looked = False
@@ -130,9 +136,12 @@ class Relay:
         """Reads once and delivers. Raises psycopg.Error, in which case nothing was delivered and
         the same is read again.
         """
-        if not self._looked:
-            await self._look_at_server()
         look = time.monotonic() - self._fingerprint_at >= FINGERPRINT_SECONDS
+        # Also once a second: a lost connection is replaced without a word, perhaps by one to a
+        # server that was promoted.
+        if look or not self._looked:
+            await self._look_at_server()
+        await self._prove()
         answer = json.loads(await calls.changes(self._lane, self._hub.cursor, look))
         if look:
             self._fingerprint_at = time.monotonic()
@@ -149,7 +158,7 @@ class Relay:
         self.ready.set()
 
     async def _look_at_server(self) -> None:
-        """After each (re)connect: a restore or a promotion makes another history of the feed."""
+        """A restore or a promotion makes another history of the feed."""
         status = json.loads(await calls.status(self._lane))
         if status.get("epoch") != status.get("storedEpoch", status.get("epoch")):
             await calls.settle(self._lane)
@@ -203,7 +212,7 @@ class Relay:
                     await calls.visible(self._lane, interest.claims, dumps(refs).decode())
                 )
                 hidden = raw.pop("hidden", None) or {}
-                answer = Answer(visible=raw, hidden=hidden)
+                answer = Answer(visible=raw, hidden=hidden, asked=interest.refs)
                 wanted = wanted_records(changes, answer)
                 if wanted:
                     text = dumps(wanted).decode()
@@ -216,6 +225,24 @@ class Relay:
                 log.warning("access not known sqlstate=%s", exc.sqlstate)
                 return Answer(failed=True)
             return answer
+
+    async def _prove(self) -> None:
+        """Asks for the evidence of keys that were told to read again. Raises psycopg.Error."""
+        waiting: dict[str, list[Subscriber]] = {}
+        for subscriber in self._hub.subscribers:
+            if subscriber.unproven:
+                waiting.setdefault(subscriber.identity, []).append(subscriber)
+        for subscribers in waiting.values():
+            keys = sorted(set().union(*(subscriber.unproven for subscriber in subscribers)))
+            for start in range(0, len(keys), MAX_KEYS):
+                part = keys[start : start + MAX_KEYS]
+                text = await calls.subscribe(self._lane, subscribers[0].claims, part, None)
+                proven = set(json.loads(text)["evidence"])
+                for subscriber in subscribers:
+                    for key in subscriber.unproven.intersection(part):
+                        if key in proven and key in subscriber.keys:
+                            subscriber.keys[key] = True
+                    subscriber.unproven.difference_update(part)
 
     # --- retention -------------------------------------------------------------------------------
 

@@ -223,7 +223,7 @@ class Connection:
         dropped = {error["key"] for error in refused}
         self._hub.unsubscribe(subscriber, [key for key in new if key in dropped])
         versions = answer.get("versions") or {}
-        proven = (*(answer.get("evidence") or ()), *(answer.get("stale") or ()), *versions)
+        proven = (*(answer.get("evidence") or ()), *versions)
         for key in proven:
             if key in subscriber.keys:
                 subscriber.keys[key] = True

@@ -7,6 +7,7 @@ Measured: 16 clients get 1.9 times what one commit a transaction gives them, 64 
 import asyncio
 import logging
 import random
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -29,6 +30,10 @@ HEAVY_BYTES: Final = 64 * 1024  # goes alone, on a connection of its own, so as 
 HEAVY_AT_ONCE: Final = 2
 ALONE_AT_ONCE: Final = 3
 MAX_WAITING: Final = 4096
+MAX_WAITING_BYTES: Final = 64 * 1024 * 1024
+SLOW_SECONDS: Final = 0.25  # a batch that takes longer had something heavy in it
+SLOW_BYTES: Final = 8 * 1024  # and it was one of at least this size
+SLOW_FOR_SECONDS: Final = 10.0
 TRIES: Final = 3
 PAUSE_SECONDS: Final = 0.02  # doubled at each try, and jittered
 
@@ -40,6 +45,7 @@ class Item:
     session: Session
     body: str
     dry_run: bool
+    settled: Callable[["Item"], None]
     answer: asyncio.Future[Answer] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -50,7 +56,8 @@ class Item:
         return len(self.body)
 
     def resolve(self, answer: Answer) -> None:
-        """Answers the request, if anybody still waits."""
+        """Answers the request, if anybody still waits. Called once."""
+        self.settled(self)
         if not self.answer.done():
             self.answer.set_result(answer)
 
@@ -66,6 +73,9 @@ class Writes:
         self._lane = lane
         self._committed = committed
         self._waiting: deque[Item] = deque()
+        self._held = 0
+        self._held_bytes = 0
+        self._slow_until: dict[str, float] = {}
         self._pump: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._heavy = asyncio.Semaphore(HEAVY_AT_ONCE)
@@ -73,16 +83,32 @@ class Writes:
 
     async def submit(self, session: Session, body: str, dry_run: bool = False) -> Answer:
         """Applies one request body under this session. Raises 503 when too many are waiting."""
-        if len(self._waiting) >= MAX_WAITING:
+        # Everything not yet answered counts, also that of callers who went away.
+        if self._held >= MAX_WAITING or self._held_bytes + len(body) > MAX_WAITING_BYTES:
             raise unavailable("Too many writes are waiting; try again")
-        item = Item(session, body, dry_run)
-        if item.size > HEAVY_BYTES:
+        item = Item(session, body, dry_run, self._settle)
+        self._held += 1
+        self._held_bytes += item.size
+        if item.size > HEAVY_BYTES or self._is_slow(item):
             self._run(self._heavily(item))
         else:
             self._waiting.append(item)
             if self._pump is None:
                 self._pump = self._run(self._drain())
         return await item.answer
+
+    def _settle(self, item: Item) -> None:
+        self._held -= 1
+        self._held_bytes -= item.size
+
+    def _is_slow(self, item: Item) -> bool:
+        until = self._slow_until.get(item.session.identity)
+        if until is None:
+            return False
+        if until < time.monotonic():
+            del self._slow_until[item.session.identity]
+            return False
+        return item.size > SLOW_BYTES
 
     async def idle(self) -> None:
         """Waits until every request taken so far is answered."""
@@ -110,6 +136,7 @@ class Writes:
 
     async def _together(self, batch: list[Item]) -> None:
         metrics.write_batch.observe(len(batch))
+        began = time.monotonic()
         try:
             answers = await self._call(batch, repeat=False)
         except psycopg.Error as exc:
@@ -125,6 +152,11 @@ class Writes:
             for item in batch:
                 item.refuse(problem)
             return
+        if time.monotonic() - began > SLOW_SECONDS:
+            # Whoever sends much work at once goes on beside the others for a while.
+            for item in batch:
+                if item.size > SLOW_BYTES:
+                    self._slow_until[item.session.identity] = time.monotonic() + SLOW_FOR_SECONDS
         for item, answer in zip(batch, answers, strict=True):
             if answer.again:
                 self._run(self._alone(item))
@@ -141,11 +173,11 @@ class Writes:
 
     async def _repeatedly(self, item: Item) -> None:
         """Up to three tries; a lock or a race that outlasts them is the answer `retry`."""
-        metrics.write_retries.add()
         answer = Answer(503, "", again=True)
         try:
             for number in range(TRIES):
                 if number:
+                    metrics.write_retries.add()
                     pause = PAUSE_SECONDS * 2**number
                     await asyncio.sleep(pause * (0.5 + random.random()))  # noqa: S311
                 answer = (await self._call([item], repeat=True))[0]

@@ -94,6 +94,7 @@ insert into sync_internal.settings (name, value) values
 ('batch_lock_timeout_ms', 30),
 ('retention_days', 30),
 ('max_changes_read', 10000),
+('max_changes_read_bytes', 16777216),
 ('max_changes_per_statement', 100000);
 
 -- The one row of facts that change while running.

@@ -33,6 +33,9 @@ comment on column sync_internal.changes.undo is 'changed columns with their old 
 comment on column sync_internal.changes.class is 'the columns the SELECT policies read; null after a delete';
 comment on column sync_internal.changes.class_before is 'the same before the change where it differs; null otherwise';
 
+-- Not compressed, so that its size is known without reading it: what is read at once is bounded in bytes.
+alter table sync_internal.changes alter column patch set storage external;
+
 create table sync_internal.changes_0 partition of sync_internal.changes for values in (0);
 create table sync_internal.changes_1 partition of sync_internal.changes for values in (1);
 create table sync_internal.changes_2 partition of sync_internal.changes for values in (2);

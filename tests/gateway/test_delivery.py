@@ -34,10 +34,11 @@ def change(
 
 
 def sees(access: str = "A", version: int = 2, record_id: str = "1", **given: Any) -> Answer:
-    return Answer({"tasks": {record_id: {"class": access, "version": version}}}, **given)
+    visible = {"tasks": {record_id: {"class": access, "version": version}}}
+    return Answer(visible, **{"asked": {"tasks": {record_id}}} | given)
 
 
-NOTHING = Answer({"tasks": {}})
+NOTHING = Answer({"tasks": {}}, asked={"tasks": {"1"}})
 
 
 class Screen:
@@ -195,7 +196,7 @@ def test_deleted_and_made_again_is_gone_first(hub: Hub) -> None:
 
 def test_an_identity_that_could_not_be_asked_reads_again(hub: Hub) -> None:
     screen = Screen(hub, "tasks", "boards")
-    deliver(hub, [change()], Answer(failed=True))
+    deliver(hub, [change()], Answer(failed=True, asked={"tasks": {"1"}}))
     assert screen.stale == ["tasks"]
 
 
@@ -209,7 +210,8 @@ def test_an_identity_that_was_not_asked_reads_again(hub: Hub) -> None:
 def test_a_very_long_list_becomes_stale(hub: Hub) -> None:
     screen = Screen(hub, "tasks", "boards:1")
     ids = [str(number) for number in range(5000)]
-    answer = Answer({"tasks": {i: {"class": "A", "version": 2} for i in ids}})
+    visible = {"tasks": {i: {"class": "A", "version": 2} for i in ids}}
+    answer = Answer(visible, asked={"tasks": set(ids)})
     deliver(hub, [change(i) for i in ids], answer)
     assert screen.stale == ["tasks", "boards:1"]
     assert screen.updates == []

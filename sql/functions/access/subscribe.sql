@@ -79,7 +79,10 @@ as $$
                 when k.kind = '?' and (strpos(k.rest, '=') = 0 or strpos(split_part(k.rest, '=', 2), '&') > 0)
                     then 'bad_key'
                 when k.kind = '?' and k.column_name is null then 'unknown_collection'
-                when k.kind = '?' and k.value is null then 'bad_key'
+                -- One value has one key: another form of it would be listened to in vain.
+                when k.kind = '?' and k.rest is distinct from k.wire || '=' || sync_internal.percent_encode(k.value)
+                    then 'bad_key'
+                when k.kind = ':' and k.rest <> sync_internal.percent_encode(k.id) then 'bad_key'
                 when k.kind is null and not k.whole_table then 'unknown_collection'
             end as code
         from known k
@@ -114,7 +117,25 @@ declare
     v_from record;
     v_news record;
     v_stale boolean := false;
+    -- Looked up by name: a client may hold two thousand keys and ten thousand changes may have come.
+    v_tables jsonb;
+    v_whole jsonb;
+    v_records jsonb;
+    v_topics jsonb;
 begin
+    select
+        coalesce(jsonb_object_agg(k.value ->> 'table', true), '{}'),
+        coalesce(jsonb_object_agg(k.value ->> 'table', true) filter (where not k.value ?| '{id,topic}'), '{}'),
+        coalesce(
+            jsonb_object_agg(concat(k.value ->> 'table', ':', k.value ->> 'id'), true)
+            filter (where k.value ? 'id'), '{}'
+        ),
+        coalesce(
+            jsonb_object_agg(concat(k.value ->> 'table', '?', k.value ->> 'topic'), true)
+            filter (where k.value ? 'topic'), '{}'
+        )
+    into v_tables, v_whole, v_records, v_topics
+    from jsonb_array_elements(p_keys -> 'keys') k;
     if p_cursor is not null then
         select * into v_from from sync_internal.read_cursor(p_cursor);
         v_stale := v_from.stale;
@@ -134,17 +155,15 @@ begin
         'changes', (
             select coalesce(jsonb_agg(c.value), '[]')
             from json_array_elements(v_news.changes) c
-            where exists (
-                select from jsonb_array_elements(p_keys -> 'keys') k
-                where k.value ->> 'table' = c.value ->> 'table' and (
-                    c.value ->> 'id' is null
-                    or case
-                        when k.value ? 'id' then k.value ->> 'id' = c.value ->> 'id'
-                        when k.value ? 'topic' then (c.value -> 'topics')::jsonb ? (k.value ->> 'topic')
-                        else true
-                    end
-                )
-            )
+            where case
+                when c.value ->> 'id' is null then v_tables ? (c.value ->> 'table')
+                else v_whole ? (c.value ->> 'table')
+                    or v_records ? concat(c.value ->> 'table', ':', c.value ->> 'id')
+                    or exists (
+                        select from json_array_elements_text(c.value -> 'topics') t (topic)
+                        where v_topics ? concat(c.value ->> 'table', '?', t.topic)
+                    )
+            end
         )
     );
 end

@@ -90,7 +90,12 @@ begin
     if xmax > pg_snapshot_xmax(sync_internal.primary_snapshot()) or v_floor < v_state.pruned_before then
         return;
     end if;
-    if v_part[5] <> '' then
+    if v_part[5] = '' then
+        -- Made when the feed was empty: what it claims to have seen cannot be there.
+        if exists (select from sync_internal.changes h where h.xid < read_cursor.xmax) then
+            return;
+        end if;
+    else
         v_anchor := string_to_array(v_part[5], '-');
         if not exists (
             select from sync_internal.changes h

@@ -1,6 +1,6 @@
 -- What has changed since a cursor: the committed changes it does not cover, and the cursor that covers them too, from
--- one statement: two would lose whatever commits between them. p_most: with more changes than this the tables are
--- named in behind instead, and the cursor moves on all the same.
+-- one statement: two would lose whatever commits between them. p_most: with more changes than this, or more bytes
+-- than max_changes_read_bytes, the tables are named in behind instead, and the cursor moves on all the same.
 --
 -- Definer: callers have no right on the feed. The gateway gets whole rows and shows nobody more than the policies let
 -- him see; no other role may call this.
@@ -21,7 +21,11 @@ as $$
         order by c.xid, c.seq
         limit p_most + 1
     ),
-    counted as (select count(*) as n from news)
+    counted as (
+        select count(*) <= p_most
+            and coalesce(sum(pg_column_size(n.patch)), 0) <= sync_internal.setting('max_changes_read_bytes') as few
+        from news n
+    )
     select
         sync_internal.cursor_now(p_xmax),
         (
@@ -40,12 +44,12 @@ as $$
                 ) order by n.xid, n.seq
             ), '[]')
             from news n, counted
-            where counted.n <= p_most
+            where counted.few
         ),
         (
             select coalesce(array_agg(distinct c.table_name), '{}')
             from sync_internal.changes c, counted
-            where counted.n > p_most and (c.xid >= p_xmax or c.xid = any (p_xips))
+            where not counted.few and (c.xid >= p_xmax or c.xid = any (p_xips))
         )
 $$;
 
@@ -125,6 +129,11 @@ as $$
                 and (a.attacl is not null or not a.attisdropped)
         ),
         (select coalesce(sum(hashtextextended(concat_ws(' ', p.oid, p.xmin), 0)), 0) from pg_policy p),
+        (
+            select coalesce(sum(hashtextextended(concat_ws(' ', g.oid, g.tgenabled), 0)), 0)
+            from sync_internal.tables t join pg_trigger g on g.tgrelid = t.relation
+            where not g.tgisinternal
+        ),
         (
             select count(*) || '-' || coalesce(max(p.xmin::text::bigint), 0)
             from pg_proc p

@@ -148,7 +148,10 @@ begin
             end if;
             if v_result.again then
                 v_retry := v_result.outcome;
-            elsif v_result.outcome ->> 'status' = 'refused' then
+            elsif v_result.outcome ->> 'status' <> 'refused' then
+                -- Created after all, by a corrected transaction.
+                v_refused := v_refused - array(select jsonb_object_keys(sync_internal.creates_of(v_tx)));
+            elsif v_result.outcome #>> '{error,code}' <> 'exists' then
                 v_refused := v_refused || sync_internal.creates_of(v_tx);
             end if;
         end if;
@@ -233,16 +236,17 @@ immutable
 parallel safe
 security invoker
 as $$
-    select coalesce(jsonb_object_agg(o.op ->> 'id', p_tx ->> 'txId'), '{}')
+    select coalesce(jsonb_object_agg(concat(o.op ->> 'table', ' ', o.op ->> 'id'), p_tx ->> 'txId'), '{}')
     from jsonb_array_elements(p_tx -> 'operations') o (op)
     where jsonb_typeof(o.op) = 'object' and jsonb_typeof(o.op -> 'id') = 'string'
         and (o.op -> 'type' = '"create"' or o.op -> 'type' = '"set"' and o.op -> 'key' in ('"id"', '["id"]'))
 $$;
 
 comment on function sync_internal.creates_of(jsonb)
-is 'The ids of the records a transaction creates, each with its txId.';
+is 'The records a transaction creates, each with its txId.';
 
--- The transaction whose refused create this one needs: it operates on the record, or carries its id as a value.
+-- The transaction whose refused create this one needs: it operates on the record without creating it, or carries its id
+-- as a value.
 create or replace function sync_internal.blocked_by(p_tx jsonb, p_refused jsonb)
 returns text
 language sql
@@ -250,15 +254,16 @@ immutable
 parallel safe
 security invoker
 as $$
-    select p_refused ->> v.id
-    from (
-        select case jsonb_typeof(o.op -> 'id') when 'string' then o.op ->> 'id' end
-        from jsonb_array_elements(p_tx -> 'operations') o (op)
-        union all
-        select x.value #>> '{}'
-        from jsonb_path_query(p_tx -> 'operations', '$[*].value.** ? (@.type() == "string")') x (value)
-    ) v (id)
-    where p_refused ? v.id
+    select r.value
+    from jsonb_each_text(p_refused - array(select jsonb_object_keys(sync_internal.creates_of(p_tx)))) r
+    where exists (
+        select from jsonb_array_elements(p_tx -> 'operations') o (op)
+        where jsonb_typeof(o.op -> 'table') = 'string' and jsonb_typeof(o.op -> 'id') = 'string'
+            and concat(o.op ->> 'table', ' ', o.op ->> 'id') = r.key
+    ) or exists (
+        select from jsonb_path_query(p_tx -> 'operations', '$[*].value.** ? (@.type() == "string")') x (value)
+        where x.value #>> '{}' = substr(r.key, strpos(r.key, ' ') + 1)
+    )
     limit 1
 $$;
 
