@@ -33,7 +33,10 @@ as $$
         limit 1
     ) a on true
     cross join lateral (
-        select greatest(p_least, coalesce((a.xid::text::bigint + 1)::text::xid8, '1')) as xmax
+        select greatest(
+            p_least, (select s.pruned_before from sync_internal.state s),
+            coalesce((a.xid::text::bigint + 1)::text::xid8, '1')
+        ) as xmax
     ) c
 $$;
 

@@ -14,12 +14,23 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
     with
-    -- Two index conditions: those after the cursor, and those that were running when it was made.
+    -- Those after the cursor, and those that were running when it was made: one index condition each, which a
+    -- single OR under a limit is not for every planner.
     news as materialized (
-        select c.* from sync_internal.changes c
-        where c.xid >= p_xmax or c.xid = any (p_xips)
-        order by c.xid, c.seq
-        limit p_most + 1
+        (
+            select c.* from sync_internal.changes c
+            where c.xid >= p_xmax
+            order by c.xid, c.seq
+            limit p_most + 1
+        )
+        union all
+        (
+            -- A cursor's running transactions lie below its xmax.
+            select c.* from sync_internal.changes c
+            where c.xid = any (p_xips) and c.xid < p_xmax
+            order by c.xid, c.seq
+            limit p_most + 1
+        )
     ),
     counted as (
         select count(*) <= p_most

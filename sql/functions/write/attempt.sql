@@ -80,12 +80,12 @@ begin
             if sync_internal.rereads(v_table) then
                 v_written := sync_internal.read_one(v_table, v_id, p_variant);
             end if;
-            -- 0 stands for a version the caller may not read.
-            v_versions := case when v_written.version = 0 then '[]' else jsonb_build_array(
+            -- 0 stands for a version the caller may not read, null for a record a trigger has taken away from him.
+            v_versions := case when coalesce(v_written.version, 0) = 0 then '[]' else jsonb_build_array(
                 jsonb_build_object('table', v_table, 'id', v_id, 'version', v_written.version)
             ) end;
             if p_want then
-                v_map := concat('{"', v_table, '":{', to_json(v_id), ':', v_written.record, '}}');
+                v_map := sync_internal.record_map(array[v_table], array[v_id], array[v_written.record]);
             end if;
         else
             declare
@@ -171,6 +171,10 @@ begin
         return (v_outcome, v_map, false);
     exception
         when serialization_failure or deadlock_detected or lock_not_available then
+            -- What was stored before is answered at once, whoever holds the row now.
+            if sync_internal.receipt_known(p_tx_id) then
+                return null;
+            end if;
             return (sync_internal.explain_error(sqlstate, null, null, null, null, null, false), null::text, true);
         when others or assert_failure then
             return null;
@@ -433,7 +437,13 @@ begin
         );
     end if;
     if v_outcome ->> 'status' = 'refused' and (v_outcome #>> '{error,status}')::integer in (400, 403, 409, 422) then
-        v_ok := sync_internal.store_receipt(v_tx_id, v_digest, v_outcome, v_claim.seq_from);
+        begin
+            v_ok := sync_internal.store_receipt(v_tx_id, v_digest, v_outcome, v_claim.seq_from);
+        exception
+            -- The same id is being written elsewhere, by the plain way, which claims nothing beforehand.
+            when serialization_failure or deadlock_detected or lock_not_available then
+                return (sync_internal.explain_error(sqlstate, null, null, null, null, null, false), null::text, true);
+        end;
     end if;
     return sync_internal.attempted_of(v_outcome, p_tx, p_variant, p_want);
 end

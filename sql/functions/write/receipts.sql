@@ -80,6 +80,20 @@ $$;
 
 comment on function sync_internal.claim_receipt(uuid, bigint) is 'What is known of a transaction before it is tried.';
 
+-- Whether a transaction's outcome is stored. Definer: callers have no right on the table.
+create or replace function sync_internal.receipt_known(p_tx_id uuid)
+returns boolean
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select exists (select from sync_internal.receipts r where r.tx_id = p_tx_id)
+$$;
+
+comment on function sync_internal.receipt_known(uuid) is 'Whether a transaction''s outcome is stored.';
+
 create or replace function sync_internal.receipt_key(p_tx_id uuid)
 returns bigint
 language sql
@@ -203,7 +217,8 @@ $$;
 comment on function sync_internal.refusal(integer, text, text, jsonb) is 'The outcome of a refused transaction.';
 
 grant execute on function
-sync_internal.digest(jsonb), sync_internal.claim_receipt(uuid, bigint), sync_internal.lock_receipts(uuid[]),
+sync_internal.digest(jsonb), sync_internal.receipt_known(uuid),
+sync_internal.claim_receipt(uuid, bigint), sync_internal.lock_receipts(uuid[]),
 sync_internal.store_receipt(uuid, bigint, jsonb, bigint),
 sync_internal.store_new_receipt(uuid, bigint, jsonb, bigint), sync_internal.refusal(integer, text, text, jsonb)
 to anon, authenticated, service_role, rowcast_gateway, rowcast_worker;
