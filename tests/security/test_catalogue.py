@@ -218,7 +218,8 @@ def test_definer_functions_end_users_can_reach_are_these(conn: psycopg.Connectio
     """
     found = set(column(conn, query))
     assert found <= REACHABLE_DEFINERS | {
-        "sync_internal.store_new_receipt(uuid,bigint,jsonb,bigint)"
+        "sync_internal.receipt_known(uuid)",
+        "sync_internal.store_new_receipt(uuid,bigint,jsonb,bigint)",
     }, found - REACHABLE_DEFINERS
 
 
