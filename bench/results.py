@@ -13,16 +13,22 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table. `ratio` is how much of the twin's speed Rowcast has; for a cost, how
-    many times the twin's. `at_least` and `at_most` are the targets.
+    """One line of the table.
+
+    `ratio` is how much of the twin's speed Rowcast has; for a cost, how many times the twin's.
+    `at_least` and `at_most` are the targets.
     """
 
     name: str
     twin: str
     rowcast: str
-    ratio: float
+    ratio: float | None
     at_least: float | None = None
     at_most: float | None = None
+
+    @property
+    def shown(self) -> str:
+        return "" if self.ratio is None else f"{self.ratio:.2f}"
 
     @property
     def target(self) -> str:
@@ -32,6 +38,8 @@ class Figure:
 
     @property
     def verdict(self) -> str:
+        if self.ratio is None:
+            return ""
         if self.at_least is not None:
             return "met" if self.ratio >= self.at_least else "missed"
         if self.at_most is not None:
@@ -57,7 +65,7 @@ def table(figures: Sequence[Figure]) -> list[str]:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     lines += [
-        f"| {f.name} | {f.twin} | {f.rowcast} | {f.ratio:.2f} | {f.target} | {f.verdict} |"
+        f"| {f.name} | {f.twin} | {f.rowcast} | {f.shown} | {f.target} | {f.verdict} |"
         for f in figures
     ]
     return lines
