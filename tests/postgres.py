@@ -7,8 +7,10 @@ of it per test (about 14 ms, since nothing is flushed).
 import itertools
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -24,6 +26,10 @@ from app.binaries import Binaries, find_binaries, run_as, server_user
 
 DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
 TEMPLATE = "template_rowcast"
+
+# A clone of the template is about a thousand files: in memory where there is room for both servers.
+MEMORY = Path("/dev/shm")
+ROOM = 4 << 30  # bytes; a run of the whole suite takes at most a quarter of it
 
 # Nothing here outlives the run. Several hundred connections: the tests of the gateway open many.
 SETTINGS = {
@@ -71,6 +77,13 @@ class Postgresql(testing.postgresql.Postgresql):  # type: ignore[misc, unused-ig
         return {"user": "postgres", "database": "postgres", "unix_sock": socket, **kwargs}
 
 
+def _room() -> Path | None:
+    """Where the files of a server go: memory, else the usual folder for temporary files."""
+    if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= ROOM:
+        return MEMORY
+    return None
+
+
 class Server:
     """One running server: makes databases, and knows the folder of its programs."""
 
@@ -81,10 +94,12 @@ class Server:
         programs = {name: str(self.binaries.folder / name) for name in ("initdb", "postgres")}
         options = " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
         kind = type("Postgresql", (Postgresql,), {"binaries": self.binaries})
-        self._server = kind(**programs, postgres_args=options, port=5432)
+        self._folder = tempfile.mkdtemp(prefix="rowcast-test-", dir=_room())
+        self._server = kind(**programs, postgres_args=options, port=5432, base_dir=self._folder)
 
     def stop(self) -> None:
         self._server.stop()
+        shutil.rmtree(self._folder)
 
     @property
     def pid(self) -> int:
