@@ -58,6 +58,15 @@ RECORDS_FOR: Final[LiteralString] = (
     "select sync.gateway_visible(p_claims => %s, p_refs => %s::jsonb, p_records => true)"
     " where current_user = session_user"
 )
+PROBE: Final[LiteralString] = (
+    "select sync.gateway_probe(p_claims => %s::text[], p_refs => %s::jsonb, p_cursor => %s)"
+    " where current_user = session_user"
+)
+VIEWS: Final[LiteralString] = (
+    "select sync.gateway_views(p_claims => %s::text[], p_keys => %s::jsonb)"
+    " where current_user = session_user"
+)
+POLICIES: Final[LiteralString] = "select sync.gateway_policies() where current_user = session_user"
 CHUNK: Final = 512 * 1024  # characters
 STATUS: Final[LiteralString] = "select sync.gateway_status() where current_user = session_user"
 SETTLE: Final[LiteralString] = (
@@ -187,6 +196,26 @@ async def visible(lane: Lane, claims: str | None, refs: str) -> str:
 async def records_for(lane: Lane, claims: str | None, refs: str) -> str:
     """The same, each with its `record` as the caller may read it."""
     text: str = await lane.value(RECORDS_FOR, (claims, refs))
+    return text
+
+
+async def probe(lane: Lane, claims: Sequence[str | None], refs: str, cursor: str) -> str:
+    """Which of these records each of the callers may read now, and which of them were changed
+    again since `cursor`. Raises psycopg.Error.
+    """
+    text: str = await lane.value(PROBE, (list(claims), refs, cursor))
+    return text
+
+
+async def views(lane: Lane, claims: Sequence[str | None], keys: str) -> str:
+    """The classes of rows each of the callers may read under each of his keys now."""
+    text: str = await lane.value(VIEWS, (list(claims), keys))
+    return text
+
+
+async def policies(lane: Lane) -> str:
+    """What the policies of live tables read. Raises psycopg.Error."""
+    text: str = await lane.value(POLICIES, ())
     return text
 
 

@@ -1,42 +1,112 @@
-"""Who is subscribed to what. Pure bookkeeping: imports nothing of ours, does no I/O.
+"""Who is subscribed to what, and what is known of what they may see. Pure bookkeeping: imports
+nothing of ours, does no I/O.
 
 A change matches a record key (`tasks:<id>`), collection keys (`tasks?boardId=<id>`) and its
-table's key (`tasks`). What a subscriber may see is decided elsewhere; the hub only remembers, per
-key, whether there is *evidence* that he could read something under it.
+table's key (`tasks`). What a reader may see is decided elsewhere; the hub only remembers, per
+class of rows, what PostgreSQL answered, and per key the classes that were readable under it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final
 from urllib.parse import quote
 
-MAX_HELD_BYTES = 1 << 20
-
-Refs = dict[str, set[str]]
-"""Record ids by table."""
-
-
-class Interest(NamedTuple):
-    """What the sockets of one identity (role and whole claims) want to know about."""
-
-    claims: str | None
-    refs: Refs
+MAX_HELD_BYTES: Final = 1 << 20
+MAX_VIEW_CLASSES: Final = 64  # under one key; beyond it any loss or gain is assumed to concern it
+MAX_KNOWN: Final = 10_000  # answers kept for one reader
+MAX_CLASSES: Final = 200_000
 
 
 @dataclass(eq=False, slots=True)
-class Subscriber:
-    """One socket: its identity, its keys, and what waits while one of its keys is joining.
+class RowClass:
+    """The rows of a table that agree on every column its SELECT policies read.
 
-    `keys` maps each key to its evidence; `unproven` are those told to read again whose evidence
-    has to be asked for anew before the next change is told. `cursor` is where the socket stood
-    when it began to wait; while nothing waits, the hub's own cursor holds for it.
+    One object a class, so that looking an answer up costs no hashing of text.
+    """
+
+    table: str
+    text: str
+
+
+@dataclass(eq=False, slots=True)
+class View:
+    """One key as one reader sees it: the classes readable under it, None: too many or not known.
+
+    A key with no class at all has no evidence: he is told nothing of what ends under it. `assumed`:
+    he was told to read again, and what he found there is not known yet.
+    """
+
+    sockets: int = 0
+    classes: tuple[RowClass, ...] | None = ()
+    assumed: bool = False
+
+    @property
+    def evidence(self) -> bool:
+        """Whether he could read something under this key."""
+        return self.assumed or self.classes is None or bool(self.classes)
+
+    def assume(self) -> None:
+        """From now on he may have seen anything under this key."""
+        self.classes = None
+        self.assumed = True
+
+    def add(self, row_class: RowClass) -> None:
+        """He has been sent a row of this class."""
+        if self.classes is not None and row_class not in self.classes:
+            full = len(self.classes) >= MAX_VIEW_CLASSES
+            self.classes = None if full else (*self.classes, row_class)
+
+
+@dataclass(eq=False, slots=True)
+class Reader:
+    """One identity (role and whole claims) with sockets here, and what is known about it.
+
+    `known`: whether it may see the rows of a class. `unproven`: keys whose view has to be asked
+    for before it counts again. `generation` rises whenever its rights may have changed.
     """
 
     identity: str
     claims: str | None
-    sink: Callable[[bytes], None]
-    keys: dict[str, bool] = field(default_factory=dict)
+    role: str
+    user_id: str | None
+    sockets: int = 0
+    known: dict[RowClass, bool] = field(default_factory=dict)
+    views: dict[str, View] = field(default_factory=dict)
     unproven: set[str] = field(default_factory=set)
+    generation: int = 0
+
+    def learn(self, row_class: RowClass, readable: bool) -> None:
+        """Keeps an answer of PostgreSQL."""
+        if len(self.known) >= MAX_KNOWN:
+            self.known.clear()
+        self.known[row_class] = readable
+
+    def learn_all(self, classes: Iterable[RowClass]) -> None:
+        """He was found to see rows of these classes."""
+        for row_class in classes:
+            self.learn(row_class, readable=True)
+
+    def forget(self, table: str) -> None:
+        """What he may see of this table has to be asked anew."""
+        self.generation += 1
+        self.known = {known: yes for known, yes in self.known.items() if known.table != table}
+
+    def views_of(self, table: str) -> Iterator[tuple[str, View]]:
+        """His keys of this table."""
+        return ((key, view) for key, view in self.views.items() if table_of(key) == table)
+
+
+@dataclass(eq=False, slots=True)
+class Subscriber:
+    """One socket: who reads from it, its keys, and what waits while one of its keys is joining.
+
+    `cursor` is where the socket stood when it began to wait; while nothing waits, the hub's own
+    cursor holds for it.
+    """
+
+    reader: Reader
+    sink: Callable[[bytes], None]
+    keys: dict[str, None] = field(default_factory=dict)
     cursor: str | None = None
     held: list[bytes] | None = None
     held_bytes: int = 0
@@ -59,7 +129,9 @@ class Hub:
     def __init__(self) -> None:
         self.cursor: str | None = None
         self.subscribers: set[Subscriber] = set()
+        self.readers: dict[str, Reader] = {}
         self._by_key: dict[str, set[Subscriber]] = {}
+        self._classes: dict[tuple[str, str], RowClass] = {}
 
     def __len__(self) -> int:
         return len(self.subscribers)
@@ -69,32 +141,154 @@ class Hub:
         """How many distinct keys somebody is subscribed to."""
         return len(self._by_key)
 
-    def add(self, subscriber: Subscriber) -> None:
+    # --- readers ---------------------------------------------------------------------------------
+
+    def join(
+        self,
+        identity: str,
+        claims: str | None,
+        role: str,
+        user_id: str | None,
+        sink: Callable[[bytes], None],
+    ) -> Subscriber:
         """Takes a new socket in."""
+        subscriber = Subscriber(self._enter(identity, claims, role, user_id), sink)
         self.subscribers.add(subscriber)
+        return subscriber
 
     def remove(self, subscriber: Subscriber) -> None:
         """Forgets a socket and all its keys."""
+        if subscriber not in self.subscribers:
+            return
         self.unsubscribe(subscriber, list(subscriber.keys))
         self.subscribers.discard(subscriber)
+        self._leave(subscriber.reader)
+
+    def renew(
+        self,
+        subscriber: Subscriber,
+        identity: str,
+        claims: str | None,
+        role: str,
+        user_id: str | None,
+    ) -> bool:
+        """The socket has another token. Returns whether he may now see something else."""
+        before = subscriber.reader
+        if before.identity == identity:
+            return False
+        keys = list(subscriber.keys)
+        self.unsubscribe(subscriber, keys)
+        subscriber.reader = self._enter(identity, claims, role, user_id)
+        self._leave(before)
+        self.subscribe(subscriber, keys)
+        return True
+
+    def _enter(self, identity: str, claims: str | None, role: str, user_id: str | None) -> Reader:
+        reader = self.readers.get(identity)
+        if reader is None:
+            reader = self.readers[identity] = Reader(identity, claims, role, user_id)
+        reader.sockets += 1
+        return reader
+
+    def _leave(self, reader: Reader) -> None:
+        reader.sockets -= 1
+        if not reader.sockets:
+            self.readers.pop(reader.identity, None)
+
+    def row_class(self, table: str, text: str | None) -> RowClass:
+        """The one object of this class."""
+        found = self._classes.get((table, text or ""))
+        if found is None:
+            if len(self._classes) >= MAX_CLASSES:
+                self.forget_all()
+            found = self._classes[table, text or ""] = RowClass(table, text or "")
+        return found
+
+    def row_classes(self, key: str, texts: Sequence[str] | None) -> tuple[RowClass, ...] | None:
+        """Classes found under a key; None, for too many, stays None."""
+        if texts is None or len(texts) > MAX_VIEW_CLASSES:
+            return None
+        table = table_of(key)
+        return tuple(self.row_class(table, text) for text in texts)
+
+    def forget_all(self) -> None:
+        """Every answer has to be asked anew."""
+        self._classes.clear()
+        for reader in self.readers.values():
+            reader.generation += 1
+            reader.known.clear()
+            for key, view in reader.views.items():
+                if view.classes:
+                    view.assume()
+                    reader.unproven.add(key)
+
+    # --- keys ------------------------------------------------------------------------------------
 
     def subscribe(self, subscriber: Subscriber, keys: Iterable[str]) -> None:
         """Registers keys; one that is there already stays as it is."""
+        views = subscriber.reader.views
         for key in keys:
             if key not in subscriber.keys:
-                subscriber.keys[key] = False
+                subscriber.keys[key] = None
                 self._by_key.setdefault(key, set()).add(subscriber)
+                view = views.get(key)
+                if view is None:
+                    view = views[key] = View()
+                view.sockets += 1
 
     def unsubscribe(self, subscriber: Subscriber, keys: Iterable[str]) -> None:
         """Forgets keys; unknown ones do not matter."""
+        reader = subscriber.reader
         for key in keys:
-            if subscriber.keys.pop(key, None) is None:
+            if key not in subscriber.keys:
                 continue
-            holders = self._by_key.get(key)
-            if holders is not None:
-                holders.discard(subscriber)
-                if not holders:
-                    del self._by_key[key]
+            del subscriber.keys[key]
+            view = reader.views[key]
+            view.sockets -= 1
+            if not view.sockets:
+                del reader.views[key]
+                reader.unproven.discard(key)
+            holders = self._by_key[key]
+            holders.discard(subscriber)
+            if not holders:
+                del self._by_key[key]
+
+    def holders(
+        self, table: str, record_id: str, topics: Sequence[str]
+    ) -> list[tuple[str, set[Subscriber]]]:
+        """The keys that cover a change and are held by somebody, each with its sockets."""
+        by_key = self._by_key
+        return [
+            (key, found)
+            for key in match_keys(table, record_id, topics)
+            if (found := by_key.get(key)) is not None
+        ]
+
+    def matches(
+        self, table: str, record_id: str, topics: Sequence[str]
+    ) -> dict[Subscriber, list[str]]:
+        """The sockets a change concerns, each with those of its keys that match."""
+        found: dict[Subscriber, list[str]] = {}
+        for key, holders in self.holders(table, record_id, topics):
+            for subscriber in holders:
+                found.setdefault(subscriber, []).append(key)
+        return found
+
+    def of_table(self, table: str) -> dict[Subscriber, list[str]]:
+        """The sockets with any key of this table, each with those keys."""
+        found: dict[Subscriber, list[str]] = {}
+        for key, holders in self._by_key.items():
+            if table_of(key) == table:
+                for subscriber in holders:
+                    found.setdefault(subscriber, []).append(key)
+        return found
+
+    def sockets_of(self, readers: Iterable[Reader], key: str) -> list[Subscriber]:
+        """The sockets of these readers that hold a key."""
+        wanted = set(readers)
+        return [held for held in self._by_key.get(key, ()) if held.reader in wanted]
+
+    # --- joining ---------------------------------------------------------------------------------
 
     def hold(self, subscriber: Subscriber) -> str | None:
         """From now on frames wait. Returns the cursor that is true for all sent so far."""
@@ -117,25 +311,6 @@ class Hub:
     def cursor_of(self, subscriber: Subscriber) -> str | None:
         """Everything before this cursor, of every acknowledged key, was sent to this socket."""
         return self.cursor if subscriber.held is None else subscriber.cursor
-
-    def matches(
-        self, table: str, record_id: str, topics: Sequence[str]
-    ) -> dict[Subscriber, list[str]]:
-        """The sockets a change concerns, each with those of its keys that match."""
-        found: dict[Subscriber, list[str]] = {}
-        for key in match_keys(table, record_id, topics):
-            for subscriber in self._by_key.get(key, ()):
-                found.setdefault(subscriber, []).append(key)
-        return found
-
-    def of_table(self, table: str) -> dict[Subscriber, list[str]]:
-        """The sockets with any key of this table, each with those keys."""
-        found: dict[Subscriber, list[str]] = {}
-        for key, holders in self._by_key.items():
-            if table_of(key) == table:
-                for subscriber in holders:
-                    found.setdefault(subscriber, []).append(key)
-        return found
 
 
 def match_keys(table: str, record_id: str, topics: Sequence[str]) -> list[str]:

@@ -17,20 +17,27 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from . import calls, metrics
+from .access import EVERYONE, Policies
 from .db import Lane
-from .delivery import Answer, Change, Delivery, interests, read_change, send_stale, wanted_records
+from .delivery import Answer, Change, Delivery, Refs, gone_frame, read_change, send_stale
 from .errors import from_database
-from .hub import Hub, Interest, Subscriber
-from .protocol import MAX_KEYS, dumps
+from .hub import Hub, Reader, RowClass, is_record_key, table_of
+from .protocol import dumps
 
 log = logging.getLogger("rowcast.relay")
+
+Views = dict[Reader, dict[str, tuple[RowClass, ...] | None]]
+"""Per reader and key the classes readable under it; None: too many."""
 
 CHANNEL: Final = "rowcast"
 LISTENER_CHECK_SECONDS: Final = 3.0  # a half-open listener is noticed within twice this
 RECONNECT_SECONDS: Final = 0.5
 ALIVE_SECONDS: Final = 5.0
 PRUNE_SECONDS: Final = 3600.0
-FINGERPRINT_SECONDS: Final = 1.0  # a changed policy or grant is noticed within this and a poll
+FINGERPRINT_SECONDS: Final = 0.5  # a changed policy or grant is noticed within this
+VIEW_READERS: Final = 100  # asked in one statement about their keys
+VIEW_KEYS: Final = 200
+PROBE_READERS: Final = 500
 SPACING_SECONDS: Final = 0.005
 
 
@@ -47,7 +54,8 @@ class Relay:
         self._bell = asyncio.Event()
         self._drained_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._fingerprint: str | None = None
+        self._policies = Policies()
+        self._asking = asyncio.Semaphore(lane.size)
         self._fingerprint_at = -FINGERPRINT_SECONDS
         self._status: dict[str, Any] = {}
         self._looked = False
@@ -123,8 +131,10 @@ class Relay:
                 self._hub.cursor = None
                 await asyncio.sleep(RECONNECT_SECONDS)
                 continue
+            since_look = time.monotonic() - self._fingerprint_at
+            pause = min(self._poll_seconds, max(0.0, FINGERPRINT_SECONDS - since_look))
             try:
-                async with asyncio.timeout(self._poll_seconds):
+                async with asyncio.timeout(pause):
                     await self._bell.wait()
             except TimeoutError:
                 continue
@@ -137,24 +147,32 @@ class Relay:
         the same is read again.
         """
         look = time.monotonic() - self._fingerprint_at >= FINGERPRINT_SECONDS
-        # Also once a second: a lost connection is replaced without a word, perhaps by one to a
+        # Also once in a while: a lost connection is replaced without a word, perhaps by one to a
         # server that was promoted.
         if look or not self._looked:
             await self._look_at_server()
-        await self._prove()
+        # Before the changes are read: what ends after this was seen by it.
+        proven = await self._ask_views(self._unproven())
         answer = json.loads(await calls.changes(self._lane, self._hub.cursor, look))
         if look:
+            await self._look_at_policies(answer["fingerprint"])
             self._fingerprint_at = time.monotonic()
         cursor: str = answer["cursor"]
-        changes, tables = _sort(answer)
+        changes, tables = _sort(answer, self._hub)
         metrics.changes.add(len(changes))
-        answers = await self._ask_all(changes)
+        touched = self._touch(self._policies.touched(answer.get("changes") or ()))
+        seen = await self._ask_views(touched)
+        delivery = Delivery(self._hub, self._policies, changes)
+        await self._ask_all(delivery, cursor)
         # From here on nothing waits: what is stale is said before a cursor claims it was sent.
         self._notice_state(answer)
         for table in tables:
             for subscriber, keys in self._hub.of_table(table).items():
                 send_stale(subscriber, keys, "bulk")
-        Delivery(changes, answers).send(self._hub, cursor)
+        self._tell_flips(seen, cursor)
+        self._keep_views(proven)
+        delivery.send(cursor)
+        self._stop_assuming(proven)
         self.ready.set()
 
     async def _look_at_server(self) -> None:
@@ -164,85 +182,206 @@ class Relay:
             await calls.settle(self._lane)
         self._status, self._looked = status, True
 
+    async def _look_at_policies(self, fingerprint: str) -> None:
+        """A policy, a grant, a function or a membership of roles may have changed: then no answer
+        holds any more, and everybody reads again.
+        """
+        before = self._policies.fingerprint
+        if fingerprint == before:
+            return
+        self._policies = Policies(json.loads(await calls.policies(self._lane)))
+        self._looked = False
+        self._hub.forget_all()
+        if before is not None:
+            self._everything_stale("schema")
+
     def _notice_state(self, answer: Mapping[str, Any]) -> None:
-        epoch, fingerprint = str(answer.get("epoch")), answer.get("fingerprint")
+        epoch = str(answer.get("epoch"))
         # Only now, after the new cursor was taken: what is read sooner could miss a change.
         if self._hub.cursor is None or answer.get("stale") or self.epoch not in (None, epoch):
+            self._hub.forget_all()
             self._everything_stale("behind")
-        elif fingerprint is not None and self._fingerprint not in (None, fingerprint):
-            self._looked = False
-            # A policy, a grant, a function or a membership of roles changed: who sees what may
-            # be another matter now.
-            self._everything_stale("schema")
         self.epoch = epoch
-        if fingerprint is not None:
-            self._fingerprint = fingerprint
 
     def _everything_stale(self, reason: str) -> None:
         for subscriber in list(self._hub.subscribers):
             send_stale(subscriber, list(subscriber.keys), reason)
 
-    # --- asking and sending ----------------------------------------------------------------------
+    # --- who may see what ------------------------------------------------------------------------
 
-    async def _ask_all(self, changes: Sequence[Change]) -> dict[str, Answer]:
-        """What each identity with an interested socket may see of these changes."""
-        answers: dict[str, Answer] = {}
-        asking = asyncio.Semaphore(self._lane.size)
-        # Sockets come, and change their identity, while PostgreSQL is asked: ask for those too.
-        while missing := {
-            identity: interest
-            for identity, interest in interests(self._hub, changes).items()
-            if identity not in answers
-        }:
-            asked = await asyncio.gather(
-                *(self._ask(interest, changes, asking) for interest in missing.values())
+    async def _ask_all(self, delivery: Delivery, cursor: str) -> None:
+        """Asks until nothing is missing. Sockets come, and change their identity, meanwhile."""
+        while True:
+            unknown, uncached = delivery.unknown(), delivery.uncached()
+            gained = {} if unknown else delivery.gained()
+            if not unknown and not uncached and not gained:
+                return
+            await asyncio.gather(
+                *(self._probe(delivery, *group, cursor) for group in _alike(unknown)),
+                *(self._ask_each(delivery, reader, refs) for reader, refs in uncached.items()),
+                *(self._fetch(delivery, reader, refs) for reader, refs in gained.items()),
             )
-            answers.update(zip(missing, asked, strict=True))
-        return answers
 
-    async def _ask(
-        self, interest: Interest, changes: Sequence[Change], asking: asyncio.Semaphore
-    ) -> Answer:
-        """What one identity may see now: one statement for all its records, decided by RLS."""
-        async with asking:
+    async def _probe(
+        self, delivery: Delivery, readers: Sequence[Reader], refs: Refs, cursor: str
+    ) -> None:
+        """Which of these records each of these readers sees: one statement for all of them."""
+        async with self._asking:
+            metrics.probes.add(len(readers))
+            text = dumps({table: sorted(ids) for table, ids in refs.items()}).decode()
             try:
-                refs = {table: sorted(ids) for table, ids in interest.refs.items()}
-                metrics.probes.add()
-                raw = json.loads(
-                    await calls.visible(self._lane, interest.claims, dumps(refs).decode())
+                raw = await calls.probe(
+                    self._lane, [reader.claims for reader in readers], text, cursor
                 )
+            except psycopg.Error as exc:
+                _unless_unavailable(exc)
+                for reader in readers:
+                    delivery.fail(reader)
+                return
+        answer = json.loads(raw)
+        overtaken = {table: set(ids) for table, ids in answer["overtaken"].items()}
+        for reader, seen in zip(readers, answer["seen"], strict=True):
+            ids_seen = {table: set(ids) for table, ids in seen.items()}
+            delivery.learn(reader, refs, ids_seen, overtaken)
+
+    async def _ask_each(self, delivery: Delivery, reader: Reader, refs: Refs) -> None:
+        """Where no answer holds for a class: what a reader sees of each record, decided by RLS."""
+        async with self._asking:
+            metrics.probes.add()
+            try:
+                raw = json.loads(await calls.visible(self._lane, reader.claims, _refs_text(refs)))
                 hidden = raw.pop("hidden", None) or {}
-                answer = Answer(visible=raw, hidden=hidden, asked=interest.refs)
-                wanted = wanted_records(changes, answer)
+                answer = Answer(visible=raw, hidden=hidden, asked=refs)
+                wanted = delivery.wanted(answer)
                 if wanted:
-                    text = dumps(wanted).decode()
-                    records = await calls.records_for(self._lane, interest.claims, text)
+                    records = await calls.records_for(self._lane, reader.claims, _refs_text(wanted))
                     answer.add_records(wanted, json.loads(records))
             except psycopg.Error as exc:
-                problem = from_database(exc)
-                if problem.code == "unavailable":
-                    raise
-                log.warning("access not known sqlstate=%s", exc.sqlstate)
-                return Answer(failed=True)
-            return answer
+                _unless_unavailable(exc)
+                answer = Answer(failed=True)
+        delivery.answer(reader, answer)
 
-    async def _prove(self) -> None:
-        """Asks for the evidence of keys that were told to read again. Raises psycopg.Error."""
-        waiting: dict[str, list[Subscriber]] = {}
-        for subscriber in self._hub.subscribers:
-            if subscriber.unproven:
-                waiting.setdefault(subscriber.identity, []).append(subscriber)
-        for subscribers in waiting.values():
-            keys = sorted(set().union(*(subscriber.unproven for subscriber in subscribers)))
-            for start in range(0, len(keys), MAX_KEYS):
-                part = keys[start : start + MAX_KEYS]
-                text = await calls.subscribe(self._lane, subscribers[0].claims, part, None)
-                proven = set(json.loads(text)["evidence"])
-                for subscriber in subscribers:
-                    for key in subscriber.unproven.intersection(part):
-                        if key in proven and key in subscriber.keys:
-                            subscriber.keys[key] = True
-                    subscriber.unproven.difference_update(part)
+    async def _fetch(self, delivery: Delivery, reader: Reader, refs: Refs) -> None:
+        """Current contents of what came into a reader's sight."""
+        answer = Answer()
+        async with self._asking:
+            try:
+                records = await calls.records_for(self._lane, reader.claims, _refs_text(refs))
+            except psycopg.Error as exc:
+                _unless_unavailable(exc)
+                delivery.fail(reader)
+                return
+        answer.add_records(refs, json.loads(records))
+        delivery.fetched(reader, answer)
+
+    # --- what changes who may see what -----------------------------------------------------------
+
+    def _touch(self, tables: Mapping[str, set[str] | None]) -> dict[Reader, set[str]]:
+        """Forgets the answers that may have changed. Returns the keys to be looked at again."""
+        found: dict[Reader, set[str]] = {}
+        for table, users in tables.items():
+            for reader in self._hub.readers.values():
+                if users is not EVERYONE and reader.user_id not in users:
+                    continue
+                reader.forget(table)
+                keys = {key for key, _ in reader.views_of(table)}
+                if keys:
+                    found.setdefault(reader, set()).update(keys)
+        return found
+
+    def found(self, reader: Reader, views: Mapping[str, Sequence[str] | None]) -> None:
+        """Takes in the classes a subscription found readable under its keys."""
+        for key, texts in views.items():
+            view = reader.views.get(key)
+            if view is None:
+                continue
+            classes = self._hub.row_classes(key, texts)
+            if classes is None:
+                view.classes = None
+                continue
+            for row_class in classes:
+                view.add(row_class)
+            if (table_of(key), reader.role) in self._policies.cacheable:
+                reader.learn_all(classes)
+
+    def _unproven(self) -> dict[Reader, set[str]]:
+        return {
+            reader: set(reader.unproven) for reader in self._hub.readers.values() if reader.unproven
+        }
+
+    async def _ask_views(self, asked: Mapping[Reader, set[str]]) -> Views:
+        """The classes each reader may see under each of these keys now. Raises psycopg.Error."""
+        parts: list[list[tuple[Reader, list[str]]]] = [[]]
+        for reader, keys in asked.items():
+            ordered = sorted(keys)
+            for start in range(0, len(ordered), VIEW_KEYS):
+                if len(parts[-1]) >= VIEW_READERS:
+                    parts.append([])
+                parts[-1].append((reader, ordered[start : start + VIEW_KEYS]))
+        found: Views = {}
+        for answers in await asyncio.gather(*(self._ask_part(part) for part in parts if part)):
+            for reader, classes in answers:
+                found.setdefault(reader, {}).update(classes)
+        return found
+
+    async def _ask_part(
+        self, part: Sequence[tuple[Reader, list[str]]]
+    ) -> list[tuple[Reader, dict[str, tuple[RowClass, ...] | None]]]:
+        async with self._asking:
+            metrics.probes.add(len(part))
+            raw = await calls.views(
+                self._lane,
+                [reader.claims for reader, _ in part],
+                dumps([keys for _, keys in part]).decode(),
+            )
+        return [
+            (reader, {key: self._hub.row_classes(key, answer.get(key, [])) for key in keys})
+            for (reader, keys), answer in zip(part, json.loads(raw), strict=True)
+        ]
+
+    def _tell_flips(self, seen: Views, cursor: str) -> None:
+        """Who sees something else than before under a key reads it again; a record he has lost is
+        gone.
+        """
+        flipped: dict[str, set[Reader]] = {}
+        lost: dict[str, set[Reader]] = {}
+        for reader, classes in seen.items():
+            for key, now in classes.items():
+                view = reader.views.get(key)
+                if view is None:
+                    continue
+                certain = (table_of(key), reader.role) in self._policies.cacheable
+                if certain and view.classes is not None and now is not None:
+                    if set(view.classes) == set(now):
+                        reader.learn_all(now)
+                        continue
+                    if is_record_key(key) and not now:
+                        lost.setdefault(key, set()).add(reader)
+                        view.classes = ()
+                        continue
+                flipped.setdefault(key, set()).add(reader)
+        for key, readers in flipped.items():
+            for subscriber in self._hub.sockets_of(readers, key):
+                send_stale(subscriber, [key], "access")
+        for key, readers in lost.items():
+            frame = gone_frame(key, self._hub.cursor or cursor)
+            for subscriber in self._hub.sockets_of(readers, key):
+                subscriber.send(frame)
+
+    def _keep_views(self, proven: Views) -> None:
+        for reader, classes in proven.items():
+            for key, now in classes.items():
+                view = reader.views.get(key)
+                if view is not None:
+                    view.classes = now
+                    reader.unproven.discard(key)
+
+    def _stop_assuming(self, proven: Views) -> None:
+        for reader, classes in proven.items():
+            for key in classes:
+                view = reader.views.get(key)
+                if view is not None and key not in reader.unproven:
+                    view.assumed = False
 
     # --- retention -------------------------------------------------------------------------------
 
@@ -320,13 +459,36 @@ def asyncpg_parameters(conninfo: str) -> dict[str, Any]:
     return parameters
 
 
-def _sort(answer: Mapping[str, Any]) -> tuple[list[Change], list[str]]:
+def _sort(answer: Mapping[str, Any], hub: Hub) -> tuple[list[Change], list[str]]:
     """The changes of records, and the tables of which only is known that much has changed."""
     tables = dict.fromkeys(answer.get("behind") or ())
     changes = []
     for raw in answer.get("changes") or ():
         if raw["kind"] in ("insert", "update", "delete"):
-            changes.append(read_change(raw))
-        else:
+            changes.append(read_change(raw, hub))
+        elif raw["kind"] in ("bulk", "truncate"):
             tables[raw["table"]] = None
     return changes, list(tables)
+
+
+def _alike(asked: Mapping[Reader, Refs]) -> list[tuple[list[Reader], Refs]]:
+    """Readers of whom the same is asked, a statement's worth at a time."""
+    groups: dict[str, tuple[list[Reader], Refs]] = {}
+    for reader, refs in asked.items():
+        groups.setdefault(_refs_text(refs), ([], refs))[0].append(reader)
+    return [
+        (readers[start : start + PROBE_READERS], refs)
+        for readers, refs in groups.values()
+        for start in range(0, len(readers), PROBE_READERS)
+    ]
+
+
+def _refs_text(refs: Refs) -> str:
+    return dumps({table: sorted(refs[table]) for table in sorted(refs)}).decode()
+
+
+def _unless_unavailable(exc: psycopg.Error) -> None:
+    """Raises it again if the database cannot be reached: then everything is asked again."""
+    if from_database(exc).code == "unavailable":
+        raise exc
+    log.warning("access not known sqlstate=%s", exc.sqlstate)

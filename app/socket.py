@@ -74,9 +74,10 @@ class Connection:
             raise Closed(protocol.GOING_AWAY, "the server is stopping")
         if "origin" in headers and not origin_allowed(headers, settings.allowed_origins):
             raise Closed(protocol.BAD_ORIGIN, "this origin is not allowed")
-        subscriber = await self._greet()
-        self._subscriber = subscriber
-        self._hub.add(subscriber)
+        session = await self._greet()
+        subscriber = self._subscriber = self._hub.join(
+            session.identity, session.claims, session.role, session.user_id, self._outlet.write
+        )
         self._gateway.relay.wake()
         malformed = 0
         while True:
@@ -101,7 +102,7 @@ class Connection:
 
     # --- hello and identity ----------------------------------------------------------------------
 
-    async def _greet(self) -> Subscriber:
+    async def _greet(self) -> Session:
         try:
             async with asyncio.timeout(protocol.HELLO_SECONDS):
                 text = await self._receive()
@@ -136,7 +137,7 @@ class Connection:
                 schema_version=relay.schema_version,
             )
         )
-        return Subscriber(session.identity, session.claims, self._outlet.write)
+        return session
 
     async def _identify(self, token: str | None) -> Session:
         """By the token of the frame, else the Authorization header, else the cookie."""
@@ -195,7 +196,10 @@ class Connection:
         if self._session is None or session.user_id != self._session.user_id:
             raise Closed(protocol.SIGN_IN, "another user")
         self._adopt(session)
-        subscriber.identity, subscriber.claims = session.identity, session.claims
+        if self._hub.renew(
+            subscriber, session.identity, session.claims, session.role, session.user_id
+        ):
+            send_stale(subscriber, list(subscriber.keys), "access")
         self._send(protocol.Authed(expires_at=_iso(session.expires_at)))
 
     async def _subscribe(self, subscriber: Subscriber, frame: protocol.Subscribe) -> None:
@@ -208,9 +212,10 @@ class Connection:
         new = [key for key in keys if key not in subscriber.keys]
         cursor = self._hub.hold(subscriber) or ""
         self._hub.subscribe(subscriber, keys)
+        reader, generation = subscriber.reader, subscriber.reader.generation
         try:
             text = await calls.subscribe(
-                self._gateway.database.work, subscriber.claims, keys, frame.cursor
+                self._gateway.database.work, reader.claims, keys, frame.cursor
             )
         except psycopg.Error as exc:
             self._hub.unsubscribe(subscriber, new)
@@ -223,10 +228,7 @@ class Connection:
         dropped = {error["key"] for error in refused}
         self._hub.unsubscribe(subscriber, [key for key in new if key in dropped])
         versions = answer.get("versions") or {}
-        proven = (*(answer.get("evidence") or ()), *versions)
-        for key in proven:
-            if key in subscriber.keys:
-                subscriber.keys[key] = True
+        self._gateway.relay.found(reader, answer.get("views") or {})
         # One group each: a replay may be cut anywhere, since no frame of it moves the cursor.
         replay = [[protocol.replayed_element(update)] for update in answer.get("updates") or ()]
         for payload in protocol.updates_frames(replay, cursor, cursor):
@@ -240,6 +242,9 @@ class Connection:
         )
         self._send(subscribed)
         self._release(subscriber)
+        if reader.generation != generation:
+            # His rights may have changed between the answer and now.
+            send_stale(subscriber, keys, "access")
 
     def _release(self, subscriber: Subscriber) -> None:
         if not self._hub.release(subscriber):

@@ -1,13 +1,24 @@
 """Who hears what of a wake-up, given what PostgreSQL answered."""
 
 import json
+from collections.abc import Collection
 from typing import Any
 
 import pytest
 
-from app.delivery import Answer, Change, Delivery, interests, wanted_records
-from app.hub import Hub, Subscriber
+from app.access import Policies
+from app.delivery import Answer, Change, Delivery, Refs
+from app.hub import Hub
 from app.outlet import payload_of
+
+CACHEABLE = Policies(
+    {
+        "fingerprint": "1",
+        "tables": {
+            "tasks": {"authenticated": {"cacheable": True, "hidden": ["secret"], "reads": {}}}
+        },
+    }
+)
 
 
 def change(
@@ -47,11 +58,11 @@ class Screen:
     def __init__(self, hub: Hub, *keys: str, evidence: bool = False, identity: str = "me") -> None:
         self.frames: list[Any] = []
         self.raw: list[bytes] = []
-        self.subscriber = Subscriber(identity, None, self._take)
-        hub.add(self.subscriber)
+        self.subscriber = hub.join(identity, None, "authenticated", identity, self._take)
         hub.subscribe(self.subscriber, keys)
-        for key in keys:
-            self.subscriber.keys[key] = evidence
+        if evidence:
+            for key in keys:
+                self.subscriber.reader.views[key].add(hub.row_class("tasks", "A"))
 
     def _take(self, frame: bytes) -> None:
         self.raw.append(frame)
@@ -74,7 +85,16 @@ def hub() -> Hub:
 
 
 def deliver(hub: Hub, changes: list[Change], answer: Answer) -> None:
-    Delivery(changes, {"me": answer}).send(hub, "new")
+    """Where each record is asked for: `answer` is what `me` sees, everybody else sees nothing."""
+    changes = [each._replace(after=hub.row_class(each.table, each.access)) for each in changes]
+    delivery = Delivery(hub, Policies(), changes)
+    for reader, refs in delivery.uncached().items():
+        delivery.answer(reader, answer if reader.identity == "me" else Answer(asked=refs))
+    delivery.send("new")
+
+
+def wanted_records(changes: list[Change], answer: Answer) -> Refs:
+    return Delivery(Hub(), Policies(), changes).wanted(answer)
 
 
 def test_a_visible_update_is_a_patch(hub: Hub) -> None:
@@ -131,9 +151,9 @@ def test_a_change_made_in_another_class_is_shown_as_the_record_now(hub: Hub) -> 
     screen = Screen(hub, "tasks")
     changes = [change(version=2, access="HIDDEN"), change(version=3, access="A", moved=True)]
     answer = sees(version=3)
-    assert wanted_records(changes, answer) == {"tasks": ["1"]}
+    assert wanted_records(changes, answer) == {"tasks": {"1"}}
     record = {"id": "1", "version": 3, "title": "now"}
-    answer.add_records({"tasks": ["1"]}, {"tasks": {"1": {"record": record}}})
+    answer.add_records({"tasks": {"1"}}, {"tasks": {"1": {"record": record}}})
     deliver(hub, changes, answer)
     assert screen.updates == [{"key": "tasks:1", "version": 3, "record": record}]
 
@@ -150,7 +170,7 @@ def test_a_record_lost_between_probe_and_fetch_is_lost(hub: Hub) -> None:
 @pytest.mark.parametrize("lost", [change(kind="delete"), change(moved=True)])
 def test_a_lost_record_is_gone_for_who_could_read_it(hub: Hub, lost: Change) -> None:
     knew = Screen(hub, "tasks:1", evidence=True)
-    never = Screen(hub, "tasks:1")
+    never = Screen(hub, "tasks:1", identity="another")
     deliver(hub, [lost], NOTHING)
     assert knew.updates == [{"key": "tasks:1", "gone": True}]
     assert never.frames == []
@@ -159,7 +179,7 @@ def test_a_lost_record_is_gone_for_who_could_read_it(hub: Hub, lost: Change) -> 
 @pytest.mark.parametrize("lost", [change(kind="delete"), change(moved=True)])
 def test_a_lost_record_makes_known_collections_stale_without_its_id(hub: Hub, lost: Change) -> None:
     knew = Screen(hub, "tasks?boardId=b", "tasks", evidence=True)
-    never = Screen(hub, "tasks?boardId=b", "tasks")
+    never = Screen(hub, "tasks?boardId=b", "tasks", identity="another")
     deliver(hub, [lost], NOTHING)
     assert knew.frames == [
         {"type": "stale", "keys": ["tasks?boardId=b", "tasks"], "reason": "access"}
@@ -200,13 +220,6 @@ def test_an_identity_that_could_not_be_asked_reads_again(hub: Hub) -> None:
     assert screen.stale == ["tasks"]
 
 
-def test_an_identity_that_was_not_asked_reads_again(hub: Hub) -> None:
-    screen = Screen(hub, "tasks", identity="another")
-    deliver(hub, [change()], sees())
-    assert screen.stale == ["tasks"]
-    assert screen.updates == []
-
-
 def test_a_very_long_list_becomes_stale(hub: Hub) -> None:
     screen = Screen(hub, "tasks", "boards:1")
     ids = [str(number) for number in range(5000)]
@@ -217,13 +230,144 @@ def test_a_very_long_list_becomes_stale(hub: Hub) -> None:
     assert screen.updates == []
 
 
-def test_interests_are_gathered_by_identity(hub: Hub) -> None:
-    Screen(hub, "tasks:1", identity="a")
-    Screen(hub, "tasks?boardId=b", identity="a")
-    Screen(hub, "tasks:2", identity="b")
-    Screen(hub, "boards", identity="c")
-    found = interests(hub, [change("1"), change("2"), change("3", topics=["boardId=z"])])
-    assert {identity: interest.refs for identity, interest in found.items()} == {
-        "a": {"tasks": {"1", "2"}},
-        "b": {"tasks": {"2"}},
+# --- where one answer holds for a class of rows --------------------------------------------------
+
+
+def edit(
+    hub: Hub, before: str | None = "A", after: str | None = "A", record_id: str = "1", **given: Any
+) -> Change:
+    """A change of a row of class `before` to class `after`; None: not there."""
+    kind = "insert" if before is None else "delete" if after is None else "update"
+    made = change(
+        record_id, **{"kind": kind, "moved": kind != "insert" and before != after} | given
+    )
+    return made._replace(
+        after=after and hub.row_class("tasks", after),
+        before=before and hub.row_class("tasks", before),
+    )
+
+
+def send(hub: Hub, changes: list[Change], sees: Collection[str] = (), **more: Any) -> None:
+    """Delivers; PostgreSQL would say of the classes in `sees` that they are readable."""
+    delivery = Delivery(hub, CACHEABLE, changes)
+    last = {each.record_id: each.after for each in changes}
+    for reader, refs in delivery.unknown().items():
+        visible = {i for i in refs["tasks"] if (found := last[i]) and found.text in sees}
+        delivery.learn(reader, refs, {"tasks": visible}, more.get("overtaken", {}))
+    for reader, refs in delivery.gained().items():
+        answer = Answer()
+        answer.add_records(refs, {"tasks": more.get("records", {})})
+        delivery.fetched(reader, answer)
+    delivery.send("new")
+
+
+def test_the_first_edit_of_a_class_is_asked_and_the_next_is_not(hub: Hub) -> None:
+    screen = Screen(hub, "tasks?boardId=b")
+    assert Delivery(hub, CACHEABLE, [edit(hub)]).unknown() == {
+        screen.subscriber.reader: {"tasks": {"1"}}
     }
+    send(hub, [edit(hub)], {"A"})
+    send(hub, [edit(hub, record_id="2", version=7)])
+    assert [update["version"] for update in screen.updates] == [2, 7]
+
+
+def test_one_record_of_a_class_is_asked_for_all_of_it(hub: Hub) -> None:
+    screen = Screen(hub, "tasks")
+    changes = [edit(hub, record_id=str(number)) for number in range(20)]
+    (refs,) = Delivery(hub, CACHEABLE, changes).unknown().values()
+    assert len(refs["tasks"]) == 1
+    send(hub, changes, {"A"})
+    assert len(screen.updates) == 20
+
+
+def test_a_class_he_may_not_see_is_silence_also_later(hub: Hub) -> None:
+    screen = Screen(hub, "tasks")
+    send(hub, [edit(hub)])
+    delivery = Delivery(hub, CACHEABLE, [edit(hub)])
+    assert delivery.unknown() == {}
+    delivery.send("new")
+    assert screen.frames == []
+
+
+def test_columns_hidden_from_the_role_are_cut(hub: Hub) -> None:
+    screen = Screen(hub, "tasks")
+    send(hub, [edit(hub, patch={"title": "x", "secret": "y"})], {"A"})
+    send(hub, [edit(hub, None, patch={"title": "x", "secret": "y"})], {"A"})
+    assert screen.updates[0]["patch"] == {"title": "x"}
+    assert screen.updates[1]["record"] == {"title": "x", "id": "1", "version": 2}
+
+
+def test_an_edit_is_one_frame_for_all_and_one_for_each_socket(hub: Hub) -> None:
+    screens = [
+        Screen(hub, "tasks", "tasks:1", "tasks?boardId=b", identity=str(number))
+        for number in range(3)
+    ]
+    send(hub, [edit(hub)], {"A"})
+    assert [len(screen.raw) for screen in screens] == [1, 1, 1]
+    assert screens[0].raw[0] is screens[2].raw[0]
+
+
+def test_a_row_that_leaves_what_he_sees_is_gone_by_any_key(hub: Hub) -> None:
+    screen = Screen(hub, "tasks?boardId=b")
+    send(hub, [edit(hub)], {"A"})
+    send(hub, [edit(hub, "A", "B")])
+    assert screen.updates[1:] == [{"key": "tasks:1", "gone": True}]
+
+
+def test_a_deleted_row_is_gone_for_who_saw_its_class(hub: Hub) -> None:
+    saw, not_saw = Screen(hub, "tasks"), Screen(hub, "tasks", identity="another")
+    not_saw.subscriber.reader.learn(hub.row_class("tasks", "A"), readable=False)
+    send(hub, [edit(hub)], {"A"})
+    send(hub, [edit(hub, "A", None)])
+    assert saw.updates[1:] == [{"key": "tasks:1", "gone": True}]
+    assert not_saw.frames == []
+
+
+def test_a_row_deleted_from_a_class_never_asked_makes_keys_with_evidence_stale(hub: Hub) -> None:
+    knew = Screen(hub, "tasks", "tasks:1", evidence=True)
+    never = Screen(hub, "tasks", "tasks:1", identity="another")
+    send(hub, [edit(hub, "A", None)])
+    assert knew.stale == ["tasks"]
+    assert knew.updates == [{"key": "tasks:1", "gone": True}]
+    assert never.frames == []
+
+
+def test_a_row_that_comes_into_sight_is_sent_whole(hub: Hub) -> None:
+    screen = Screen(hub, "tasks")
+    record = {"id": "1", "version": 5, "title": "now"}
+    send(hub, [edit(hub, "HIDDEN", "A")], {"A"}, records={"1": {"record": record}})
+    assert screen.updates == [{"key": "tasks:1", "version": 5, "record": record}]
+    assert screen.subscriber.reader.views["tasks"].classes == (hub.row_class("tasks", "A"),)
+
+
+def test_a_row_that_moves_between_classes_he_sees_is_an_ordinary_update(hub: Hub) -> None:
+    screen = Screen(hub, "tasks")
+    screen.subscriber.reader.learn_all([hub.row_class("tasks", name) for name in ("A", "B")])
+    send(hub, [edit(hub, "A", "B")])
+    assert screen.updates == [{"key": "tasks:1", "version": 2, "patch": {"title": "v2"}}]
+    assert screen.subscriber.reader.views["tasks"].classes == (hub.row_class("tasks", "B"),)
+
+
+def test_what_a_row_held_while_hidden_is_not_shown(hub: Hub) -> None:
+    screen = Screen(hub, "tasks")
+    changes = [edit(hub, "HIDDEN", "HIDDEN"), edit(hub, "HIDDEN", "A", version=3, xid="101")]
+    record = {"id": "1", "version": 3, "title": "now"}
+    send(hub, changes, {"A"}, records={"1": {"record": record}})
+    assert screen.updates == [{"key": "tasks:1", "version": 3, "record": record}]
+
+
+def test_an_answer_about_a_row_that_was_changed_again_is_not_kept(hub: Hub) -> None:
+    screen = Screen(hub, "tasks")
+    send(hub, [edit(hub)], overtaken={"tasks": {"1"}})
+    assert screen.subscriber.reader.known == {}
+    assert screen.frames == []
+
+
+def test_a_reader_who_could_not_be_asked_reads_again(hub: Hub) -> None:
+    screen = Screen(hub, "tasks", "boards")
+    delivery = Delivery(hub, CACHEABLE, [edit(hub)])
+    for reader in delivery.unknown():
+        delivery.fail(reader)
+    assert delivery.unknown() == {}
+    delivery.send("new")
+    assert screen.stale == ["tasks"]

@@ -1,12 +1,11 @@
 """The hub's bookkeeping."""
 
-from app.hub import MAX_HELD_BYTES, Hub, Subscriber, is_record_key, table_of
+from app.hub import MAX_HELD_BYTES, MAX_VIEW_CLASSES, Hub, Subscriber, is_record_key, table_of
 
 
 def subscriber(hub: Hub, *keys: str) -> tuple[Subscriber, list[bytes]]:
     sent: list[bytes] = []
-    made = Subscriber("identity", None, sent.append)
-    hub.add(made)
+    made = hub.join("identity", None, "authenticated", "u", sent.append)
     hub.subscribe(made, keys)
     return made, sent
 
@@ -50,12 +49,53 @@ def test_remove_forgets_the_socket_and_its_keys_alone() -> None:
     assert len(hub) == 1
 
 
-def test_subscribing_again_keeps_the_evidence() -> None:
+def test_sockets_of_one_identity_share_what_is_known_of_it() -> None:
     hub = Hub()
     one, _ = subscriber(hub, "tasks")
-    one.keys["tasks"] = True
-    hub.subscribe(one, ["tasks"])
-    assert one.keys["tasks"]
+    seen = hub.row_class("tasks", "A")
+    one.reader.learn(seen, readable=True)
+    one.reader.views["tasks"].add(seen)
+    two, _ = subscriber(hub, "tasks")
+    assert two.reader is one.reader
+    assert two.reader.views["tasks"].evidence
+    hub.remove(one)
+    assert two.reader.known == {seen: True}
+    hub.remove(two)
+    assert hub.readers == {}
+    assert subscriber(hub, "tasks")[0].reader.known == {}
+
+
+def test_a_table_is_forgotten_by_itself() -> None:
+    hub = Hub()
+    one, _ = subscriber(hub, "tasks")
+    task, board = hub.row_class("tasks", "A"), hub.row_class("boards", "A")
+    one.reader.learn_all([task, board])
+    one.reader.forget("tasks")
+    assert one.reader.known == {board: True}
+    assert one.reader.generation == 1
+
+
+def test_a_view_of_very_many_classes_counts_as_any() -> None:
+    hub = Hub()
+    view = subscriber(hub, "tasks")[0].reader.views["tasks"]
+    for number in range(MAX_VIEW_CLASSES):
+        view.add(hub.row_class("tasks", str(number)))
+    assert len(view.classes or ()) == MAX_VIEW_CLASSES
+    view.add(hub.row_class("tasks", "one more"))
+    assert view.classes is None
+    assert view.evidence
+
+
+def test_another_token_is_another_reader() -> None:
+    hub = Hub()
+    one, _ = subscriber(hub, "tasks")
+    one.reader.views["tasks"].add(hub.row_class("tasks", "A"))
+    assert not hub.renew(one, "identity", None, "authenticated", "u")
+    assert hub.renew(one, "other", "{}", "authenticated", "u")
+    assert one.reader.identity == "other"
+    assert not one.reader.views["tasks"].evidence
+    assert list(hub.readers) == ["other"]
+    assert list(hub.matches("tasks", "1", [])) == [one]
 
 
 def test_a_table_is_found_through_all_kinds_of_its_keys() -> None:

@@ -144,7 +144,7 @@ async def test_a_renewed_token_keeps_the_socket(service: Service) -> None:
         await socket.send({"type": "auth", "token": token(seconds=300, org="new")})
         authed = await socket.expect("authed")
         assert authed["expiresAt"] > socket.heard[0]["expiresAt"]
-        assert json.loads(first.claims or "")["org"] == "new"
+        assert json.loads(first.reader.claims or "")["org"] == "new"
         await socket.pong()
 
 

@@ -13,36 +13,10 @@ as $$
 declare
     v_resumed constant boolean := p_missed ? 'hidden';
     v_readable jsonb := '{}';
-    v_evidence text[] := '{}';
-    v_collection record;
-    v_found text[];
+    v_views jsonb;
     v_answer json;
 begin
-    for v_collection in
-        select k.value ->> 'relation' as relation, k.value ->> 'column' as column_name, k.value ->> 'type' as type,
-            array_agg(k.value ->> 'value') as values,
-            array_agg(k.value ->> 'key') as keys
-        from jsonb_array_elements(p_keys -> 'keys') k
-        where not k.value ? 'id'
-        group by 1, 2, 3
-    loop
-        begin
-            if v_collection.column_name is null then
-                execute format('select case when exists (select from %s) then $1 end', v_collection.relation)
-                into v_found using v_collection.keys;
-            else
-                execute format(
-                    'select array_agg(v.key) from unnest($1, $2) v (value, key) '
-                    'where exists (select from %s t where t.%I = v.value::%s)',
-                    v_collection.relation, v_collection.column_name, v_collection.type
-                ) into v_found using v_collection.values, v_collection.keys;
-            end if;
-            v_evidence := v_evidence || coalesce(v_found, '{}');
-        exception
-            -- No right on the table, or a value that is none of the column's: nothing is readable there.
-            when insufficient_privilege or data_exception then null;
-        end;
-    end loop;
+    v_views := sync_internal.views_of(array(select jsonb_array_elements(p_keys -> 'keys')), p_variant);
 
     with
     keys as (
@@ -105,7 +79,7 @@ begin
             or p_missed -> 'behind' ? k.name
             or exists (select from news n where n.name = k.name and n.id is null)
             or v_resumed and k.id is null and (
-                k.key <> all (v_evidence)
+                coalesce(v_views -> k.key, '[]') = '[]'
                 or exists (
                     select from news n
                     where n.name = k.name and (n.kind = 'delete' or n.moved) and (k.topic is null or n.topics ? k.topic)
@@ -123,9 +97,7 @@ begin
             select coalesce(jsonb_object_agg(k.key, f.version), '{}')
             from keys k join found f on f.name = k.name and f.id = k.id
         ),
-        'evidence', to_json(v_evidence || array(
-            select k.key from keys k join found f on f.name = k.name and f.id = k.id
-        )),
+        'views', v_views,
         'stale', (select coalesce(json_agg(s.key), '[]') from stale s),
         'cursor', p_missed -> 'cursor',
         'updates', (select coalesce(json_agg(u.update order by u.rank, u.n), '[]') from updates u)

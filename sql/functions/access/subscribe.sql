@@ -2,8 +2,8 @@
 -- now, and what he missed since his cursor. Everything comes from one snapshot, that of the cursor returned.
 --
 -- p_keys: 'tasks:<id>', 'tasks?boardId=<value>' or 'tasks'. p_cursor: where the client left off; null: from now on.
--- Gives {"keys": [{key, table, id? | topic?}], "errors": [{key, code}], "versions": {recordKey: n}, "evidence": [keys
--- under which something is readable], "stale": [keys], "cursor", "updates": [...]}. A key that is not readable, or
+-- Gives {"keys": [{key, table, id? | topic?}], "errors": [{key, code}], "versions": {recordKey: n}, "views": {key: [the
+-- classes of rows readable under it]}, "stale": [keys], "cursor", "updates": [...]}. A key that is not readable, or
 -- names what is not there, is accepted all the same and says nothing.
 create or replace function sync.gateway_subscribe(p_claims text, p_keys text[], p_cursor text)
 returns text

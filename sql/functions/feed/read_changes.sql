@@ -44,7 +44,7 @@ as $$
                 json_build_object(
                     'seq', n.seq, 'xid', n.xid::text, 'table', n.table_name, 'id', n.record_id, 'version', n.version,
                     'kind', n.kind, 'topics', n.topics, 'patch', n.patch, 'class', n.class,
-                    'moved', n.class_before is not null, 'at', sync_internal.wire_time(n.at),
+                    'classBefore', n.class_before, 'moved', n.class_before is not null, 'at', sync_internal.wire_time(n.at),
                     'txId', (
                         select r.tx_id from sync_internal.receipts r
                         where r.xid = n.xid and n.seq between r.seq_from and r.seq_to

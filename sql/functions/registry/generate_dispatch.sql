@@ -159,7 +159,7 @@ begin
                         case
                             when g.classes <@ g.readable then sync_internal.class_expression(g.columns, 't') else 'null'
                         end,
-                        sync_internal.record_expression(g.readable_columns, 't'), t.relation, g.id_sql_type
+                        sync_internal.record_expression(g.readable_columns, 't'), t.relation, sync_internal.id_sql_type(t)
                     ), '' order by t.name
                 )
                 from sync_internal.tables t
@@ -170,11 +170,47 @@ begin
                         coalesce(
                             array_agg((c."column").column_name) filter (where (c."column").policy), '{}'
                         ) as classes,
-                        array_agg(c."column") as columns,
-                        case t.id_type
-                            when 'bigint' then 'bigint'
-                            else max((c."column").sql_type) filter (where (c."column").column_name = t.id_column)
-                        end as id_sql_type
+                        array_agg(c."column") as columns
+                    from sync_internal.granted_columns(t.table_id, v_role) c
+                ) g
+                where t.id_column = any (g.readable)
+            ),
+            'return;', v_roles
+        );
+
+        -- Those of given ids that the caller may read, for many users in turn.
+        perform sync_internal.create_dispatch(
+            format('seen_%s', v_role), 'p_table text, p_ids text[]', 'text[]', 'stable',
+            (
+                select string_agg(
+                    format(
+                        E'        when %1$L then return array(select t.%2$I::text from %3$s t '
+                        'where t.%2$I = any (p_ids::%4$s[]));\n',
+                        t.name, t.id_column, t.relation, sync_internal.id_sql_type(t)
+                    ), '' order by t.name
+                )
+                from sync_internal.tables t
+                where has_column_privilege(v_role, t.relation, t.id_column, 'select')
+            ),
+            $none$return '{}';$none$, v_roles
+        );
+
+        -- The classes of rows that the caller may read under each value of a column; '' is the whole table.
+        perform sync_internal.create_dispatch(
+            format('classes_%s', v_role), 'p_table text, p_column text, p_values text[]',
+            'table (n bigint, classes text[])', 'stable',
+            (
+                select string_agg(
+                    sync_internal.classes_branch(t, g.columns, g.classes <@ g.readable), '' order by t.name
+                )
+                from sync_internal.tables t
+                cross join lateral (
+                    select
+                        array_agg((c."column").column_name) filter (where c.readable) as readable,
+                        coalesce(
+                            array_agg((c."column").column_name) filter (where (c."column").policy), '{}'
+                        ) as classes,
+                        array_agg(c."column") as columns
                     from sync_internal.granted_columns(t.table_id, v_role) c
                 ) g
                 where t.id_column = any (g.readable)
@@ -293,3 +329,60 @@ $$;
 comment on function sync_internal.check_arguments(jsonb, text[], text[])
 is 'Whether a call names the arguments its function takes.';
 grant execute on function sync_internal.check_arguments(jsonb, text[], text[]) to anon, authenticated, service_role;
+
+-- The branch of one table: a query per column that keys may name. p_known: whether the role may read the columns of the
+-- class; where not, every row counts as of one class.
+create or replace function sync_internal.classes_branch(
+    p_table sync_internal.tables, p_columns sync_internal.columns[], p_known boolean
+)
+returns text
+language sql
+stable
+parallel safe
+security invoker
+as $$
+    select format(
+        E'        when %L then\n            case p_column\n%s                else return;\n            end case;\n',
+        p_table.name,
+        string_agg(
+            format(
+                E'                when %L then return query select v.n, array(select distinct %s from %s t%s limit 65)'
+                ' from unnest(p_values) with ordinality v (value, n);\n',
+                k.name,
+                case when p_known then sync_internal.class_expression(p_columns, 't') else quote_literal('') end,
+                p_table.relation, k.condition
+            ), '' order by k.name
+        )
+    )
+    from (
+        select '' as name, '' as condition
+        where p_table.whole_table
+        union all
+        select ':', format(' where t.%I = v.value::%s', p_table.id_column, sync_internal.id_sql_type(p_table))
+        union all
+        select c.column_name, format(' where t.%I = v.value::%s', c.column_name, c.sql_type)
+        from unnest(p_columns) c
+        where c.topic
+    ) k
+$$;
+
+comment on function sync_internal.classes_branch(sync_internal.tables, sync_internal.columns[], boolean)
+is 'The branch of one table in classes_<role>.';
+
+create or replace function sync_internal.id_sql_type(p_table sync_internal.tables)
+returns text
+language sql
+stable
+parallel safe
+security invoker
+as $$
+    select case
+        when p_table.id_type = 'bigint' then 'bigint'
+        else (
+            select c.sql_type from sync_internal.columns c
+            where c.table_id = p_table.table_id and c.column_name = p_table.id_column
+        )
+    end
+$$;
+
+comment on function sync_internal.id_sql_type(sync_internal.tables) is 'The SQL type of a live table''s ids.';

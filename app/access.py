@@ -1,0 +1,67 @@
+"""What the SELECT policies of live tables read: which changes can alter who sees what. No I/O.
+
+PostgreSQL derives it from its catalogue (`sync.policy_reads`); nothing here knows a policy.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+EVERYONE: Final = None
+
+
+class Source(NamedTuple):
+    """A table that policies of `table` read, and the columns read; None: any of them."""
+
+    table: str
+    columns: frozenset[str] | None
+
+
+class Policies:
+    """The policies as they stood at `fingerprint`.
+
+    `cacheable`: the (table, role) pairs where rows of one class are seen by the same people, so
+    that one answer does for all of them. `hidden`: columns a role may not select, by (table, role).
+    """
+
+    def __init__(self, raw: Mapping[str, Any] | None = None) -> None:
+        self.fingerprint: str | None = raw["fingerprint"] if raw else None
+        self.cacheable: set[tuple[str, str]] = set()
+        self.hidden: dict[tuple[str, str], frozenset[str]] = {}
+        self._dependents: dict[str, list[Source]] = {}
+        for table, roles in (raw["tables"] if raw else {}).items():
+            for role, entry in roles.items():
+                if entry["cacheable"]:
+                    self.cacheable.add((table, role))
+                self.hidden[table, role] = frozenset(entry.get("hidden") or ())
+                for source, columns in (entry.get("reads") or {}).items():
+                    known = None if columns is None else frozenset(columns)
+                    dependents = self._dependents.setdefault(source, [])
+                    if Source(table, known) not in dependents:
+                        dependents.append(Source(table, known))
+
+    def hides_alike(self, table: str, roles: Iterable[str]) -> bool:
+        """Whether these roles may select the same columns of a table."""
+        return len({self.hidden.get((table, role)) for role in roles}) <= 1
+
+    def touched(self, changes: Sequence[Mapping[str, Any]]) -> dict[str, set[str] | None]:
+        """The tables whose readers these changes of the feed may have altered, each with the users
+        concerned, or EVERYONE where that is not declared.
+        """
+        found: dict[str, set[str] | None] = {}
+        for change in changes:
+            dependents = self._dependents.get(change["table"])
+            if dependents is None:
+                continue
+            users = change.get("users")
+            for table, columns in dependents:
+                if (
+                    columns is not None
+                    and change["kind"] == "update"
+                    and columns.isdisjoint(change.get("patch") or ())
+                ):
+                    continue
+                before = found.get(table, set())
+                found[table] = (
+                    EVERYONE if users is None or before is EVERYONE else before | set(users)
+                )
+        return found
