@@ -52,12 +52,13 @@ class Policies:
             dependents = self._dependents.get(change["table"])
             if dependents is None:
                 continue
-            users = change.get("users")
+            patch = change.get("patch") or {}
+            users = patch.get("users") if change["kind"] == "access" else EVERYONE
             for table, columns in dependents:
                 if (
                     columns is not None
                     and change["kind"] == "update"
-                    and columns.isdisjoint(change.get("patch") or ())
+                    and columns.isdisjoint(patch)
                 ):
                     continue
                 before = found.get(table, set())

@@ -179,7 +179,7 @@ def test_single_write_reads_no_table_whole(explaining: Conn) -> None:
 def test_rows_of_given_ids_are_found_by_the_primary_key(explaining: Conn) -> None:
     found = plans(
         explaining,
-        "select sync_internal.rows_authenticated('tasks', %s)",
+        "select sync_internal.rows_authenticated('tasks', %s, true)",
         [TASK_1, new_id()],
         user=ALICE,
     )

@@ -1,5 +1,5 @@
 -- What a subscription begins with: which of the keys are well formed, which records and collections the user can read
--- now, and what he missed since his cursor. Everything comes from one snapshot, that of the cursor returned.
+-- now, and what he missed since his cursor. Stable: everything comes from one snapshot, that of the cursor returned.
 --
 -- p_keys: 'tasks:<id>', 'tasks?boardId=<value>' or 'tasks'. p_cursor: where the client left off; null: from now on.
 -- Gives {"keys": [{key, table, id? | topic?}], "errors": [{key, code}], "versions": {recordKey: n}, "views": {key: [the
@@ -8,7 +8,7 @@
 create or replace function sync.gateway_subscribe(p_claims text, p_keys text[], p_cursor text)
 returns text
 language plpgsql
-volatile
+stable
 parallel unsafe
 security invoker
 as $$
@@ -17,7 +17,7 @@ declare
         p_claims::jsonb ->> 'role', case when p_claims is null then 'anon' else 'authenticated' end
     );
     v_keys constant jsonb := sync_internal.parse_keys(p_keys);
-    v_missed jsonb;
+    v_missed sync_internal.missed;
     v_answer json;
 begin
     if cardinality(p_keys) > sync_internal.setting('max_keys') then
@@ -103,69 +103,135 @@ $$;
 
 comment on function sync_internal.parse_keys(text[]) is 'The parts of subscription keys.';
 
--- The changes since a cursor that touch any of the keys, with the cursor that covers them, from one statement. Far
--- behind, the keys are stale instead. Definer: callers have no right on the feed.
+-- The changes since a cursor that touch any of the keys, with the cursor that covers them. Far behind, the keys are
+-- stale instead. Of a record changed more than five times only the last change is listed, with more.
+--
+-- Its cost follows what the client missed of its own: while little has happened the feed is read from the cursor on,
+-- after that by the keys. Stable: rows and cursor belong to one snapshot. Definer: callers have no right on the feed.
 create or replace function sync_internal.missed(p_cursor text, p_keys jsonb, p_role text)
-returns jsonb
+returns sync_internal.missed
 language plpgsql
 stable
-parallel safe
+parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+    v_near constant integer := 5000;
+    v_most constant bigint := sync_internal.setting('max_changes_read');
+    v_most_bytes constant bigint := sync_internal.setting('max_changes_read_bytes');
     v_from record;
-    v_news record;
-    v_stale boolean := false;
+    v_missed sync_internal.missed;
     -- Looked up by name: a client may hold two thousand keys and ten thousand changes may have come.
-    v_tables jsonb;
-    v_whole jsonb;
-    v_records jsonb;
-    v_topics jsonb;
+    v_keys jsonb;
+    v_tables text[];
+    v_whole text[];
+    v_terms text[];
+    v_is_near boolean;
 begin
+    select * into v_from from sync_internal.read_cursor(p_cursor);
+    v_missed.cursor := sync_internal.cursor_now(case when v_from.stale then '0' else v_from.xmax end);
+    v_missed.stale := p_cursor is not null and v_from.stale;
+    v_missed.behind := '{}';
+    v_missed.changes := '{}';
+    if v_from.stale then
+        return v_missed;
+    end if;
+
     select
-        coalesce(jsonb_object_agg(k.value ->> 'table', true), '{}'),
-        coalesce(jsonb_object_agg(k.value ->> 'table', true) filter (where not k.value ?| '{id,topic}'), '{}'),
+        coalesce(jsonb_object_agg(concat_ws(
+            case when k.value ? 'id' then ':' else '?' end, k.value ->> 'table',
+            coalesce(k.value ->> 'id', k.value ->> 'topic')
+        ), true), '{}'),
+        coalesce(array_agg(distinct k.value ->> 'table'), '{}'),
+        coalesce(array_agg(distinct k.value ->> 'table') filter (where not k.value ?| '{id,topic}'), '{}'),
         coalesce(
-            jsonb_object_agg(concat(k.value ->> 'table', ':', k.value ->> 'id'), true)
-            filter (where k.value ? 'id'), '{}'
-        ),
-        coalesce(
-            jsonb_object_agg(concat(k.value ->> 'table', '?', k.value ->> 'topic'), true)
-            filter (where k.value ? 'topic'), '{}'
+            array_agg(distinct coalesce(k.value ->> 'id', k.value ->> 'topic')) filter (where k.value ?| '{id,topic}'),
+            '{}'
         )
-    into v_tables, v_whole, v_records, v_topics
+    into v_keys, v_tables, v_whole, v_terms
     from jsonb_array_elements(p_keys -> 'keys') k;
-    if p_cursor is not null then
-        select * into v_from from sync_internal.read_cursor(p_cursor);
-        v_stale := v_from.stale;
-    end if;
-    if p_cursor is null or v_stale then
-        return jsonb_build_object(
-            'cursor', sync_internal.cursor_now(), 'stale', v_stale,
-            'behind', '[]'::jsonb, 'changes', '[]'::jsonb
-        );
-    end if;
-    select * into v_news
-    from sync_internal.read_changes(v_from.xmax, v_from.xips, sync_internal.setting('max_changes_read'));
-    return jsonb_build_object(
-        'cursor', v_news.cursor, 'stale', false, 'behind', v_news.behind, 'hidden', sync_internal.hidden_columns(
-            p_role, array(select distinct k.value ->> 'table' from jsonb_array_elements(p_keys -> 'keys') k)
-        ),
-        'changes', (
-            select coalesce(jsonb_agg(c.value), '[]')
-            from json_array_elements(v_news.changes) c
-            where case
-                when c.value ->> 'id' is null then v_tables ? (c.value ->> 'table')
-                else v_whole ? (c.value ->> 'table')
-                    or v_records ? concat(c.value ->> 'table', ':', c.value ->> 'id')
-                    or exists (
-                        select from json_array_elements_text(c.value -> 'topics') t (topic)
-                        where v_topics ? concat(c.value ->> 'table', '?', t.topic)
-                    )
-            end
-        )
+    v_missed.hidden := sync_internal.hidden_columns(p_role, v_tables);
+    v_is_near := (
+        select count(*) <= v_near
+        from (select from sync_internal.changes c where c.xid >= v_from.xmax limit v_near + 1) c
     );
+
+    with
+    -- Those after the cursor, and those that were running when it was made, which lie below its xmax.
+    candidates as (
+        select c.* from sync_internal.changes c
+        where v_is_near and c.xid >= v_from.xmax
+        union all
+        select c.* from sync_internal.changes c
+        where c.xid = any (v_from.xips) and c.xid < v_from.xmax
+        union all
+        (
+            select c.* from sync_internal.changes c
+            where not v_is_near and c.xid >= v_from.xmax and array_append(c.topics, c.record_id) && v_terms
+                and c.table_name <> all (v_whole)
+            limit v_most + 1
+        )
+        union all
+        (
+            select c.* from sync_internal.changes c
+            where not v_is_near and c.xid >= v_from.xmax and c.table_name = any (v_whole)
+            order by c.table_name, c.xid
+            limit v_most + 1
+        )
+        union all
+        -- What names no record concerns every key of its table.
+        select c.* from sync_internal.changes c
+        where not v_is_near and c.xid >= v_from.xmax and c.record_id is null
+            and c.table_name = any (v_tables) and c.table_name <> all (v_whole)
+    ),
+    matching as materialized (
+        select c.* from candidates c
+        where c.table_name = any (v_tables)
+            and (
+                c.record_id is null or c.table_name = any (v_whole)
+                or v_keys ? concat(c.table_name, ':', c.record_id)
+                or exists (select from unnest(c.topics) t (topic) where v_keys ? concat(c.table_name, '?', t.topic))
+            )
+    ),
+    measured as (
+        select m.table_name, count(*) as count, sum(pg_column_size(m.patch)) as bytes,
+            bool_or(m.record_id is null) as bulk
+        from matching m
+        group by m.table_name
+    ),
+    counted as (
+        select m.*, row_number() over w as n,
+            row_number() over (partition by m.table_name, m.record_id order by m.xid desc, m.seq desc) as back,
+            count(*) over (partition by m.table_name, m.record_id) as times
+        from matching m
+        where (select sum(x.count) <= v_most and sum(x.bytes) <= v_most_bytes from measured x)
+        window w as (order by m.xid, m.seq)
+    )
+    select
+        (
+            select coalesce(array_agg(x.table_name), '{}') from measured x
+            where x.bulk or (select sum(y.count) > v_most or sum(y.bytes) > v_most_bytes from measured y)
+        ),
+        (
+            select coalesce(array_agg(
+                (
+                    c.n, c.table_name, c.record_id, c.version, c.kind, c.class,
+                    c.class_before is not null, c.times > 5, c.topics, case when c.times <= 5 then c.patch end,
+                    (
+                        select r.tx_id from sync_internal.receipts r
+                        where r.xid = c.xid and c.seq between r.seq_from and r.seq_to
+                        -- A function that was called may itself have applied one: the inner one made it.
+                        order by r.seq_from desc
+                        limit 1
+                    )
+                )::sync_internal.missed_change order by c.n
+            ), '{}')
+            from counted c
+            where c.times <= 5 or c.back = 1
+        )
+    into v_missed.behind, v_missed.changes;
+    return v_missed;
 end
 $$;
 

@@ -1,7 +1,8 @@
 -- "May this user see these rows?" is asked of PostgreSQL with his role and claims; nobody guesses.
 
--- The readable rows among given ids, as the current role: a table's wire name and its ids in, rows out.
-create or replace function sync_internal.rows_of(p_table text, p_ids text[], p_variant text)
+-- The readable rows among given ids, as the current role: a table's wire name and its ids in, rows out. record is null
+-- without p_records: reading it costs more than all the rest.
+create or replace function sync_internal.rows_of(p_table text, p_ids text[], p_variant text, p_records boolean)
 returns table (id text, version bigint, class text, record text)
 language plpgsql
 stable
@@ -10,15 +11,15 @@ security invoker
 as $$
 begin
     case p_variant
-        when 'authenticated' then return query select * from sync_internal.rows_authenticated(p_table, p_ids);
-        when 'service_role' then return query select * from sync_internal.rows_service_role(p_table, p_ids);
-        else return query select * from sync_internal.rows_anon(p_table, p_ids);
+        when 'authenticated' then return query select * from sync_internal.rows_authenticated(p_table, p_ids, p_records);
+        when 'service_role' then return query select * from sync_internal.rows_service_role(p_table, p_ids, p_records);
+        else return query select * from sync_internal.rows_anon(p_table, p_ids, p_records);
     end case;
 end
 $$;
 
-comment on function sync_internal.rows_of(text, text[], text) is 'The readable rows among given ids.';
-grant execute on function sync_internal.rows_of(text, text[], text) to anon, authenticated, service_role;
+comment on function sync_internal.rows_of(text, text[], text, boolean) is 'The readable rows among given ids.';
+grant execute on function sync_internal.rows_of(text, text[], text, boolean) to anon, authenticated, service_role;
 
 -- The well-formed ids among those given, so that one that is not well formed is simply not there.
 create or replace function sync_internal.well_formed(p_table text, p_ids jsonb)
@@ -72,7 +73,7 @@ begin
                     jsonb_build_object('class', r.class, 'version', r.version)
                     || case when p_records then jsonb_build_object('record', r.record::jsonb) else '{}' end
                 ), '{}')
-                from sync_internal.rows_of(v_table.name, v_table.ids, v_role) r
+                from sync_internal.rows_of(v_table.name, v_table.ids, v_role, p_records) r
             ));
         exception
             when insufficient_privilege then

@@ -42,7 +42,7 @@ begin
     ),
     found as materialized (
         select w.name, r.id, r.version, r.record
-        from wanted w cross join lateral sync_internal.rows_of(w.name, w.ids, v_variant) r
+        from wanted w cross join lateral sync_internal.rows_of(w.name, w.ids, v_variant, true) r
     )
     select json_build_object(
         'recordMap', (

@@ -81,7 +81,7 @@ begin
                 v_meta ->> 'name',
                 (select jsonb_agg(k.id) from jsonb_object_keys(v_have) k (id) where k.id <> all (v_ids))
             ),
-            v_variant
+            v_variant, true
         ) r on r.id = h.id;
         v_parts := v_parts || coalesce(v_old.array_agg, '{}');
         v_gone := v_old.json_agg;
@@ -261,7 +261,7 @@ begin
                 '{%s:{%s}}', to_json(v_next ->> 'name'), string_agg(format('%s:%s', to_json(r.id), r.record), ',')
             )
             into v_map
-            from sync_internal.rows_of(v_next ->> 'name', coalesce(v_ids, '{}'), p_variant) r;
+            from sync_internal.rows_of(v_next ->> 'name', coalesce(v_ids, '{}'), p_variant, true) r;
         elsif not (v_next ->> 'readable')::boolean or v_next -> 'columns' -> (v_child ->> 'key') is null then
             v_ids := '{}';
             v_map := null;

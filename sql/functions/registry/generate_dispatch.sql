@@ -144,12 +144,12 @@ begin
 
         -- Rows of given ids that the caller may read. Stable: they belong to the snapshot of the asking statement.
         perform sync_internal.create_dispatch(
-            format('rows_%s', v_role), 'p_table text, p_ids text[]',
+            format('rows_%s', v_role), 'p_table text, p_ids text[], p_records boolean',
             'table (id text, version bigint, class text, record text)', 'stable',
             (
                 select string_agg(
                     format(
-                        E'        when %1$L then return query select t.%2$I::text, %3$s, %4$s, %5$s from %6$s t '
+                        E'        when %1$L then return query select t.%2$I::text, %3$s, %4$s, case when p_records then %5$s end from %6$s t '
                         'where t.%2$I = any (p_ids::%7$s[]);\n',
                         t.name, t.id_column,
                         case
