@@ -16,6 +16,9 @@ begin
     for v_relation in select l.relation from sync_internal.live_tables() l (relation) loop
         perform sync.disable(v_relation);
     end loop;
+    for v_relation in select m.relation from sync_internal.memberships m loop
+        perform sync.drop_membership(v_relation);
+    end loop;
 
     with
     schemas (oid) as (values ('sync'::regnamespace::oid), ('sync_internal'::regnamespace::oid)),

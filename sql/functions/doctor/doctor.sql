@@ -80,6 +80,19 @@ as $$
     from sync_internal.tables t
     where not exists (select from pg_policy p where p.polrelid = t.relation and p.polcmd in ('r', '*'))
     union all
+    -- One row per reason: the policies of several roles may share it.
+    select 'info', 'not_cacheable', n.relation::text,
+        format('Who sees a change is asked of PostgreSQL each time (%s): %s', n.roles, n.reason),
+        format('select * from sync.policy_reads(%L);', n.relation)
+    from (
+        select a.relation, r.reason, string_agg(a.role, ', ' order by a.role) as roles
+        from sync_internal.access_report(
+            array(select t.relation from sync_internal.tables t), sync_internal.served_roles()
+        ) a
+        cross join lateral unnest(a.reasons) r (reason)
+        group by a.relation, r.reason
+    ) n
+    union all
     select 'warning', 'prepared_transactions', 'max_prepared_transactions',
         'NOTIFY makes PREPARE TRANSACTION fail: two-phase commit on live tables is not supported',
         'Set max_prepared_transactions = 0.'

@@ -115,48 +115,5 @@ $$;
 
 comment on function sync_internal.epoch() is 'Which history this is, as stored.';
 
--- A number that changes when a policy, grant, role membership, trigger, live table or function may have changed who can
--- see what. There are no event triggers without superuser, so the relay looks at each poll.
-create or replace function sync_internal.fingerprint()
-returns text
-language sql
-stable
-parallel safe
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-    select concat_ws(
-        '-',
-        (
-            select coalesce(sum(hashtextextended(concat_ws(' ', c.oid, c.relrowsecurity, c.relacl, c.relowner), 0)), 0)
-            from sync_internal.tables t join pg_class c on c.oid = t.relation
-        ),
-        (
-            select coalesce(
-                sum(hashtextextended(concat_ws(' ', a.attrelid, a.attnum, a.attname, a.atttypid, a.attacl), 0)), 0
-            )
-            from sync_internal.tables t
-            join pg_attribute a on a.attrelid = t.relation and a.attnum > 0
-                and (a.attacl is not null or not a.attisdropped)
-        ),
-        (select coalesce(sum(hashtextextended(concat_ws(' ', p.oid, p.xmin), 0)), 0) from pg_policy p),
-        (
-            select coalesce(sum(hashtextextended(concat_ws(' ', g.oid, g.tgenabled), 0)), 0)
-            from sync_internal.tables t join pg_trigger g on g.tgrelid = t.relation
-            where not g.tgisinternal
-        ),
-        (
-            select count(*) || '-' || coalesce(max(p.xmin::text::bigint), 0)
-            from pg_proc p
-            where p.oid >= 16384
-        ),
-        (
-            select coalesce(sum(hashtextextended(concat_ws(' ', m.roleid, m.member, m.xmin), 0)), 0)
-            from pg_auth_members m
-        )
-    )
-$$;
-
-comment on function sync_internal.fingerprint() is 'Changes when who can see what may have changed.';
-grant execute on function sync_internal.epoch(), sync_internal.fingerprint(), sync_internal.read_cursor(text)
+grant execute on function sync_internal.epoch(), sync_internal.read_cursor(text)
 to rowcast_gateway, anon, authenticated, service_role;

@@ -48,6 +48,7 @@ begin
             perform sync_internal.create_triggers(v_function.relation);
         end if;
     end loop;
+    perform sync_internal.create_watch_triggers();
 end
 $$;
 

@@ -49,6 +49,7 @@ begin
         )
     );
     perform sync_internal.create_triggers(p_table);
+    perform sync_internal.create_watch_triggers();
     perform sync_internal.drop_orphans();
     if p_force then
         execute format('alter table %s force row level security', p_table);
@@ -375,6 +376,7 @@ begin
     end loop;
     perform sync_internal.measure_depth();
     perform sync_internal.measure_triggers();
+    perform sync_internal.settle_watches();
     perform sync_internal.generate_dispatch();
 end
 $$;
@@ -464,6 +466,8 @@ begin
         execute format('drop trigger %I on %s', v_trigger.tgname, v_trigger.relation);
     end loop;
     perform sync_internal.unregister(p_table);
+    -- Policies of other tables may still read this one.
+    perform sync_internal.create_watch_triggers();
 end
 $$;
 
@@ -513,6 +517,7 @@ begin
     if p_table is not null then
         perform sync_internal.create_triggers(p_table);
     end if;
+    perform sync_internal.create_watch_triggers();
 end
 $$;
 

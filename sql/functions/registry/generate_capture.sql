@@ -5,28 +5,71 @@
 create or replace function sync_internal.class_expression(p_columns sync_internal.columns[], p_alias text)
 returns text
 language sql
-immutable
+stable
 parallel safe
 security invoker
 as $$
     select case
         when count(*) = 0 then ''''''
         when bool_and(c.kind in ('uuid', 'integer', 'bigint', 'boolean', 'date', 'timestamptz', 'timestamp', 'enum'))
-            then format(
-                'row(%s)::text',
-                string_agg(format('%s.%s', p_alias, sync_internal.quoted(c.column_name)), ', ' order by c.position)
-            )
+            then format('row(%s)::text', string_agg(e.value, ', ' order by c.position))
         else format(
-            'encode(sha256(convert_to(row(%s)::text, ''UTF8'')), ''hex'')',
-            string_agg(format('%s.%s', p_alias, sync_internal.quoted(c.column_name)), ', ' order by c.position)
+            'encode(sha256(convert_to(row(%s)::text, ''UTF8'')), ''hex'')', string_agg(e.value, ', ' order by c.position)
         )
     end
     from unnest(p_columns) c
+    cross join lateral (
+        select format('%s.%s', p_alias, sync_internal.quoted(c.column_name)) as plain
+    ) p
+    -- Not the same text under every writer's settings: two rows that differ must never have one class.
+    cross join lateral (
+        select coalesce(sync_internal.exact_expression(to_regtype(c.sql_type), p.plain), p.plain) as value
+    ) e
     where c.policy
 $$;
 
 comment on function sync_internal.class_expression(sync_internal.columns[], text)
 is 'What of a row the SELECT policies read.';
+
+-- An expression for exactly which value one is, whatever the session's settings; null where the type has none.
+create or replace function sync_internal.exact_expression(p_type oid, p_value text)
+returns text
+language sql
+stable
+parallel safe
+security invoker
+as $$
+    select case
+        when sync_internal.has_plain_text(b.oid) or b.oid = 'bytea'::regtype then p_value
+        when b.oid in ('date'::regtype, 'timestamptz'::regtype, 'timestamp'::regtype) then
+            format('%s_send(%s)', t.typname, p_value)
+        when b.oid in ('real'::regtype, 'double precision'::regtype)
+            then format('float8send(%s::double precision)', p_value)
+        when t.typcategory = 'A' and sync_internal.has_plain_text(t.typelem) then p_value
+    end
+    from sync_internal.base_type(p_type) b (oid)
+    join pg_catalog.pg_type t on t.oid = b.oid
+$$;
+
+comment on function sync_internal.exact_expression(oid, text) is 'An expression for exactly which value one is.';
+
+-- What a domain is made of; any other type itself.
+create or replace function sync_internal.base_type(p_type oid)
+returns oid
+language sql
+stable
+parallel safe
+security invoker
+as $$
+    with recursive chain (oid, base) as (
+        select t.oid, t.typbasetype from pg_catalog.pg_type t where t.oid = p_type
+        union all
+        select t.oid, t.typbasetype from chain c join pg_catalog.pg_type t on t.oid = c.base
+    )
+    select c.oid from chain c where c.base = 0
+$$;
+
+comment on function sync_internal.base_type(oid) is 'What a domain is made of.';
 
 -- The collection keys of a row, as an expression giving text[].
 create or replace function sync_internal.topics_expression(p_columns sync_internal.columns[], p_alias text)

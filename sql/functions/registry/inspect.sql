@@ -53,40 +53,6 @@ $$;
 
 comment on function sync_internal.type_kind(oid) is 'What the wire makes of a type.';
 
--- The columns of a table that its own SELECT policies read. A reference to the whole row counts as all of them;
--- pg_depend alone does not show that one.
-create or replace function sync_internal.policy_columns(p_relation regclass)
-returns smallint[]
-language sql
-stable
-parallel safe
-security invoker
-as $$
-    select case
-        when exists (
-            select from pg_catalog.pg_policy p
-            where p.polrelid = p_relation and p.polcmd in ('r', '*') and p.polqual::text ~ ':varattno 0 '
-        )
-            then array(
-                select a.attnum from pg_catalog.pg_attribute a
-                where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped
-                order by a.attnum
-            )
-        else array(
-            select distinct d.refobjsubid::smallint
-            from pg_catalog.pg_policy p
-            join pg_catalog.pg_depend d
-                on d.classid = 'pg_catalog.pg_policy'::regclass and d.objid = p.oid
-                and d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = p_relation and d.refobjsubid > 0
-            where p.polrelid = p_relation and p.polcmd in ('r', '*')
-            order by 1
-        )
-    end
-$$;
-
-comment on function sync_internal.policy_columns(regclass)
-is 'The columns of a table that its own SELECT policies read.';
-
 -- Hashes of everything the generated code was made from: of the table's shape and grants, then of its policies and
 -- triggers. It differs after any change of columns, defaults, grants,
 -- unique indexes, foreign keys, triggers or policies.
@@ -166,7 +132,7 @@ declare
     v_clash text;
 begin
     select * into strict v_table from sync_internal.tables t where t.table_id = p_table_id;
-    v_policy_columns := sync_internal.policy_columns(v_table.relation);
+    v_policy_columns := sync_internal.record_closure(p_table_id);
 
     select string_agg(a.attname, ', ') into v_clash
     from pg_catalog.pg_attribute a
