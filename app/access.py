@@ -3,7 +3,7 @@
 PostgreSQL derives it from its catalogue (`sync.policy_reads`); nothing here knows a policy.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 EVERYONE: Final = None
@@ -39,9 +39,13 @@ class Policies:
                     if Source(table, known) not in dependents:
                         dependents.append(Source(table, known))
 
-    def hides_alike(self, table: str, roles: Iterable[str]) -> bool:
-        """Whether these roles may select the same columns of a table."""
-        return len({self.hidden.get((table, role)) for role in roles}) <= 1
+    def opaque(self, role: str) -> list[str]:
+        """The tables of which is not known what changes a role's access to them."""
+        return [
+            table
+            for table, other in self.hidden
+            if other == role and (table, role) not in self.cacheable
+        ]
 
     def touched(self, changes: Sequence[Mapping[str, Any]]) -> dict[str, set[str] | None]:
         """The tables whose readers these changes of the feed may have altered, each with the users
@@ -55,11 +59,7 @@ class Policies:
             patch = change.get("patch") or {}
             users = patch.get("users") if change["kind"] == "access" else EVERYONE
             for table, columns in dependents:
-                if (
-                    columns is not None
-                    and change["kind"] == "update"
-                    and columns.isdisjoint(patch)
-                ):
+                if columns is not None and change["kind"] == "update" and columns.isdisjoint(patch):
                     continue
                 before = found.get(table, set())
                 found[table] = (

@@ -43,7 +43,8 @@ QUERY_FETCH: Final[tuple[LiteralString, ...]] = (
     "fetch 2048 from rowcast_page",
 )
 SUBSCRIBE: Final[LiteralString] = (
-    "select sync.gateway_subscribe(p_claims => %s, p_keys => %s::text[], p_cursor => %s)"
+    "select sync.gateway_subscribe("
+    "p_claims => %s, p_keys => %s::text[], p_cursor => %s, p_opaque => %s::text[])"
     " where current_user = session_user"
 )
 CHANGES: Final[LiteralString] = (
@@ -66,7 +67,12 @@ VIEWS: Final[LiteralString] = (
     "select sync.gateway_views(p_claims => %s::text[], p_keys => %s::jsonb)"
     " where current_user = session_user"
 )
-POLICIES: Final[LiteralString] = "select sync.gateway_policies() where current_user = session_user"
+POLICIES: Final[LiteralString] = (
+    "select sync.gateway_access()::text where current_user = session_user"
+)
+NOTE_POLICIES: Final[LiteralString] = (
+    "select sync.gateway_note_policies(p_fingerprint => %s) where current_user = session_user"
+)
 CHUNK: Final = 512 * 1024  # characters
 STATUS: Final[LiteralString] = "select sync.gateway_status() where current_user = session_user"
 SETTLE: Final[LiteralString] = (
@@ -166,16 +172,23 @@ async def _fetch(connection: Connection, statement: LiteralString) -> list[Tuple
     return await cursor.fetchall()
 
 
-async def subscribe(lane: Lane, claims: str | None, keys: Sequence[str], cursor: str | None) -> str:
+async def subscribe(
+    lane: Lane,
+    claims: str | None,
+    keys: Sequence[str],
+    cursor: str | None,
+    opaque: Sequence[str] = (),
+) -> str:
     """What a subscription begins with, and the changes since `cursor`. Where catching up takes
-    longer than a statement may, the keys are stale instead. Raises psycopg.Error.
+    longer than a statement may, the keys are stale instead; so are resumed keys of the tables in
+    `opaque`. Raises psycopg.Error.
     """
     try:
-        text: str = await lane.value(SUBSCRIBE, (claims, list(keys), cursor))
+        text: str = await lane.value(SUBSCRIBE, (claims, list(keys), cursor, list(opaque)))
     except psycopg.errors.QueryCanceled:
         if cursor is None:
             raise
-        text = await lane.value(SUBSCRIBE, (claims, list(keys), UNUSABLE_CURSOR))
+        text = await lane.value(SUBSCRIBE, (claims, list(keys), UNUSABLE_CURSOR, []))
     return text
 
 
@@ -217,6 +230,11 @@ async def policies(lane: Lane) -> str:
     """What the policies of live tables read. Raises psycopg.Error."""
     text: str = await lane.value(POLICIES, ())
     return text
+
+
+async def note_policies(lane: Lane, fingerprint: str) -> None:
+    """The policies were seen as `fingerprint` says. Raises psycopg.Error."""
+    await lane.value(NOTE_POLICIES, (fingerprint,))
 
 
 async def status(lane: Lane) -> str:

@@ -189,7 +189,9 @@ class Relay:
         before = self._policies.fingerprint
         if fingerprint == before:
             return
-        self._policies = Policies(json.loads(await calls.policies(self._lane)))
+        policies = Policies(json.loads(await calls.policies(self._lane)))
+        await calls.note_policies(self._lane, policies.fingerprint or "")
+        self._policies = policies
         self._looked = False
         self._hub.forget_all()
         if before is not None:
@@ -303,6 +305,10 @@ class Relay:
                 view.add(row_class)
             if (table_of(key), reader.role) in self._policies.cacheable:
                 reader.learn_all(classes)
+
+    def opaque(self, reader: Reader) -> list[str]:
+        """The tables of which is not known what changes his access to them."""
+        return self._policies.opaque(reader.role)
 
     def _unproven(self) -> dict[Reader, set[str]]:
         return {

@@ -215,7 +215,11 @@ class Connection:
         reader, generation = subscriber.reader, subscriber.reader.generation
         try:
             text = await calls.subscribe(
-                self._gateway.database.work, reader.claims, keys, frame.cursor
+                self._gateway.database.work,
+                reader.claims,
+                keys,
+                frame.cursor,
+                self._gateway.relay.opaque(reader),
             )
         except psycopg.Error as exc:
             self._hub.unsubscribe(subscriber, new)
@@ -228,7 +232,8 @@ class Connection:
         dropped = {error["key"] for error in refused}
         self._hub.unsubscribe(subscriber, [key for key in new if key in dropped])
         versions = answer.get("versions") or {}
-        self._gateway.relay.found(reader, answer.get("views") or {})
+        if reader.generation == generation:
+            self._gateway.relay.found(reader, answer.get("views") or {})
         # One group each: a replay may be cut anywhere, since no frame of it moves the cursor.
         replay = [[protocol.replayed_element(update)] for update in answer.get("updates") or ()]
         for payload in protocol.updates_frames(replay, cursor, cursor):

@@ -344,6 +344,7 @@ select sync.enable(
     p_hard_delete => true,
     p_batch => true
 );
+select sync.membership('public.notebook_members', p_user_column => 'user_id');
 select sync.enable(
     'public.notes',
     p_topics => '{notebook_id}',

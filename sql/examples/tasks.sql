@@ -563,6 +563,7 @@ select sync.enable(
     p_hard_delete => true,
     p_batch => true
 );
+select sync.membership('public.workspace_members', p_user_column => 'user_id');
 select sync.enable(
     'public.boards',
     p_topics => '{workspace_id}',

@@ -1,5 +1,6 @@
 -- Purpose: a client that was away long finds its own changes among everybody's.
--- Lock: share on sync_internal.changes while the indexes are built. Breaking: no.
+-- Lock: share on sync_internal.changes while the indexes are built; access exclusive on sync_internal.state, a moment.
+-- Breaking: no.
 
 -- By table, and by what a change is subscribed under: its topics and its record's id. A hot index would cost each
 -- writer a tree descent per topic; its pending list costs one, and is merged a megabyte at a time.
@@ -35,3 +36,6 @@ create type sync_internal.missed as (
 alter type sync_internal.missed owner to rowcast_owner;
 alter type sync_internal.missed_change owner to rowcast_owner;
 grant usage on type sync_internal.missed_change, sync_internal.missed to anon, authenticated, service_role, rowcast_gateway;
+
+-- The policies as a gateway last saw them: a client that was away while they changed has to be told.
+alter table sync_internal.state add column fingerprint text not null default '';

@@ -238,12 +238,10 @@ def edit(
 ) -> Change:
     """A change of a row of class `before` to class `after`; None: not there."""
     kind = "insert" if before is None else "delete" if after is None else "update"
-    made = change(
-        record_id, **{"kind": kind, "moved": kind != "insert" and before != after} | given
-    )
-    return made._replace(
-        after=after and hub.row_class("tasks", after),
-        before=before and hub.row_class("tasks", before),
+    members: dict[str, Any] = {"kind": kind, "moved": kind != "insert" and before != after}
+    return change(record_id, **members | given)._replace(
+        after=None if after is None else hub.row_class("tasks", after),
+        before=None if before is None else hub.row_class("tasks", before),
     )
 
 

@@ -25,6 +25,7 @@ begin
         v_ids := jsonb_set(v_ids, array[v_table], to_jsonb(sync_internal.well_formed(v_table, p_refs -> v_table)));
     end loop;
     for i in 1 .. cardinality(p_claims) loop
+        perform sync_internal.assume('none', null);
         v_role := sync_internal.assume_reader(p_claims[i]);
         v_answer := null;
         foreach v_table in array v_tables loop
@@ -72,7 +73,7 @@ end
 $$;
 
 comment on function sync_internal.assume_reader(text) is 'Takes on the role and claims of a reader.';
-grant execute on function sync_internal.assume_reader(text) to rowcast_gateway, anon, authenticated, service_role;
+grant execute on function sync_internal.assume_reader(text) to rowcast_gateway;
 
 create or replace function sync_internal.seen_of(p_table text, p_ids text[], p_role text)
 returns text[]
@@ -144,6 +145,7 @@ begin
         select distinct e.key from jsonb_array_elements(p_keys) l, jsonb_array_elements_text(l.value) e (key)
     )) -> 'keys') k;
     for i in 1 .. cardinality(p_claims) loop
+        perform sync_internal.assume('none', null);
         v_role := sync_internal.assume_reader(p_claims[i]);
         v_views := v_views || sync_internal.views_of(
             array(

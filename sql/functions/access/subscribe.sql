@@ -2,10 +2,13 @@
 -- now, and what he missed since his cursor. Stable: everything comes from one snapshot, that of the cursor returned.
 --
 -- p_keys: 'tasks:<id>', 'tasks?boardId=<value>' or 'tasks'. p_cursor: where the client left off; null: from now on.
+-- p_opaque: tables of which the caller knows that their access cannot be followed: resumed keys of theirs are stale.
 -- Gives {"keys": [{key, table, id? | topic?}], "errors": [{key, code}], "versions": {recordKey: n}, "views": {key: [the
 -- classes of rows readable under it]}, "stale": [keys], "cursor", "updates": [...]}. A key that is not readable, or
 -- names what is not there, is accepted all the same and says nothing.
-create or replace function sync.gateway_subscribe(p_claims text, p_keys text[], p_cursor text)
+create or replace function sync.gateway_subscribe(
+    p_claims text, p_keys text[], p_cursor text, p_opaque text[] default '{}'
+)
 returns text
 language plpgsql
 stable
@@ -27,7 +30,7 @@ begin
         perform sync_internal.refuse(401, 'unauthorized', 'The token''s role is not served here');
     end if;
     -- The feed is the gateway's to read; everything after it is the user's.
-    v_missed := sync_internal.missed(p_cursor, v_keys, v_role);
+    v_missed := sync_internal.missed(p_cursor, v_keys, v_role, p_claims::jsonb ->> 'sub', p_opaque);
     perform sync_internal.assume_checked(v_role, p_claims);
     v_answer := sync_internal.join_keys(v_keys, v_missed, v_role);
     perform sync_internal.assume('none', null);
@@ -39,8 +42,8 @@ exception
 end
 $$;
 
-comment on function sync.gateway_subscribe(text, text[], text) is 'What a subscription begins with.';
-grant execute on function sync.gateway_subscribe(text, text[], text) to rowcast_gateway;
+comment on function sync.gateway_subscribe(text, text[], text, text[]) is 'What a subscription begins with.';
+grant execute on function sync.gateway_subscribe(text, text[], text, text[]) to rowcast_gateway;
 
 -- The parts of keys: {"keys": [{key, table, id | topic, column, value}], "errors": [{key, code}]}. Definer:
 -- the registry is private.
@@ -106,9 +109,14 @@ comment on function sync_internal.parse_keys(text[]) is 'The parts of subscripti
 -- The changes since a cursor that touch any of the keys, with the cursor that covers them. Far behind, the keys are
 -- stale instead. Of a record changed more than five times only the last change is listed, with more.
 --
+-- What the policies of a table read may have changed meanwhile, and the policies themselves: its keys are stale then, as
+-- are those of tables in p_opaque. p_user: whom memberships concern.
+--
 -- Its cost follows what the client missed of its own: while little has happened the feed is read from the cursor on,
 -- after that by the keys. Stable: rows and cursor belong to one snapshot. Definer: callers have no right on the feed.
-create or replace function sync_internal.missed(p_cursor text, p_keys jsonb, p_role text)
+create or replace function sync_internal.missed(
+    p_cursor text, p_keys jsonb, p_role text, p_user text, p_opaque text[]
+)
 returns sync_internal.missed
 language plpgsql
 stable
@@ -231,10 +239,76 @@ begin
             where c.times <= 5 or c.back = 1
         )
     into v_missed.behind, v_missed.changes;
+    v_missed.behind := v_missed.behind || p_opaque
+        || sync_internal.touched(v_tables, v_from.xmax, v_from.xips, p_user);
     return v_missed;
 end
 $$;
 
-comment on function sync_internal.missed(text, jsonb, text) is 'The changes since a cursor that touch any of the keys.';
+comment on function sync_internal.missed(text, jsonb, text, text, text[]) is 'The changes since a cursor that touch any of the keys.';
 
-grant execute on function sync_internal.parse_keys(text[]), sync_internal.missed(text, jsonb, text) to rowcast_gateway;
+-- Those of some tables whose policies read what has changed since a cursor, or whose policies have changed.
+create or replace function sync_internal.touched(p_tables text[], p_xmax xid8, p_xips xid8[], p_user text)
+returns text[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    with
+    -- How the feed tells of each table that is read: a live one by its changes, else by changes of kind access.
+    sources as (
+        select t.name, l.table_id as source_id, r.column_names,
+            case when l.table_id is null then sync_internal.full_name(r.relation) else l.name end as source
+        from sync_internal.tables t
+        join sync_internal.reads r on r.table_id = t.table_id
+        left join sync_internal.tables l on l.relation = r.relation and not exists (
+            select from sync_internal.memberships m where m.relation = r.relation
+        )
+        where t.name = any (p_tables)
+    )
+    select coalesce(array_agg(distinct s.name), '{}')
+    from sources s
+    where exists (
+        select from sync_internal.changes c
+        where c.table_name in (s.source, '') and (c.xid >= p_xmax or c.xid = any (p_xips))
+            and case
+                when c.kind in ('schema', 'bulk', 'truncate', 'insert', 'delete') then true
+                when c.kind = 'access' then c.patch is null or c.patch::jsonb -> 'users' ? p_user
+                else exists (
+                    select from unnest(s.column_names) n (name)
+                    left join sync_internal.columns k on k.table_id = s.source_id and k.column_name = n.name
+                    where k.name is null or c.patch -> k.name is not null
+                )
+            end
+    )
+$$;
+
+comment on function sync_internal.touched(text[], xid8, xid8[], text)
+is 'Those of some tables whose policies read what has changed since a cursor.';
+
+-- A gateway has seen the policies as this fingerprint says. Where they were seen otherwise last, whoever resumes from an
+-- earlier cursor has to read anew.
+create or replace function sync.gateway_note_policies(p_fingerprint text)
+returns boolean
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    update sync_internal.state s set fingerprint = p_fingerprint where s.fingerprint <> p_fingerprint;
+    if found then
+        insert into sync_internal.changes (slot, table_name, kind)
+        values (sync_internal.feed_slot(), '', 'schema');
+    end if;
+    return found;
+end
+$$;
+
+comment on function sync.gateway_note_policies(text) is 'A gateway has seen the policies as this fingerprint says.';
+grant execute on function sync.gateway_note_policies(text) to rowcast_gateway;
+
+grant execute on function sync_internal.parse_keys(text[]), sync_internal.missed(text, jsonb, text, text, text[]) to rowcast_gateway;
