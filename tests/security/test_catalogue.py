@@ -83,6 +83,7 @@ def conn(quiet_db: Database) -> psycopg.Connection[Any]:
         live(conn, "lived", "id text primary key, n integer")
         conn.execute("select sync.configure('max_path', 16)")
         conn.execute("select sync.map_identity('app.user_id', 'sub')")
+        conn.execute("select sync.membership('public.workspace_members', 'user_id')")
         conn.execute("select sync.trust('rowcast_worker')")
         conn.execute("create function public.called() returns integer language sql as 'select 1'")
         conn.execute("select sync.expose('public.called()')")
@@ -375,7 +376,7 @@ def test_triggers_of_ours_are_enabled_for_origin_and_replica(conn: psycopg.Conne
         select t.tgrelid::regclass || ' ' || t.tgname from pg_trigger t
         where t.tgname like 'zzz_rowcast%'
             and t.tgenabled <> (
-                case t.tgname when 'zzz_rowcast_truncate' then 'A' when 'zzz_rowcast_replica' then
+                case substring(t.tgname from '[a-z]+$') when 'truncate' then 'A' when 'replica' then
                     'R' else 'O' end
             )::"char"
     """

@@ -19,6 +19,24 @@ $$;
 
 comment on function sync_internal.is_bound(oid, oid) is 'Whether the policies of a table bind a role.';
 
+-- A table and all its partitions and inheritance children: each can be written by itself.
+create or replace function sync_internal.family(p_table oid)
+returns table (relation regclass)
+language sql
+stable
+parallel safe
+security invoker
+as $$
+    with recursive family (oid) as (
+        select p_table
+        union
+        select i.inhrelid from family f join pg_catalog.pg_inherits i on i.inhparent = f.oid
+    )
+    select f.oid::regclass from family f
+$$;
+
+comment on function sync_internal.family(oid) is 'A table and all its partitions and inheritance children.';
+
 -- Why what a relation holds cannot be followed; null where it can.
 create or replace function sync_internal.judge_relation(p_relation oid, p_columns smallint[])
 returns text
@@ -51,24 +69,6 @@ as $$
 $$;
 
 comment on function sync_internal.judge_relation(oid, smallint[]) is 'Why what a relation holds cannot be followed.';
-
--- A table and all its partitions and inheritance children: each can be written by itself.
-create or replace function sync_internal.family(p_table oid)
-returns table (relation regclass)
-language sql
-stable
-parallel safe
-security invoker
-as $$
-    with recursive family (oid) as (
-        select p_table
-        union
-        select i.inhrelid from family f join pg_catalog.pg_inherits i on i.inhparent = f.oid
-    )
-    select f.oid::regclass from family f
-$$;
-
-comment on function sync_internal.family(oid) is 'A table and all its partitions and inheritance children.';
 
 -- One row per table and role. own: columns of the table that its own policies read (all of them, where they read whole
 -- rows); reads: {relation oid: [columns]} of every other table, and of the table itself where the policies read it

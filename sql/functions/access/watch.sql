@@ -36,11 +36,17 @@ begin
     ),
     gone as (
         delete from sync_internal.watches w where w.relation not in (select n.relation from wanted n)
+    ),
+    kept as (
+        update sync_internal.watches w set column_names = n.column_names, user_column = n.user_column
+        from wanted n
+        where n.relation = w.relation
+            and (w.column_names, w.user_column) is distinct from (n.column_names, n.user_column)
     )
-    insert into sync_internal.watches as w (relation, column_names, user_column)
-    select n.relation, n.column_names, n.user_column from wanted n
-    on conflict (relation) do update set column_names = excluded.column_names, user_column = excluded.user_column
-    where (w.column_names, w.user_column) is distinct from (excluded.column_names, excluded.user_column);
+    insert into sync_internal.watches (relation, column_names, user_column)
+    select n.relation, n.column_names, n.user_column
+    from wanted n
+    where n.relation not in (select w.relation from sync_internal.watches w);
 
     for v_watch in select w.* from sync_internal.watches w loop
         perform sync_internal.generate_watch(v_watch);
