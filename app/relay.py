@@ -162,6 +162,7 @@ class Relay:
         metrics.changes.add(len(changes))
         touched = self._touch(self._policies.touched(answer.get("changes") or ()))
         seen = await self._ask_views(touched)
+        self._learn(seen)
         delivery = Delivery(self._hub, self._policies, changes)
         await self._ask_all(delivery, cursor)
         # From here on nothing waits: what is stale is said before a cursor claims it was sent.
@@ -228,18 +229,21 @@ class Relay:
         self, delivery: Delivery, readers: Sequence[Reader], refs: Refs, cursor: str
     ) -> None:
         """Which of these records each of these readers sees: one statement for all of them."""
-        async with self._asking:
-            metrics.probes.add(len(readers))
-            text = dumps({table: sorted(ids) for table, ids in refs.items()}).decode()
-            try:
-                raw = await calls.probe(
-                    self._lane, [reader.claims for reader in readers], text, cursor
+        metrics.probes.add(len(readers))
+        claims = [reader.claims for reader in readers]
+        try:
+            async with self._asking:
+                raw = await calls.probe(self._lane, claims, _refs_text(refs), cursor)
+        except psycopg.Error as exc:
+            _unless_unavailable(exc)
+            if len(readers) == 1:
+                delivery.fail(readers[0])
+            else:
+                # One who cannot be asked must not cost the others their answer.
+                await asyncio.gather(
+                    *(self._probe(delivery, [reader], refs, cursor) for reader in readers)
                 )
-            except psycopg.Error as exc:
-                _unless_unavailable(exc)
-                for reader in readers:
-                    delivery.fail(reader)
-                return
+            return
         answer = json.loads(raw)
         overtaken = {table: set(ids) for table, ids in answer["overtaken"].items()}
         for reader, seen in zip(readers, answer["seen"], strict=True):
@@ -333,17 +337,29 @@ class Relay:
     async def _ask_part(
         self, part: Sequence[tuple[Reader, list[str]]]
     ) -> list[tuple[Reader, dict[str, tuple[RowClass, ...] | None]]]:
-        async with self._asking:
-            metrics.probes.add(len(part))
-            raw = await calls.views(
-                self._lane,
-                [reader.claims for reader, _ in part],
-                dumps([keys for _, keys in part]).decode(),
-            )
+        metrics.probes.add(len(part))
+        text = dumps([keys for _, keys in part]).decode()
+        try:
+            async with self._asking:
+                raw = await calls.views(self._lane, [reader.claims for reader, _ in part], text)
+        except psycopg.Error as exc:
+            _unless_unavailable(exc)
+            if len(part) == 1:
+                reader, keys = part[0]
+                return [(reader, dict.fromkeys(keys))]
+            alone = await asyncio.gather(*(self._ask_part([one]) for one in part))
+            return [answer for answers in alone for answer in answers]
         return [
             (reader, {key: self._hub.row_classes(key, answer.get(key, [])) for key in keys})
             for (reader, keys), answer in zip(part, json.loads(raw), strict=True)
         ]
+
+    def _learn(self, seen: Views) -> None:
+        """What was found under a key is readable, whatever else is."""
+        for reader, views in seen.items():
+            for key, classes in views.items():
+                if (table_of(key), reader.role) in self._policies.cacheable:
+                    reader.learn_all(classes or ())
 
     def _tell_flips(self, seen: Views, cursor: str) -> None:
         """Who sees something else than before under a key reads it again; a record he has lost is
@@ -359,7 +375,6 @@ class Relay:
                 certain = (table_of(key), reader.role) in self._policies.cacheable
                 if certain and view.classes is not None and now is not None:
                     if set(view.classes) == set(now):
-                        reader.learn_all(now)
                         continue
                     if is_record_key(key) and not now:
                         lost.setdefault(key, set()).add(reader)

@@ -75,7 +75,11 @@ begin
     stale as (
         select k.key
         from keys k
-        where p_missed.stale or k.name = any (p_missed.behind)
+        where p_missed.stale
+            -- A record that cannot be read is gone, which says it all.
+            or k.name = any (p_missed.behind) and (
+                k.id is null or exists (select from found f where f.name = k.name and f.id = k.id)
+            )
             or exists (select from news n where n.name = k.name and n.id is null)
             or v_resumed and k.id is null and (
                 coalesce(v_views -> k.key, '[]') = '[]'

@@ -72,7 +72,11 @@ def test_reasons_are_told_to_gateway_and_doctor(tx: psycopg.Connection) -> None:
         "select severity, object, message from sync.doctor() where code = 'not_cacheable'"
     ).fetchall()
     assert rows == [
-        ("info", "public.docs", f"Who sees a change is asked of PostgreSQL each time (authenticated): {reason}")
+        (
+            "info",
+            "public.docs",
+            f"Who sees a change is asked of PostgreSQL each time (authenticated): {reason}",
+        )
     ]
 
 
@@ -130,7 +134,9 @@ def lived_db(pg: Server) -> Iterator[Database]:
 @pytest.mark.parametrize("change", CHANGES)
 def test_fingerprint_changes_with_all_that_decides(lived_db: Database, change: str) -> None:
     conn = lived_db.connect()
-    watch = value(conn, "select tgname from pg_trigger where tgname ~ '^zzz_rowcast_watch.*_insert$'")
+    watch = value(
+        conn, "select tgname from pg_trigger where tgname ~ '^zzz_rowcast_watch.*_insert$'"
+    )
     before = value(conn, "select sync_internal.fingerprint()")
     with conn.transaction(force_rollback=True):
         conn.execute(CHANGES[change].format(watch=watch).encode())

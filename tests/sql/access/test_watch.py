@@ -69,7 +69,9 @@ def test_values_that_only_change_places_are_not_told(watched: psycopg.Connection
 
 
 def test_numbers_that_are_equal_and_differ_are_told(watched: psycopg.Connection) -> None:
-    watched.execute("alter policy p on docs using (exists (select from members m where m.n::text = kind))")
+    watched.execute(
+        "alter policy p on docs using (exists (select from members m where m.n::text = kind))"
+    )
     watched.execute("select sync.refresh('docs')")
     assert reads(watched).cacheable
     assert heard(watched, "update members set n = 1.0") == TOLD
@@ -80,7 +82,9 @@ def test_values_without_an_exact_text_are_told_with_every_update(
     watched: psycopg.Connection,
 ) -> None:
     watched.execute("alter table members add column days date[], add column x json")
-    watched.execute("alter policy p on docs using (exists (select from members m where m.days is null))")
+    watched.execute(
+        "alter policy p on docs using (exists (select from members m where m.days is null))"
+    )
     watched.execute("select sync.refresh('docs')")
     assert reads(watched).cacheable
     assert heard(watched, "update members set note = 'z'") == TOLD
@@ -105,7 +109,9 @@ def test_a_membership_names_the_users_concerned(watched: psycopg.Connection) -> 
         return patch and sorted(patch["users"])
 
     assert users(f"insert into members values ('{TWO}', '{BOB}'), ('{ONE}', '{BOB}')") == [BOB]
-    assert users(f"update members set user_id = '{CAROL}' where board = '{TWO}'") == sorted([BOB, CAROL])
+    assert users(f"update members set user_id = '{CAROL}' where board = '{TWO}'") == sorted(
+        [BOB, CAROL]
+    )
     assert users(f"update members set board = '{TWO}' where user_id = '{ALICE}'") == [ALICE]
     assert users(f"insert into members values ('{TWO}', null)") == []
     assert users("delete from members where user_id is not null") == sorted([ALICE, BOB, CAROL])
@@ -123,8 +129,14 @@ def test_a_live_membership_is_told_beside_its_changes(gate: Gate, conn: psycopg.
     conn.execute("delete from workspace_members where user_id = %s", (BOB,))
     changes = gate.changes(before)["changes"]
     (told,) = [change for change in changes if change["kind"] == "access"]
-    assert (told["table"], told["id"], told["patch"]) == ("public.workspace_members", None, {"users": [BOB]})
-    assert {"workspaceMembers"} <= {change["table"] for change in changes if change["kind"] == "delete"}
+    assert (told["table"], told["id"], told["patch"]) == (
+        "public.workspace_members",
+        None,
+        {"users": [BOB]},
+    )
+    assert {"workspaceMembers"} <= {
+        change["table"] for change in changes if change["kind"] == "delete"
+    }
     conn.execute("select sync.drop_membership('workspace_members')")
     assert triggers(conn, "workspace_members") == set()
 
@@ -308,5 +320,3 @@ def test_migrate_makes_the_triggers_anew_and_remove_takes_them(db: Database) -> 
     assert triggers(conn, "members") == ALL
     migrate.remove(db.dsn())
     assert triggers(conn, "members") == set()
-
-

@@ -1,0 +1,204 @@
+"""Who hears of what when rights change: answers kept for a class of rows, and what ends them."""
+
+import json
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from app import calls, metrics
+from tests.gateway.conftest import (
+    ALICE,
+    BOARD,
+    BOB,
+    CAROL,
+    Service,
+    Socket,
+    settings_for,
+    transaction,
+)
+
+KEY = f"tasks?boardId={BOARD}"
+WORKSPACE = "00000000-0000-7000-8000-0000000a0001"
+
+pytestmark = pytest.mark.both_versions
+
+
+def put(table: str, record: str, key: str, value: Any) -> dict[str, Any]:
+    return {"type": "set", "table": table, "id": record, "key": key, "value": value}
+
+
+def create(task: str) -> dict[str, Any]:
+    value = {"boardId": BOARD, "title": "new"}
+    return {"type": "create", "table": "tasks", "id": task, "value": value}
+
+
+async def members(service: Service, *users: str) -> None:
+    await service.write(put("workspaces", WORKSPACE, "memberIds", list(users)))
+
+
+async def stale_keys(socket: Socket, *keys: str) -> set[str]:
+    """Waits until all these keys were told to be read again; the reasons given."""
+    while True:
+        told: dict[str, str] = {}
+        for frame in socket.heard:
+            if frame["type"] == "stale":
+                told |= dict.fromkeys(frame["keys"], frame["reason"])
+        if told.keys() >= set(keys):
+            return {told[key] for key in keys}
+        await socket.expect("stale")
+
+
+async def test_an_ordinary_edit_asks_nothing(service: Service) -> None:
+    task = str(uuid.uuid4())
+    await service.write(create(task))
+    await service.caught_up()
+    async with service.socket(BOB) as bob, service.socket(CAROL) as carol:
+        await bob.subscribe(KEY)
+        await carol.subscribe(KEY)
+        await service.write(put("tasks", task, "title", "one"))
+        await bob.update(f"tasks:{task}")
+        asked = metrics.probes.value()
+        for title in ("two", "three"):
+            await service.write(put("tasks", task, "title", title))
+            assert (await bob.update(f"tasks:{task}"))["patch"]["title"] == title
+        assert metrics.probes.value() == asked
+        await carol.pong()
+        assert {frame["type"] for frame in carol.heard} == {"welcome", "subscribed", "pong"}
+
+
+async def test_an_idle_screen_of_a_removed_member_is_purged(service: Service) -> None:
+    task = str(uuid.uuid4())
+    await service.write(create(task))
+    await service.caught_up()
+    async with service.socket(BOB) as bob, service.socket(ALICE) as alice:
+        await bob.subscribe(KEY, f"tasks:{task}", "boards", "comments")
+        await alice.subscribe(KEY)
+        await members(service)
+        assert await bob.update(f"tasks:{task}") == {"key": f"tasks:{task}", "gone": True}
+        assert await stale_keys(bob, KEY, "boards") == {"access"}
+        await alice.pong()
+        assert "stale" not in {frame["type"] for frame in alice.heard}
+
+
+async def test_a_new_member_is_told_of_what_he_sees_now(service: Service) -> None:
+    async with service.socket(CAROL) as carol, service.socket(BOB) as bob:
+        await carol.subscribe(KEY, "workspaces", f"boards:{BOARD}")
+        await bob.subscribe(KEY)
+        await members(service, BOB, CAROL)
+        assert await stale_keys(carol, KEY, f"boards:{BOARD}") == {"access"}
+        task = str(uuid.uuid4())
+        await service.write(create(task))
+        assert (await carol.update(f"tasks:{task}"))["record"]["title"] == "new"
+        await bob.update(f"tasks:{task}")
+        assert "stale" not in {frame["type"] for frame in bob.heard}
+
+
+async def test_only_the_users_named_by_a_membership_are_asked_again(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    real = calls.views
+
+    async def views(lane: Any, claims: list[str], keys: str) -> str:
+        asked.extend(claims)
+        return await real(lane, claims, keys)
+
+    monkeypatch.setattr(calls, "views", views)
+    async with (
+        service.socket(ALICE) as alice,
+        service.socket(BOB) as bob,
+        service.socket(CAROL) as carol,
+    ):
+        for socket in (alice, bob, carol):
+            await socket.subscribe(KEY)
+        await members(service, BOB, CAROL)
+        await stale_keys(carol, KEY)
+        assert all(CAROL in claims for claims in asked)
+
+
+async def test_a_board_moved_to_another_workspace_takes_its_tasks_along(
+    service: Service, run: Callable[..., Any]
+) -> None:
+    other = str(uuid.uuid4())
+    run("insert into public.workspaces (id, name, owner_id) values (%s, 'x', %s)", other, ALICE)
+    await service.caught_up()
+    async with service.socket(BOB) as bob, service.socket(ALICE) as alice:
+        await bob.subscribe(KEY)
+        await alice.subscribe(KEY)
+        run("update public.boards set workspace_id = %s where id = %s", other, BOARD)
+        assert await stale_keys(bob, KEY) == {"access"}
+        task = str(uuid.uuid4())
+        await service.write(create(task))
+        await alice.update(f"tasks:{task}")
+        await bob.pong()
+        assert task not in json.dumps(bob.heard)
+
+
+async def test_a_changed_policy_ends_every_answer(
+    service: Service, run: Callable[..., Any]
+) -> None:
+    async with service.socket(BOB) as bob:
+        await bob.subscribe(KEY)
+        run("alter policy tasks_select on public.tasks using (false)")
+        frame = await bob.expect("stale")
+        assert (frame["keys"], frame["reason"]) == ([KEY], "schema")
+        task = str(uuid.uuid4())
+        run(
+            "insert into public.tasks (id, board_id, title, created_by) values (%s, %s, 'x', %s)",
+            task,
+            BOARD,
+            ALICE,
+        )
+        await service.caught_up()
+        await bob.pong()
+        assert task not in json.dumps(bob.heard)
+
+
+async def test_rights_changed_while_he_was_away_are_told_at_resume(service: Service) -> None:
+    async with service.socket(BOB) as bob, service.socket(ALICE) as alice:
+        away = (await bob.subscribe(KEY, "boards"))["cursor"]
+        stays = (await alice.subscribe(KEY, "boards"))["cursor"]
+    await members(service)
+    async with service.socket(BOB) as bob, service.socket(ALICE) as alice:
+        assert set((await bob.subscribe(KEY, "boards", cursor=away))["stale"]) == {KEY, "boards"}
+        assert "stale" not in await alice.subscribe(KEY, "boards", cursor=stays)
+
+
+async def test_policies_changed_while_no_gateway_ran_are_told_at_resume(
+    gateway_dsn: str, run: Callable[..., Any]
+) -> None:
+    async with Service(settings_for(gateway_dsn)) as service:
+        await service.ready()
+        async with service.socket(BOB) as bob:
+            away = (await bob.subscribe(KEY))["cursor"]
+    run("alter policy tasks_select on public.tasks using (board_id is not null)")
+    async with Service(settings_for(gateway_dsn)) as service:
+        await service.ready()
+        async with service.socket(BOB) as bob:
+            assert (await bob.subscribe(KEY, cursor=away))["stale"] == [KEY]
+
+
+async def test_a_policy_that_cannot_be_followed_is_asked_for_each_change(
+    service: Service, run: Callable[..., Any]
+) -> None:
+    run(
+        "create function public.opaque() returns boolean language plpgsql volatile as "
+        "'begin return true; end'"
+    )
+    run("alter policy tasks_select on public.tasks using (public.opaque())")
+    run("select sync.refresh('public.tasks')")
+    async with service.socket(CAROL) as carol:
+        cursor = (await carol.subscribe(KEY))["cursor"]
+        await service.caught_up()
+        task = str(uuid.uuid4())
+        await service.write(create(task))
+        await carol.update(f"tasks:{task}")
+        run(
+            "create or replace function public.opaque() returns boolean language plpgsql "
+            "volatile as 'begin return false; end'"
+        )
+        await service.post("/api/realtime/write", transaction(put("tasks", task, "title", "x")))
+    async with service.socket(CAROL) as carol:
+        assert KEY in (await carol.subscribe(KEY, cursor=cursor))["stale"]
