@@ -1,22 +1,22 @@
 """Carries committed changes from the feed to the hub: wake up, read, ask who may see, send.
 
 The doorbell (NOTIFY) is a hint and nothing more: the feed is read at least once a second, after
-every reconnect, and until it is empty, so every promise holds with NOTIFY dead.
+every reconnect, and until it is empty, so every promise holds with NOTIFY dead. While much is
+committed the feed is read every few milliseconds, and nobody has to ring.
 """
 
 import asyncio
 import json
 import logging
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import asyncpg
-import asyncpg_listen
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 
 from . import calls, metrics
+from .bell import Bell, pause
 from .db import Lane
 from .delivery import Answer, Change, Delivery, interests, read_change, send_stale, wanted_records
 from .errors import from_database
@@ -25,13 +25,31 @@ from .protocol import MAX_KEYS, dumps
 
 log = logging.getLogger("rowcast.relay")
 
-CHANNEL: Final = "rowcast"
-LISTENER_CHECK_SECONDS: Final = 3.0  # a half-open listener is noticed within twice this
-RECONNECT_SECONDS: Final = 0.5
 ALIVE_SECONDS: Final = 5.0
 PRUNE_SECONDS: Final = 3600.0
 FINGERPRINT_SECONDS: Final = 1.0  # a changed policy or grant is noticed within this and a poll
 SPACING_SECONDS: Final = 0.005
+FENCE_SECONDS: Final = 0.25  # longest wait for a long transaction, which may not ring
+# Commits a second. A ring for each costs nothing below, half of the speed of writers far above.
+BUSY: Final = 200
+CALM: Final = 100
+PACE_SECONDS: Final = 0.25
+
+
+class Pace:
+    """How much is committed: `busy` from `BUSY` commits a second on until it is below `CALM`."""
+
+    def __init__(self) -> None:
+        self.busy = False
+        self._rate = 0.0
+        self._at = 0.0
+
+    def note(self, commits: float, now: float) -> None:
+        """Counts what was read just `now`, in seconds of any clock."""
+        self._rate *= math.exp((self._at - now) / PACE_SECONDS)
+        self._rate += commits / PACE_SECONDS
+        self._at = now
+        self.busy = self._rate > (CALM if self.busy else BUSY)
 
 
 class Relay:
@@ -42,16 +60,20 @@ class Relay:
     ) -> None:
         self._hub = hub
         self._lane = lane
-        self._listen_conninfo = listen_conninfo
         self._poll_seconds = poll_seconds
-        self._bell = asyncio.Event()
+        self._awake = asyncio.Event()
+        self._bell = Bell(listen_conninfo, opened=self.wake, rung=self._ring)
+        self._pace = Pace()
+        self._asleep = False  # until somebody rings
+        self._fencing = 0.0
+        self._bits = 0
+        self._oldest = 0
         self._drained_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._fingerprint: str | None = None
         self._fingerprint_at = -FINGERPRINT_SECONDS
         self._status: dict[str, Any] = {}
         self._looked = False
-        self._listening = False
         self.epoch: str | None = None
         self.ready = asyncio.Event()
 
@@ -59,8 +81,7 @@ class Relay:
         """Starts reading; returns at once, also when there is no database yet."""
         self._keep(self._read_forever())
         self._keep(self._prune_forever())
-        if self._listen_conninfo is not None:
-            self._keep(self._listen_forever(self._listen_conninfo))
+        self._keep(self._bell.hold())
 
     async def stop(self) -> None:
         """Ends the tasks."""
@@ -70,17 +91,17 @@ class Relay:
 
     def wake(self) -> None:
         """There may be something in the feed."""
-        self._bell.set()
+        self._awake.set()
 
     def committed(self) -> None:
-        """Says that this gateway has committed: for while nobody listens to the doorbell."""
-        if not self._listening:
+        """Says that this gateway has committed: for while the doorbell would not tell."""
+        if not self._asleep:
             self._ring()
 
     def _ring(self) -> None:
         # Without sockets there is nobody to hurry for; the poll keeps the place in the feed.
         if len(self._hub):
-            self._bell.set()
+            self._awake.set()
 
     @property
     def schema_version(self) -> str:
@@ -100,10 +121,11 @@ class Relay:
     # --- reading ---------------------------------------------------------------------------------
 
     async def _read_forever(self) -> None:
+        failures = 0
         while True:
-            self._bell.clear()
+            self._awake.clear()
             try:
-                # One read takes all there is; what is committed from now on rings again.
+                # One read takes all there is; what is committed from now on is for the next.
                 await self.read()
                 self._drained_at = time.monotonic()
             except psycopg.errors.QueryCanceled:
@@ -115,22 +137,47 @@ class Relay:
             except psycopg.Error as exc:
                 log.warning("feed not read sqlstate=%s class=%s", exc.sqlstate, type(exc).__name__)
                 self._looked = False
-                await asyncio.sleep(RECONNECT_SECONDS)
+                failures += 1
+                await asyncio.sleep(pause(failures))
                 continue
             except Exception as exc:  # noqa: BLE001
                 # A payload of another form must not end the relay: it begins anew instead.
                 log.error("feed not understood class=%s", type(exc).__name__)
                 self._hub.cursor = None
-                await asyncio.sleep(RECONNECT_SECONDS)
+                failures += 1
+                await asyncio.sleep(pause(failures))
                 continue
-            try:
-                async with asyncio.timeout(self._poll_seconds):
-                    await self._bell.wait()
-            except TimeoutError:
-                continue
-            # Rings right after a read wait for each other: under load a wake-up carries more.
-            rested = time.monotonic() - self._drained_at
-            await asyncio.sleep(max(0.0, SPACING_SECONDS - rested))
+            failures = 0
+            await self._rest()
+
+    async def _rest(self) -> None:
+        """Waits until it is time to read again."""
+        patience = await self._patience()
+        try:
+            async with asyncio.timeout(patience):
+                await self._awake.wait()
+        except TimeoutError:
+            return
+        finally:
+            self._asleep = False
+        # Rings right after a read wait for each other: under load a wake-up carries more.
+        rested = time.monotonic() - self._drained_at
+        await asyncio.sleep(max(0.0, SPACING_SECONDS - rested))
+
+    async def _patience(self) -> float:
+        """How long nothing has to be read unless somebody rings. Has writers ring, or not."""
+        fencing, self._fencing = self._fencing, 0.0
+        if not len(self._hub) or self._pace.busy:
+            await self._bell.disarm()
+            return SPACING_SECONDS if len(self._hub) else self._poll_seconds
+        if not self._bell.open or self._bell.wakes(self._bits, self._oldest):
+            self._asleep = self._bell.open
+            return self._poll_seconds
+        if not self._bell.armed(self._bits):
+            await self._bell.arm()
+        # Who looked before may still be about to commit, without a ring.
+        self._fencing = min(fencing * 2 or SPACING_SECONDS, FENCE_SECONDS)
+        return min(self._fencing, self._poll_seconds)
 
     async def read(self) -> None:
         """Reads once and delivers. Raises psycopg.Error, in which case nothing was delivered and
@@ -146,7 +193,9 @@ class Relay:
         if look:
             self._fingerprint_at = time.monotonic()
         cursor: str = answer["cursor"]
+        self._bits, self._oldest = answer["bell"], answer["xmin"]
         changes, tables = _sort(answer)
+        self._pace.note(_commits(answer), time.monotonic())
         metrics.changes.add(len(changes))
         answers = await self._ask_all(changes)
         # From here on nothing waits: what is stale is said before a cursor claims it was sent.
@@ -256,68 +305,17 @@ class Relay:
                 log.warning("not pruned sqlstate=%s", exc.sqlstate)
             await asyncio.sleep(PRUNE_SECONDS)
 
-    # --- the doorbell ----------------------------------------------------------------------------
-
-    async def _listen_forever(self, conninfo: str) -> None:
-        async def ring(_: asyncpg_listen.NotificationOrTimeout) -> None:
-            self._ring()
-
-        listener = asyncpg_listen.NotificationListener(self._connecting(conninfo), 0)
-        while True:
-            try:
-                await listener.run(
-                    {CHANNEL: ring},
-                    policy=asyncpg_listen.ListenPolicy.LAST,
-                    notification_timeout=LISTENER_CHECK_SECONDS,
-                )
-            except Exception as exc:  # noqa: BLE001
-                log.warning("listener ended class=%s", type(exc).__name__)
-            await asyncio.sleep(RECONNECT_SECONDS)
-
-    def _connecting(self, conninfo: str) -> Callable[[], Any]:
-        parameters = asyncpg_parameters(conninfo)
-
-        async def connect() -> Any:
-            self._listening = False
-            # Bounded pauses of our own: the library's grow without end.
-            while True:
-                try:
-                    connection = await asyncpg.connect(**parameters, timeout=3)
-                except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                    await asyncio.sleep(RECONNECT_SECONDS)
-                    continue
-                # Whatever rang while nobody listened is in the feed.
-                self.wake()
-                self._listening = True
-                return connection
-
-        return connect
-
     def _keep(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
 
-def asyncpg_parameters(conninfo: str) -> dict[str, Any]:
-    """A libpq URL or `key=value` string as the arguments of `asyncpg.connect`."""
-    names = {
-        "host": "host",
-        "port": "port",
-        "user": "user",
-        "password": "password",
-        "dbname": "database",
-        "passfile": "passfile",
-        "sslmode": "ssl",
-    }
-    given = conninfo_to_dict(conninfo)
-    parameters: dict[str, Any] = {
-        ours: given[theirs] for theirs, ours in names.items() if given.get(theirs) is not None
-    }
-    if "port" in parameters:
-        parameters["port"] = int(parameters["port"])
-    parameters["server_settings"] = {"application_name": "rowcast-listen"}
-    return parameters
+def _commits(answer: Mapping[str, Any]) -> float:
+    """How many transactions were read; of more than are listed, many."""
+    if answer.get("behind"):
+        return BUSY
+    return len({raw.get("xid") for raw in answer.get("changes") or ()})
 
 
 def _sort(answer: Mapping[str, Any]) -> tuple[list[Change], list[str]]:
