@@ -121,7 +121,6 @@ class Relay:
     # --- reading ---------------------------------------------------------------------------------
 
     async def _read_forever(self) -> None:
-        failures = 0
         while True:
             self._awake.clear()
             try:
@@ -137,17 +136,14 @@ class Relay:
             except psycopg.Error as exc:
                 log.warning("feed not read sqlstate=%s class=%s", exc.sqlstate, type(exc).__name__)
                 self._looked = False
-                failures += 1
-                await asyncio.sleep(pause(failures))
+                await asyncio.sleep(pause(1))
                 continue
             except Exception as exc:  # noqa: BLE001
                 # A payload of another form must not end the relay: it begins anew instead.
                 log.error("feed not understood class=%s", type(exc).__name__)
                 self._hub.cursor = None
-                failures += 1
-                await asyncio.sleep(pause(failures))
+                await asyncio.sleep(pause(1))
                 continue
-            failures = 0
             await self._rest()
 
     async def _rest(self) -> None:
