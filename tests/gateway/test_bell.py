@@ -225,9 +225,8 @@ class Proxy:
         self._folder = folder
         self._target = target
         self._frozen: set[asyncio.StreamWriter] = set()
-        self._open: set[asyncio.StreamWriter] = set()
+        self._open: list[set[asyncio.StreamWriter]] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self.count = 0
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_unix_server(self._serve, self._folder / ".s.PGSQL.5432")
@@ -235,19 +234,18 @@ class Proxy:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
-        for writer in self._open:
+        for writer in set().union(*self._open):
             writer.close()
         for task in self._tasks:
             task.cancel()
 
-    def freeze(self) -> None:
-        """From now on nothing passes on the connections there are."""
-        self._frozen |= self._open
+    def freeze(self, number: int) -> None:
+        """From now on nothing passes on this connection, counted from 0."""
+        self._frozen |= self._open[number]
 
     async def _serve(self, near: asyncio.StreamReader, to_near: asyncio.StreamWriter) -> None:
-        self.count += 1
         far, to_far = await asyncio.open_unix_connection(self._target)
-        self._open |= {to_near, to_far}
+        self._open.append({to_near, to_far})
         for source, sink in ((near, to_far), (far, to_near)):
             task = asyncio.create_task(self._pass(source, sink))
             self._tasks.add(task)
@@ -267,8 +265,9 @@ def proxy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("p")
 
 
+@pytest.mark.parametrize("which", [0, 1], ids=["rowcast-listen", "rowcast-bell"])
 async def test_a_half_open_line_is_noticed_within_five_seconds(
-    db: Database, gateway_dsn: str, proxy_folder: Path, run: Callable[..., Any]
+    gateway_dsn: str, proxy_folder: Path, run: Callable[..., Any], which: int
 ) -> None:
     folder = psycopg.conninfo.conninfo_to_dict(gateway_dsn)["host"]
     listen_url = gateway_dsn.replace(str(folder), str(proxy_folder))
@@ -279,10 +278,10 @@ async def test_a_half_open_line_is_noticed_within_five_seconds(
             async with service.socket(BOB) as bob:
                 await bob.subscribe(KEY)
                 await asleep(service)
-                assert proxy.count > 0
-                proxy.freeze()
-                began = time.monotonic()
+                line, began = service.gateway.relay._bell._line, time.monotonic()
+                proxy.freeze(which)
                 await heard(bob, run)
+                await until(lambda: service.gateway.relay._bell._line not in (None, line))
                 assert time.monotonic() - began < 5
                 await asleep(service)
                 await heard(bob, run)

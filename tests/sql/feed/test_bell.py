@@ -298,10 +298,10 @@ def test_bell_that_lost_its_value_rings(
     conn: psycopg.Connection, relay: Relay, bits: Callable[[], int]
 ) -> None:
     """A restore of the schema without sequences, for one."""
+    relay.ring()
     conn.execute("alter sequence sync_internal.bell restart")
     conn.execute("update tasks set title = 'x' where id = %s", (TASK_1,))
     assert relay.heard() == 1
-    relay.ring()
     relay.rest()
     conn.execute("update tasks set title = 'y' where id = %s", (TASK_1,))
     assert (relay.heard(), bits()) == (0, 0)
