@@ -47,11 +47,16 @@ class Policies:
             if other == role and (table, role) not in self.cacheable
         ]
 
-    def touched(self, changes: Sequence[Mapping[str, Any]]) -> dict[str, set[str] | None]:
+    def touched(
+        self, changes: Sequence[Mapping[str, Any]], behind: Sequence[str] = ()
+    ) -> dict[str, set[str] | None]:
         """The tables whose readers these changes of the feed may have altered, each with the users
-        concerned, or EVERYONE where that is not declared.
+        concerned, or EVERYONE where that is not declared. `behind`: tables changed too much to be
+        listed.
         """
-        found: dict[str, set[str] | None] = {}
+        found: dict[str, set[str] | None] = {
+            table: EVERYONE for source in behind for table, _ in self._dependents.get(source, ())
+        }
         for change in changes:
             dependents = self._dependents.get(change["table"])
             if dependents is None:

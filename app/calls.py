@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Final, LiteralString
+from typing import Any, Final, LiteralString
 
 import psycopg
 from psycopg.rows import TupleRow
@@ -79,6 +79,11 @@ SETTLE: Final[LiteralString] = (
     "select sync_internal.settle_epoch() where current_user = session_user"
 )
 UNUSABLE_CURSOR: Final = "-"  # of no history
+# On connections of the doorbell's own.
+RING: Final[LiteralString] = "select sync.gateway_bell(p_ring => true)"
+REST: Final[LiteralString] = "select sync.gateway_bell(p_ring => false)"
+FENCE: Final[LiteralString] = "select sync.gateway_fence()"
+CHECK: Final[LiteralString] = "select 1"
 PRUNE: Final[LiteralString] = "select sync.prune() where current_user = session_user"
 DEV_SIGN_IN: Final[LiteralString] = (
     "select (select u.user_id::text from demo_auth.users as u where u.name = %s)"
@@ -246,6 +251,25 @@ async def status(lane: Lane) -> str:
 async def settle(lane: Lane) -> None:
     """Starts a new history where the server is another than the feed was written on."""
     await lane.value(SETTLE, ())
+
+
+async def ring(keeper: Any, on: bool, timeout: float) -> int | None:  # noqa: ASYNC109
+    """Says whether writers have to ring for this connection's relay; the bit it has, or None
+    where nothing was done. Raises what asyncpg raises.
+    """
+    bit: int | None = await keeper.fetchval(RING if on else REST, timeout=timeout)
+    return bit
+
+
+async def fence(keeper: Any, timeout: float) -> int:  # noqa: ASYNC109
+    """A transaction id younger than all that looked at the doorbell before."""
+    xid: int = await keeper.fetchval(FENCE, timeout=timeout)
+    return xid
+
+
+async def check(connection: Any, timeout: float) -> None:  # noqa: ASYNC109
+    """Whether PostgreSQL answers. Not prepared: that would hold back what a listener hears."""
+    await connection.execute(CHECK, timeout=timeout)
 
 
 async def prune(lane: Lane) -> None:

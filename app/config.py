@@ -54,8 +54,8 @@ class Settings(BaseSettings):
         "`doctor` and `remove` alone. Default: the database URL."
     )
     listen_url: str | None = _secret(
-        "A direct connection for LISTEN where the database URL goes through a pooler. "
-        "Default: the database URL."
+        "A direct connection for the doorbell (LISTEN and a session lock) where the database URL "
+        "goes through a pooler. Default: the database URL."
     )
     pool_size: int = Field(
         default=8, ge=2, le=1000, description="Connections the gateway keeps for reads and writes."

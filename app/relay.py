@@ -1,44 +1,54 @@
 """Carries committed changes from the feed to the hub: wake up, read, ask who may see, send.
 
 The doorbell (NOTIFY) is a hint and nothing more: the feed is read at least once a second, after
-every reconnect, and until it is empty, so every promise holds with NOTIFY dead.
+every reconnect, and until it is empty, so every promise holds with NOTIFY dead. While much is
+committed the feed is read every few milliseconds, and nobody has to ring.
 """
 
 import asyncio
 import json
 import logging
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
-import asyncpg
-import asyncpg_listen
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 
 from . import calls, metrics
-from .access import EVERYONE, Policies
+from .bell import Bell, pause
 from .db import Lane
-from .delivery import Answer, Change, Delivery, Refs, gone_frame, read_change, send_stale
-from .errors import from_database
-from .hub import Hub, Reader, RowClass, is_record_key, table_of
-from .protocol import dumps
+from .delivery import Change, Delivery, read_change, send_stale
+from .hub import Hub
+from .rights import Rights
 
 log = logging.getLogger("rowcast.relay")
 
-Views = dict[Reader, dict[str, tuple[RowClass, ...] | None]]
-"""Per reader and key the classes readable under it; None: too many."""
-
-CHANNEL: Final = "rowcast"
-LISTENER_CHECK_SECONDS: Final = 3.0  # a half-open listener is noticed within twice this
-RECONNECT_SECONDS: Final = 0.5
 ALIVE_SECONDS: Final = 5.0
 PRUNE_SECONDS: Final = 3600.0
 FINGERPRINT_SECONDS: Final = 0.5  # a changed policy or grant is noticed within this
-VIEW_READERS: Final = 100  # asked in one statement about their keys
-VIEW_KEYS: Final = 200
-PROBE_READERS: Final = 500
 SPACING_SECONDS: Final = 0.005
+FENCE_SECONDS: Final = 0.25  # longest wait for a long transaction, which may not ring
+# Commits a second. A ring for each costs nothing below, half of the speed of writers far above.
+BUSY: Final = 200
+CALM: Final = 100
+PACE_SECONDS: Final = 0.25
+
+
+class Pace:
+    """How much is committed: `busy` from `BUSY` commits a second on until it is below `CALM`."""
+
+    def __init__(self) -> None:
+        self.busy = False
+        self._rate = 0.0
+        self._at = 0.0
+
+    def note(self, commits: float, now: float) -> None:
+        """Counts what was read just `now`, in seconds of any clock."""
+        self._rate *= math.exp((self._at - now) / PACE_SECONDS)
+        self._rate += commits / PACE_SECONDS
+        self._at = now
+        self.busy = self._rate > (CALM if self.busy else BUSY)
 
 
 class Relay:
@@ -49,17 +59,20 @@ class Relay:
     ) -> None:
         self._hub = hub
         self._lane = lane
-        self._listen_conninfo = listen_conninfo
         self._poll_seconds = poll_seconds
-        self._bell = asyncio.Event()
+        self._awake = asyncio.Event()
+        self._bell = Bell(listen_conninfo, opened=self.wake, rung=self._ring)
+        self._pace = Pace()
+        self._asleep = False  # until somebody rings
+        self._fencing = 0.0
+        self._bits = 0
+        self._oldest = 0
         self._drained_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._policies = Policies()
-        self._asking = asyncio.Semaphore(lane.size)
+        self.rights = Rights(hub, lane)
         self._fingerprint_at = -FINGERPRINT_SECONDS
         self._status: dict[str, Any] = {}
         self._looked = False
-        self._listening = False
         self.epoch: str | None = None
         self.ready = asyncio.Event()
 
@@ -67,8 +80,7 @@ class Relay:
         """Starts reading; returns at once, also when there is no database yet."""
         self._keep(self._read_forever())
         self._keep(self._prune_forever())
-        if self._listen_conninfo is not None:
-            self._keep(self._listen_forever(self._listen_conninfo))
+        self._keep(self._bell.hold())
 
     async def stop(self) -> None:
         """Ends the tasks."""
@@ -78,17 +90,17 @@ class Relay:
 
     def wake(self) -> None:
         """There may be something in the feed."""
-        self._bell.set()
+        self._awake.set()
 
     def committed(self) -> None:
-        """Says that this gateway has committed: for while nobody listens to the doorbell."""
-        if not self._listening:
+        """Says that this gateway has committed: for while the doorbell would not tell."""
+        if not self._asleep:
             self._ring()
 
     def _ring(self) -> None:
         # Without sockets there is nobody to hurry for; the poll keeps the place in the feed.
         if len(self._hub):
-            self._bell.set()
+            self._awake.set()
 
     @property
     def schema_version(self) -> str:
@@ -109,9 +121,9 @@ class Relay:
 
     async def _read_forever(self) -> None:
         while True:
-            self._bell.clear()
+            self._awake.clear()
             try:
-                # One read takes all there is; what is committed from now on rings again.
+                # One read takes all there is; what is committed from now on is for the next.
                 await self.read()
                 self._drained_at = time.monotonic()
             except psycopg.errors.QueryCanceled:
@@ -123,24 +135,45 @@ class Relay:
             except psycopg.Error as exc:
                 log.warning("feed not read sqlstate=%s class=%s", exc.sqlstate, type(exc).__name__)
                 self._looked = False
-                await asyncio.sleep(RECONNECT_SECONDS)
+                await asyncio.sleep(pause(1))
                 continue
             except Exception as exc:  # noqa: BLE001
                 # A payload of another form must not end the relay: it begins anew instead.
                 log.error("feed not understood class=%s", type(exc).__name__)
                 self._hub.cursor = None
-                await asyncio.sleep(RECONNECT_SECONDS)
+                await asyncio.sleep(pause(1))
                 continue
-            since_look = time.monotonic() - self._fingerprint_at
-            pause = min(self._poll_seconds, max(0.0, FINGERPRINT_SECONDS - since_look))
-            try:
-                async with asyncio.timeout(pause):
-                    await self._bell.wait()
-            except TimeoutError:
-                continue
-            # Rings right after a read wait for each other: under load a wake-up carries more.
-            rested = time.monotonic() - self._drained_at
-            await asyncio.sleep(max(0.0, SPACING_SECONDS - rested))
+            await self._rest()
+
+    async def _rest(self) -> None:
+        """Waits until it is time to read again."""
+        until_look = FINGERPRINT_SECONDS - (time.monotonic() - self._fingerprint_at)
+        patience = min(await self._patience(), max(SPACING_SECONDS, until_look))
+        try:
+            async with asyncio.timeout(patience):
+                await self._awake.wait()
+        except TimeoutError:
+            return
+        finally:
+            self._asleep = False
+        # Rings right after a read wait for each other: under load a wake-up carries more.
+        rested = time.monotonic() - self._drained_at
+        await asyncio.sleep(max(0.0, SPACING_SECONDS - rested))
+
+    async def _patience(self) -> float:
+        """How long nothing has to be read unless somebody rings. Has writers ring, or not."""
+        fencing, self._fencing = self._fencing, 0.0
+        if not len(self._hub) or self._pace.busy:
+            await self._bell.disarm()
+            return SPACING_SECONDS if len(self._hub) else self._poll_seconds
+        if not self._bell.open or self._bell.wakes(self._bits, self._oldest):
+            self._asleep = self._bell.open
+            return self._poll_seconds
+        if not self._bell.armed(self._bits):
+            await self._bell.arm()
+        # Who looked before may still be about to commit, without a ring.
+        self._fencing = min(fencing * 2 or SPACING_SECONDS, FENCE_SECONDS)
+        return min(self._fencing, self._poll_seconds)
 
     async def read(self) -> None:
         """Reads once and delivers. Raises psycopg.Error, in which case nothing was delivered and
@@ -152,28 +185,34 @@ class Relay:
         if look or not self._looked:
             await self._look_at_server()
         # Before the changes are read: what ends after this was seen by it.
-        proven = await self._ask_views(self._unproven())
+        proven = await self.rights.ask_views(self.rights.unproven())
         answer = json.loads(await calls.changes(self._lane, self._hub.cursor, look))
         if look:
-            await self._look_at_policies(answer["fingerprint"])
+            if await self.rights.look(answer["fingerprint"]):
+                self._looked = False
+                self._everything_stale("schema")
             self._fingerprint_at = time.monotonic()
         cursor: str = answer["cursor"]
+        self._bits, self._oldest = answer["bell"], answer["xmin"]
         changes, tables = _sort(answer, self._hub)
+        self._pace.note(_commits(answer), time.monotonic())
         metrics.changes.add(len(changes))
-        touched = self._touch(self._policies.touched(answer.get("changes") or ()))
-        seen = await self._ask_views(touched)
-        self._learn(seen)
-        delivery = Delivery(self._hub, self._policies, changes)
-        await self._ask_all(delivery, cursor)
+        touched = self.rights.touch(
+            self.rights.policies.touched(answer.get("changes") or (), answer.get("behind") or ())
+        )
+        seen = await self.rights.ask_views(touched)
+        self.rights.learn(seen)
+        delivery = Delivery(self._hub, self.rights.policies, changes)
+        await self.rights.ask_all(delivery, cursor)
         # From here on nothing waits: what is stale is said before a cursor claims it was sent.
         self._notice_state(answer)
         for table in tables:
             for subscriber, keys in self._hub.of_table(table).items():
                 send_stale(subscriber, keys, "bulk")
-        self._tell_flips(seen, cursor)
-        self._keep_views(proven)
+        self.rights.tell_flips(seen, cursor)
+        self.rights.keep_views(proven)
         delivery.send(cursor)
-        self._stop_assuming(proven)
+        self.rights.stop_assuming(proven)
         self.ready.set()
 
     async def _look_at_server(self) -> None:
@@ -182,21 +221,6 @@ class Relay:
         if status.get("epoch") != status.get("storedEpoch", status.get("epoch")):
             await calls.settle(self._lane)
         self._status, self._looked = status, True
-
-    async def _look_at_policies(self, fingerprint: str) -> None:
-        """A policy, a grant, a function or a membership of roles may have changed: then no answer
-        holds any more, and everybody reads again.
-        """
-        before = self._policies.fingerprint
-        if fingerprint == before:
-            return
-        policies = Policies(json.loads(await calls.policies(self._lane)))
-        await calls.note_policies(self._lane, policies.fingerprint or "")
-        self._policies = policies
-        self._looked = False
-        self._hub.forget_all()
-        if before is not None:
-            self._everything_stale("schema")
 
     def _notice_state(self, answer: Mapping[str, Any]) -> None:
         epoch = str(answer.get("epoch"))
@@ -210,200 +234,6 @@ class Relay:
         for subscriber in list(self._hub.subscribers):
             send_stale(subscriber, list(subscriber.keys), reason)
 
-    # --- who may see what ------------------------------------------------------------------------
-
-    async def _ask_all(self, delivery: Delivery, cursor: str) -> None:
-        """Asks until nothing is missing. Sockets come, and change their identity, meanwhile."""
-        while True:
-            unknown, uncached = delivery.unknown(), delivery.uncached()
-            gained = {} if unknown else delivery.gained()
-            if not unknown and not uncached and not gained:
-                return
-            await asyncio.gather(
-                *(self._probe(delivery, *group, cursor) for group in _alike(unknown)),
-                *(self._ask_each(delivery, reader, refs) for reader, refs in uncached.items()),
-                *(self._fetch(delivery, reader, refs) for reader, refs in gained.items()),
-            )
-
-    async def _probe(
-        self, delivery: Delivery, readers: Sequence[Reader], refs: Refs, cursor: str
-    ) -> None:
-        """Which of these records each of these readers sees: one statement for all of them."""
-        metrics.probes.add(len(readers))
-        claims = [reader.claims for reader in readers]
-        try:
-            async with self._asking:
-                raw = await calls.probe(self._lane, claims, _refs_text(refs), cursor)
-        except psycopg.Error as exc:
-            _unless_unavailable(exc)
-            if len(readers) == 1:
-                delivery.fail(readers[0])
-            else:
-                # One who cannot be asked must not cost the others their answer.
-                await asyncio.gather(
-                    *(self._probe(delivery, [reader], refs, cursor) for reader in readers)
-                )
-            return
-        answer = json.loads(raw)
-        overtaken = {table: set(ids) for table, ids in answer["overtaken"].items()}
-        for reader, seen in zip(readers, answer["seen"], strict=True):
-            ids_seen = {table: set(ids) for table, ids in seen.items()}
-            delivery.learn(reader, refs, ids_seen, overtaken)
-
-    async def _ask_each(self, delivery: Delivery, reader: Reader, refs: Refs) -> None:
-        """Where no answer holds for a class: what a reader sees of each record, decided by RLS."""
-        async with self._asking:
-            metrics.probes.add()
-            try:
-                raw = json.loads(await calls.visible(self._lane, reader.claims, _refs_text(refs)))
-                hidden = raw.pop("hidden", None) or {}
-                answer = Answer(visible=raw, hidden=hidden, asked=refs)
-                wanted = delivery.wanted(answer)
-                if wanted:
-                    records = await calls.records_for(self._lane, reader.claims, _refs_text(wanted))
-                    answer.add_records(wanted, json.loads(records))
-            except psycopg.Error as exc:
-                _unless_unavailable(exc)
-                answer = Answer(failed=True)
-        delivery.answer(reader, answer)
-
-    async def _fetch(self, delivery: Delivery, reader: Reader, refs: Refs) -> None:
-        """Current contents of what came into a reader's sight."""
-        answer = Answer()
-        async with self._asking:
-            try:
-                records = await calls.records_for(self._lane, reader.claims, _refs_text(refs))
-            except psycopg.Error as exc:
-                _unless_unavailable(exc)
-                delivery.fail(reader)
-                return
-        answer.add_records(refs, json.loads(records))
-        delivery.fetched(reader, answer)
-
-    # --- what changes who may see what -----------------------------------------------------------
-
-    def _touch(self, tables: Mapping[str, set[str] | None]) -> dict[Reader, set[str]]:
-        """Forgets the answers that may have changed. Returns the keys to be looked at again."""
-        found: dict[Reader, set[str]] = {}
-        for table, users in tables.items():
-            for reader in self._hub.readers.values():
-                if users is not EVERYONE and reader.user_id not in users:
-                    continue
-                reader.forget(table)
-                keys = {key for key, _ in reader.views_of(table)}
-                if keys:
-                    found.setdefault(reader, set()).update(keys)
-        return found
-
-    def found(self, reader: Reader, views: Mapping[str, Sequence[str] | None]) -> None:
-        """Takes in the classes a subscription found readable under its keys."""
-        for key, texts in views.items():
-            view = reader.views.get(key)
-            if view is None:
-                continue
-            classes = self._hub.row_classes(key, texts)
-            if classes is None:
-                view.classes = None
-                continue
-            for row_class in classes:
-                view.add(row_class)
-            if (table_of(key), reader.role) in self._policies.cacheable:
-                reader.learn_all(classes)
-
-    def opaque(self, reader: Reader) -> list[str]:
-        """The tables of which is not known what changes his access to them."""
-        return self._policies.opaque(reader.role)
-
-    def _unproven(self) -> dict[Reader, set[str]]:
-        return {
-            reader: set(reader.unproven) for reader in self._hub.readers.values() if reader.unproven
-        }
-
-    async def _ask_views(self, asked: Mapping[Reader, set[str]]) -> Views:
-        """The classes each reader may see under each of these keys now. Raises psycopg.Error."""
-        parts: list[list[tuple[Reader, list[str]]]] = [[]]
-        for reader, keys in asked.items():
-            ordered = sorted(keys)
-            for start in range(0, len(ordered), VIEW_KEYS):
-                if len(parts[-1]) >= VIEW_READERS:
-                    parts.append([])
-                parts[-1].append((reader, ordered[start : start + VIEW_KEYS]))
-        found: Views = {}
-        for answers in await asyncio.gather(*(self._ask_part(part) for part in parts if part)):
-            for reader, classes in answers:
-                found.setdefault(reader, {}).update(classes)
-        return found
-
-    async def _ask_part(
-        self, part: Sequence[tuple[Reader, list[str]]]
-    ) -> list[tuple[Reader, dict[str, tuple[RowClass, ...] | None]]]:
-        metrics.probes.add(len(part))
-        text = dumps([keys for _, keys in part]).decode()
-        try:
-            async with self._asking:
-                raw = await calls.views(self._lane, [reader.claims for reader, _ in part], text)
-        except psycopg.Error as exc:
-            _unless_unavailable(exc)
-            if len(part) == 1:
-                reader, keys = part[0]
-                return [(reader, dict.fromkeys(keys))]
-            alone = await asyncio.gather(*(self._ask_part([one]) for one in part))
-            return [answer for answers in alone for answer in answers]
-        return [
-            (reader, {key: self._hub.row_classes(key, answer.get(key, [])) for key in keys})
-            for (reader, keys), answer in zip(part, json.loads(raw), strict=True)
-        ]
-
-    def _learn(self, seen: Views) -> None:
-        """What was found under a key is readable, whatever else is."""
-        for reader, views in seen.items():
-            for key, classes in views.items():
-                if (table_of(key), reader.role) in self._policies.cacheable:
-                    reader.learn_all(classes or ())
-
-    def _tell_flips(self, seen: Views, cursor: str) -> None:
-        """Who sees something else than before under a key reads it again; a record he has lost is
-        gone.
-        """
-        flipped: dict[str, set[Reader]] = {}
-        lost: dict[str, set[Reader]] = {}
-        for reader, classes in seen.items():
-            for key, now in classes.items():
-                view = reader.views.get(key)
-                if view is None:
-                    continue
-                certain = (table_of(key), reader.role) in self._policies.cacheable
-                if certain and view.classes is not None and now is not None:
-                    if set(view.classes) == set(now):
-                        continue
-                    if is_record_key(key) and not now:
-                        lost.setdefault(key, set()).add(reader)
-                        view.classes = ()
-                        continue
-                flipped.setdefault(key, set()).add(reader)
-        for key, readers in flipped.items():
-            for subscriber in self._hub.sockets_of(readers, key):
-                send_stale(subscriber, [key], "access")
-        for key, readers in lost.items():
-            frame = gone_frame(key, self._hub.cursor or cursor)
-            for subscriber in self._hub.sockets_of(readers, key):
-                subscriber.send(frame)
-
-    def _keep_views(self, proven: Views) -> None:
-        for reader, classes in proven.items():
-            for key, now in classes.items():
-                view = reader.views.get(key)
-                if view is not None:
-                    view.classes = now
-                    reader.unproven.discard(key)
-
-    def _stop_assuming(self, proven: Views) -> None:
-        for reader, classes in proven.items():
-            for key in classes:
-                view = reader.views.get(key)
-                if view is not None and key not in reader.unproven:
-                    view.assumed = False
-
     # --- retention -------------------------------------------------------------------------------
 
     async def _prune_forever(self) -> None:
@@ -416,68 +246,17 @@ class Relay:
                 log.warning("not pruned sqlstate=%s", exc.sqlstate)
             await asyncio.sleep(PRUNE_SECONDS)
 
-    # --- the doorbell ----------------------------------------------------------------------------
-
-    async def _listen_forever(self, conninfo: str) -> None:
-        async def ring(_: asyncpg_listen.NotificationOrTimeout) -> None:
-            self._ring()
-
-        listener = asyncpg_listen.NotificationListener(self._connecting(conninfo), 0)
-        while True:
-            try:
-                await listener.run(
-                    {CHANNEL: ring},
-                    policy=asyncpg_listen.ListenPolicy.LAST,
-                    notification_timeout=LISTENER_CHECK_SECONDS,
-                )
-            except Exception as exc:  # noqa: BLE001
-                log.warning("listener ended class=%s", type(exc).__name__)
-            await asyncio.sleep(RECONNECT_SECONDS)
-
-    def _connecting(self, conninfo: str) -> Callable[[], Any]:
-        parameters = asyncpg_parameters(conninfo)
-
-        async def connect() -> Any:
-            self._listening = False
-            # Bounded pauses of our own: the library's grow without end.
-            while True:
-                try:
-                    connection = await asyncpg.connect(**parameters, timeout=3)
-                except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                    await asyncio.sleep(RECONNECT_SECONDS)
-                    continue
-                # Whatever rang while nobody listened is in the feed.
-                self.wake()
-                self._listening = True
-                return connection
-
-        return connect
-
     def _keep(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
 
-def asyncpg_parameters(conninfo: str) -> dict[str, Any]:
-    """A libpq URL or `key=value` string as the arguments of `asyncpg.connect`."""
-    names = {
-        "host": "host",
-        "port": "port",
-        "user": "user",
-        "password": "password",
-        "dbname": "database",
-        "passfile": "passfile",
-        "sslmode": "ssl",
-    }
-    given = conninfo_to_dict(conninfo)
-    parameters: dict[str, Any] = {
-        ours: given[theirs] for theirs, ours in names.items() if given.get(theirs) is not None
-    }
-    if "port" in parameters:
-        parameters["port"] = int(parameters["port"])
-    parameters["server_settings"] = {"application_name": "rowcast-listen"}
-    return parameters
+def _commits(answer: Mapping[str, Any]) -> float:
+    """How many transactions were read; of more than are listed, many."""
+    if answer.get("behind"):
+        return BUSY
+    return len({raw.get("xid") for raw in answer.get("changes") or ()})
 
 
 def _sort(answer: Mapping[str, Any], hub: Hub) -> tuple[list[Change], list[str]]:
@@ -490,26 +269,3 @@ def _sort(answer: Mapping[str, Any], hub: Hub) -> tuple[list[Change], list[str]]
         elif raw["kind"] in ("bulk", "truncate"):
             tables[raw["table"]] = None
     return changes, list(tables)
-
-
-def _alike(asked: Mapping[Reader, Refs]) -> list[tuple[list[Reader], Refs]]:
-    """Readers of whom the same is asked, a statement's worth at a time."""
-    groups: dict[str, tuple[list[Reader], Refs]] = {}
-    for reader, refs in asked.items():
-        groups.setdefault(_refs_text(refs), ([], refs))[0].append(reader)
-    return [
-        (readers[start : start + PROBE_READERS], refs)
-        for readers, refs in groups.values()
-        for start in range(0, len(readers), PROBE_READERS)
-    ]
-
-
-def _refs_text(refs: Refs) -> str:
-    return dumps({table: sorted(refs[table]) for table in sorted(refs)}).decode()
-
-
-def _unless_unavailable(exc: psycopg.Error) -> None:
-    """Raises it again if the database cannot be reached: then everything is asked again."""
-    if from_database(exc).code == "unavailable":
-        raise exc
-    log.warning("access not known sqlstate=%s", exc.sqlstate)

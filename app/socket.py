@@ -219,7 +219,7 @@ class Connection:
                 reader.claims,
                 keys,
                 frame.cursor,
-                self._gateway.relay.opaque(reader),
+                self._gateway.relay.rights.policies.opaque(reader.role),
             )
         except psycopg.Error as exc:
             self._hub.unsubscribe(subscriber, new)
@@ -233,7 +233,7 @@ class Connection:
         self._hub.unsubscribe(subscriber, [key for key in new if key in dropped])
         versions = answer.get("versions") or {}
         if reader.generation == generation:
-            self._gateway.relay.found(reader, answer.get("views") or {})
+            self._gateway.relay.rights.found(reader, answer.get("views") or {})
         # One group each: a replay may be cut anywhere, since no frame of it moves the cursor.
         replay = [[protocol.replayed_element(update)] for update in answer.get("updates") or ()]
         for payload in protocol.updates_frames(replay, cursor, cursor):

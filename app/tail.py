@@ -7,7 +7,7 @@ from typing import Any, LiteralString
 import psycopg
 from rich.text import Text
 
-from .calls import CHANGES
+from .calls import CHANGES, RING
 
 LISTEN: LiteralString = "listen rowcast"
 COLOURS = {"insert": "green", "update": "yellow", "delete": "red"}
@@ -22,6 +22,8 @@ def follow(dsn: str, poll_seconds: float) -> Iterator[Text]:
         conn.execute(LISTEN)
         cursor = None
         while True:
+            # Who looked at the bell before is heard at the next look.
+            conn.execute(RING)
             row = conn.execute(CHANGES, (cursor, False)).fetchone()
             answer: dict[str, Any] = json.loads(row[0]) if row else {}
             cursor = answer.get("cursor", cursor)

@@ -1,12 +1,12 @@
 """`python -m bench [--full] [name ...]`: measures, prints the table, writes RESULTS.md.
 
-Names: apply, several, bulk, gateway, initial; without any, all of them. About five minutes;
+Names: apply, several, bulk, gateway, initial, signal; without any, all of them. About five minutes;
 --full measures three times as long. RESULTS.md is written only when everything was measured.
 """
 
 import argparse
 
-from . import gateway, initial, results, writes
+from . import gateway, initial, results, signal, writes
 from .stage import Say, stage
 
 PARTS = {
@@ -15,6 +15,7 @@ PARTS = {
     "gateway": gateway.writes,
     "initial": initial.load,
     "bulk": writes.bulk,
+    "signal": signal.plain,
 }
 
 

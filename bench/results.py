@@ -96,6 +96,8 @@ def write(figures: Sequence[Figure], postgres: str, mode: str, seconds: float) -
         "  CPU is that of the backend, commit included.",
         "- gateway: the same transaction over HTTP; by hand: pgbench, one `sync.gateway_write` a",
         "  commit, as many clients.",
+        "- plain committers: pgbench, one UPDATE of a live table a commit, while a gateway with a",
+        "  socket reads the feed. Only the signal of the capture trigger differs.",
         "- initial load: 10 000 tasks as NDJSON; by hand: COPY of the same columns to the client",
         "  under the same role and policies.",
         "- bulk: one UPDATE of 10 000 rows; by hand: on a table that is not live (ratio: cost).",

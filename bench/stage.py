@@ -72,7 +72,9 @@ class Stage:
     def connect(self, dsn: str | None = None) -> psycopg.Connection:
         return psycopg.connect(dsn or self.dsn, autocommit=True, prepare_threshold=0)
 
-    def pgbench(self, script: str, clients: int, seconds: float) -> dict[str, float]:
+    def pgbench(
+        self, script: str, clients: int, seconds: float, dsn: str | None = None
+    ) -> dict[str, float]:
         """Runs a script of this folder; gives tps and latencies in ms. RuntimeError if it fails."""
         stamp = f"{time.time_ns() // 1_000_000:012x}"
         with tempfile.TemporaryDirectory() as folder:
@@ -86,7 +88,7 @@ class Stage:
                 f"--file={HERE / script}",
                 "--log",
                 f"--log-prefix={folder}/log",
-                self.dsn,
+                dsn or self.dsn,
             ]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             found = re.search(r"^tps = ([0-9.]+)", done.stdout, re.MULTILINE)

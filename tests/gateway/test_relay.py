@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from app import calls
-from app.relay import asyncpg_parameters
+from app.bell import asyncpg_parameters
 from tests.gateway.conftest import (
     ALICE,
     BOARD,

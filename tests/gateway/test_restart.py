@@ -27,6 +27,7 @@ from tests.gateway.conftest import (
     settings_for,
     token,
     transaction,
+    until,
 )
 from tests.gateway.test_socket import KEY, create
 from tests.postgres import Database, Server
@@ -95,6 +96,31 @@ async def test_an_outage_is_503_and_the_service_comes_back_by_itself(
             return (await restartable.http.get("/readyz")).status_code == 200
 
         await eventually(is_ready)
+
+
+async def test_after_a_crash_of_postgres_the_doorbell_wakes_the_relay(
+    own_db: Database, own_pg: Server
+) -> None:
+    settings = settings_for(own_db.dsn("rowcast_gateway"), poll_seconds=60)
+    async with Service(settings) as service, service.socket(BOB) as bob:
+        await bob.subscribe(KEY)
+        relay = service.gateway.relay
+        for _ in range(2):
+            await until(lambda: relay._asleep)
+            before = relay._bell._line
+            # Without a checkpoint: what it starts with comes from the log alone.
+            await asyncio.to_thread(own_pg._server.terminate, signal.SIGQUIT)
+            await up(own_pg)
+            await until(lambda: relay._bell._line not in (None, before))  # noqa: B023
+            await until(lambda: relay._asleep)
+            task = str(uuid.uuid4())
+            with psycopg.connect(own_db.dsn()) as connection:
+                connection.execute(
+                    "insert into public.tasks (id, board_id, title, created_by)"
+                    " values (%s, %s, 'x', %s)",
+                    [task, KEY.partition("=")[2], ALICE],
+                )
+            assert (await bob.update(f"tasks:{task}"))["version"] == 1
 
 
 async def test_a_gateway_starts_before_its_database(own_db: Database, own_pg: Server) -> None:

@@ -94,7 +94,7 @@ as $$
     ) n
     union all
     select 'warning', 'prepared_transactions', 'max_prepared_transactions',
-        'NOTIFY makes PREPARE TRANSACTION fail: two-phase commit on live tables is not supported',
+        'Two-phase commit on live tables is not supported: PREPARE TRANSACTION fails whenever the doorbell has to ring',
         'Set max_prepared_transactions = 0.'
     where current_setting('max_prepared_transactions')::integer > 0
     union all
@@ -119,6 +119,25 @@ as $$
         'Acknowledged writes may be lost in a crash', format('Set %s = on.', v.name)
     from (values ('fsync'), ('full_page_writes')) v (name)
     where current_setting(v.name) = 'off'
+    union all
+    select 'warning', 'notify_queue_fills', 'pg_notification_queue_usage()',
+        format(
+            'The queue of notifications is full to %s %%: a session that listens has been in a transaction for long, '
+            'and once it is full writes fail', round(pg_notification_queue_usage() * 100)
+        ),
+        'End that session: the server''s log names it, pg_stat_activity has its age.'
+    where pg_notification_queue_usage() > 0.1
+    union all
+    select 'info', 'sizes', 'sync_internal.changes, sync_internal.receipts',
+        format(
+            'The feed takes %s, the receipts take %s',
+            (
+                select pg_size_pretty(sum(pg_total_relation_size(i.inhrelid)))
+                from pg_inherits i where i.inhparent = 'sync_internal.changes'::regclass
+            ),
+            pg_size_pretty(pg_total_relation_size('sync_internal.receipts'))
+        ),
+        'Too much: fewer retention_days, by sync.configure().'
 $$;
 
 comment on function sync.doctor() is 'Whether this database is one Rowcast may serve.';

@@ -68,7 +68,9 @@ comment on function sync_internal.read_changes(xid8, xid8[], bigint) is 'What ha
 grant execute on function sync_internal.read_changes(xid8, xid8[], bigint) to rowcast_gateway;
 
 -- The relay's door to the feed. p_cursor null: only a fresh cursor. Gives {"cursor", "epoch", "fingerprint", "stale",
--- "behind": [tables], "changes": [...]}; stale: the cursor cannot be resumed from, everything must be read anew.
+-- "behind": [tables], "changes": [...], "xmin", "bell"}; stale: the cursor cannot be resumed from, everything must be
+-- read anew. xmin: the oldest transaction that ran when the changes were read, of the same snapshot; bell: which bits
+-- of the doorbell are set.
 -- p_fingerprint: whether to look at the catalogue too, which costs more than the rest; else fingerprint is null.
 create or replace function sync.gateway_changes(p_cursor text, p_fingerprint boolean default true)
 returns text
@@ -86,7 +88,9 @@ begin
         return json_build_object(
             'cursor', sync_internal.cursor_now(), 'epoch', sync_internal.epoch(),
             'fingerprint', case when p_fingerprint then sync_internal.fingerprint() end,
-            'stale', p_cursor is not null, 'behind', '[]'::json, 'changes', '[]'::json
+            'stale', p_cursor is not null, 'behind', '[]'::json, 'changes', '[]'::json,
+            'xmin', pg_snapshot_xmin(sync_internal.primary_snapshot())::text::bigint,
+            'bell', sync_internal.bell_bits()
         );
     end if;
     select * into v_news
@@ -94,7 +98,8 @@ begin
     return json_build_object(
         'cursor', v_news.cursor, 'epoch', sync_internal.epoch(),
         'fingerprint', case when p_fingerprint then sync_internal.fingerprint() end,
-        'stale', false, 'behind', v_news.behind, 'changes', v_news.changes
+        'stale', false, 'behind', v_news.behind, 'changes', v_news.changes,
+        'xmin', pg_snapshot_xmin(sync_internal.primary_snapshot())::text::bigint, 'bell', sync_internal.bell_bits()
     );
 end
 $$;

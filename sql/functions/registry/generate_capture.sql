@@ -322,7 +322,11 @@ begin
         if current_setting('synchronous_commit') = 'off' then
             v_none := set_config('synchronous_commit', 'local', true);
         end if;
-        v_none := pg_notify('rowcast', '');
+        -- The bell rings for who sleeps. Looked at last, when the transaction has its id for certain; null: restored
+        -- without its value.
+        if pg_sequence_last_value('sync_internal.bell') is distinct from 0 then
+            v_none := pg_notify('rowcast', '');
+        end if;
     end if;
     return null;
 end

@@ -1,4 +1,4 @@
-"""The doorbell: NOTIFY for commits with changes, once each, saying nothing."""
+"""The doorbell: NOTIFY for commits with changes while a relay sleeps, once each, saying nothing."""
 
 from collections.abc import Callable
 
@@ -16,6 +16,7 @@ Rings = Callable[[], list[str]]
 @pytest.fixture
 def rings(db: Database) -> Rings:
     """The payloads of the bell since it was last asked; a second channel marks the end."""
+    db.connect("rowcast_gateway").execute("select sync.gateway_bell(true)")
     listener, marker = db.connect(), db.connect()
     listener.execute("listen rowcast")
     listener.execute("listen until_here")
@@ -98,3 +99,13 @@ def test_replicated_row_rings(conn: psycopg.Connection, rings: Rings) -> None:
     conn.execute("set session_replication_role = replica")
     conn.execute("update tasks set title = 'x' where id = %s", (TASK_1,))
     assert rings() == [""]
+
+
+def test_nobody_rings_while_no_relay_sleeps(
+    db: Database, conn: psycopg.Connection, gate: Gate, rings: Rings
+) -> None:
+    conn.execute("select setval('sync_internal.bell', 0)")
+    conn.execute("update tasks set title = 'x'")
+    conn.execute("truncate comments")
+    gate.applied(ALICE, title(TASK_1, "y"))
+    assert rings() == []

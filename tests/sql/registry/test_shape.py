@@ -195,6 +195,7 @@ def test_doctor_tells_what_is_wrong(db: Database, conn: psycopg.Connection) -> N
         "commits_may_be_lost",
         "prepared_transactions",
         "minor_version",
+        "sizes",
     }
     for change, code, object_ in (
         ("alter table tasks disable row level security", "row_security_off", "tasks"),

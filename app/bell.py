@@ -1,0 +1,190 @@
+"""The doorbell of a gateway: hears NOTIFY, and tells writers when they need not ring.
+
+A committing NOTIFY holds a lock of the whole cluster over the flush of its commit, so writers ring
+only for relays that sleep. Which do is a bit each, kept by `sync.gateway_bell`; the protocol is in
+docs/explanation/doorbell.md, and tests/sql/feed/test_bell_model.py tries all its interleavings.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+import asyncpg
+from psycopg.conninfo import conninfo_to_dict
+
+from . import calls
+
+log = logging.getLogger("rowcast.bell")
+
+T = TypeVar("T")
+
+CHANNEL: Final = "rowcast"
+CONNECT_SECONDS: Final = 3.0
+# Together below five seconds: that is how long a line may be dead without a word.
+CHECK_SECONDS: Final = 1.5
+ANSWER_SECONDS: Final = 1.5
+STEADY_SECONDS: Final = 10.0  # a line that held this long is opened again without delay
+
+FAILURES: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+
+
+@dataclass(eq=False, slots=True)
+class _Line:
+    """Two connections, for better or worse. `listener` runs nothing else, since a statement may
+    hold back what it hears; `keeper` holds our bit by a session lock.
+    """
+
+    listener: Any
+    keeper: Any
+    lost: asyncio.Event = field(default_factory=asyncio.Event)
+    keeping: asyncio.Lock = field(default_factory=asyncio.Lock)
+    bit: int | None = None
+    fence: int | None = None
+
+
+class Bell:
+    """`opened` is called when it listens (again): what rang before is in the feed; `rung` at each
+    ring. Nothing here raises where PostgreSQL is away: then it is not `open`, and has no bit set.
+    """
+
+    def __init__(
+        self, conninfo: str | None, opened: Callable[[], None], rung: Callable[[], None]
+    ) -> None:
+        self._conninfo = conninfo
+        self._opened = opened
+        self._rung = rung
+        self._line: _Line | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether somebody listens."""
+        return self._line is not None
+
+    def armed(self, bits: int) -> bool:
+        """Whether writers who look now ring for us; `bits` as the feed was read with."""
+        line = self._line
+        return line is not None and line.fence is not None and bool(bits >> (line.bit or 0) & 1)
+
+    def wakes(self, bits: int, oldest: int) -> bool:
+        """Whether all that is committed after the feed was read with these `bits` rings for us;
+        `oldest` is the first transaction that was running then.
+        """
+        line = self._line
+        return self.armed(bits) and line is not None and oldest > (line.fence or oldest)
+
+    async def arm(self) -> None:
+        """Has writers ring for us. In vain now and then: ask `armed` after the next read."""
+        line = self._line
+        if line is None:
+            return
+        line.fence = None
+        bit = await self._call(line, lambda: calls.ring(line.keeper, True, ANSWER_SECONDS))
+        if bit is None:
+            return
+        line.bit = bit
+        # In a transaction of its own, after the bit was set.
+        line.fence = await self._call(line, lambda: calls.fence(line.keeper, ANSWER_SECONDS))
+
+    async def disarm(self) -> None:
+        """Has writers not ring for us any more."""
+        line = self._line
+        if line is None or line.bit is None:
+            return
+        line.fence = None
+        if await self._call(line, lambda: calls.ring(line.keeper, False, ANSWER_SECONDS)) is None:
+            return
+        line.bit = None
+
+    async def hold(self) -> None:
+        """Opens the line, and again whenever it ends."""
+        if self._conninfo is None:
+            return
+        parameters = asyncpg_parameters(self._conninfo)
+        tries = 0
+        while True:
+            started = time.monotonic()
+            with contextlib.suppress(*FAILURES):
+                await self._hold_once(parameters)
+            tries = 0 if time.monotonic() - started > STEADY_SECONDS else tries + 1
+            await asyncio.sleep(pause(tries))
+
+    async def _hold_once(self, parameters: dict[str, Any]) -> None:
+        async with contextlib.AsyncExitStack() as ends:
+
+            async def connect(name: str) -> Any:
+                settings = {"application_name": f"rowcast-{name}"}
+                connection = await asyncpg.connect(
+                    **parameters, server_settings=settings, timeout=CONNECT_SECONDS
+                )
+                ends.callback(connection.terminate)
+                return connection
+
+            line = _Line(await connect("listen"), await connect("bell"))
+            for connection in (line.listener, line.keeper):
+                connection.add_termination_listener(lambda _: line.lost.set())
+            await line.listener.add_listener(CHANNEL, lambda *_: self._rung())
+            self._line = line
+            self._opened()
+            try:
+                await self._watch(line)
+            except asyncio.CancelledError:
+                # Nobody has to ring for a gateway that stops.
+                await self.disarm()
+                raise
+            finally:
+                self._line = None
+
+    async def _watch(self, line: _Line) -> None:
+        """Ends with the line. A peer that went without a word is one that does not answer."""
+        while not line.lost.is_set():
+            try:
+                async with asyncio.timeout(CHECK_SECONDS):
+                    await line.lost.wait()
+            except TimeoutError:
+                await asyncio.gather(
+                    calls.check(line.listener, ANSWER_SECONDS),
+                    self._call(line, lambda: calls.check(line.keeper, ANSWER_SECONDS)),
+                )
+        log.warning("doorbell lost")
+
+    async def _call(self, line: _Line, work: Callable[[], Awaitable[T]]) -> T | None:
+        """One statement of the keeper; if it fails the line is lost."""
+        async with line.keeping:
+            if line.lost.is_set():
+                return None
+            try:
+                return await work()
+            except FAILURES as exc:
+                log.warning("doorbell class=%s", type(exc).__name__)
+                line.lost.set()
+                return None
+
+
+def pause(tries: int) -> float:
+    """Seconds before another try: after a restart not everybody comes at once, and nobody late."""
+    return random.uniform(0.1, 1.0) * (0.25, 0.5, 1.0, 2.0)[min(tries, 3)]  # noqa: S311
+
+
+def asyncpg_parameters(conninfo: str) -> dict[str, Any]:
+    """A libpq URL or `key=value` string as the arguments of `asyncpg.connect`."""
+    names = {
+        "host": "host",
+        "port": "port",
+        "user": "user",
+        "password": "password",
+        "dbname": "database",
+        "passfile": "passfile",
+        "sslmode": "ssl",
+    }
+    given = conninfo_to_dict(conninfo)
+    parameters: dict[str, Any] = {
+        ours: given[theirs] for theirs, ours in names.items() if given.get(theirs) is not None
+    }
+    if "port" in parameters:
+        parameters["port"] = int(parameters["port"])
+    return parameters

@@ -1,0 +1,266 @@
+"""Asks PostgreSQL who may see what, and keeps the answers as long as they hold.
+
+One answer does for all rows of a class where the policies allow it (`Policies`); elsewhere each
+record is asked for, as each reader, every time.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import psycopg
+
+from . import calls, metrics
+from .access import EVERYONE, Policies
+from .db import Lane
+from .delivery import Answer, Delivery, Refs, gone_frame, send_stale
+from .errors import from_database
+from .hub import Hub, Reader, RowClass, is_record_key, table_of
+from .protocol import dumps
+
+log = logging.getLogger("rowcast.rights")
+
+VIEW_READERS: Final = 100  # asked in one statement about their keys
+VIEW_KEYS: Final = 200
+PROBE_READERS: Final = 500
+
+Views = dict[Reader, dict[str, tuple[RowClass, ...] | None]]
+"""Per reader and key the classes readable under it; None: too many."""
+
+
+class Rights:
+    """One per relay. Everything that asks raises psycopg.Error where the database is away."""
+
+    def __init__(self, hub: Hub, lane: Lane) -> None:
+        self._hub = hub
+        self._lane = lane
+        self._asking = asyncio.Semaphore(lane.size)
+        self.policies = Policies()
+
+    async def look(self, fingerprint: str) -> bool:
+        """Loads the policies anew if they are not as this fingerprint says: then no answer holds
+        any more. Returns whether they have changed since the last look.
+        """
+        before = self.policies.fingerprint
+        if fingerprint == before:
+            return False
+        policies = Policies(json.loads(await calls.policies(self._lane)))
+        await calls.note_policies(self._lane, policies.fingerprint or "")
+        self.policies = policies
+        self._hub.forget_all()
+        return before is not None
+
+    # --- one wake-up -----------------------------------------------------------------------------
+
+    async def ask_all(self, delivery: Delivery, cursor: str) -> None:
+        """Asks until nothing is missing. Sockets come, and change their identity, meanwhile."""
+        while True:
+            unknown, uncached = delivery.unknown(), delivery.uncached()
+            gained = {} if unknown else delivery.gained()
+            if not unknown and not uncached and not gained:
+                return
+            await asyncio.gather(
+                *(self._probe(delivery, *group, cursor) for group in _alike(unknown)),
+                *(self._ask_each(delivery, reader, refs) for reader, refs in uncached.items()),
+                *(self._fetch(delivery, reader, refs) for reader, refs in gained.items()),
+            )
+
+    async def _probe(
+        self, delivery: Delivery, readers: Sequence[Reader], refs: Refs, cursor: str
+    ) -> None:
+        """Which of these records each of these readers sees: one statement for all of them."""
+        metrics.probes.add(len(readers))
+        claims = [reader.claims for reader in readers]
+        try:
+            async with self._asking:
+                raw = await calls.probe(self._lane, claims, _refs_text(refs), cursor)
+        except psycopg.Error as exc:
+            _unless_unavailable(exc)
+            if len(readers) == 1:
+                delivery.fail(readers[0])
+            else:
+                # One who cannot be asked must not cost the others their answer.
+                await asyncio.gather(
+                    *(self._probe(delivery, [reader], refs, cursor) for reader in readers)
+                )
+            return
+        answer = json.loads(raw)
+        overtaken = {table: set(ids) for table, ids in answer["overtaken"].items()}
+        for reader, seen in zip(readers, answer["seen"], strict=True):
+            ids_seen = {table: set(ids) for table, ids in seen.items()}
+            delivery.learn(reader, refs, ids_seen, overtaken)
+
+    async def _ask_each(self, delivery: Delivery, reader: Reader, refs: Refs) -> None:
+        """Where no answer holds for a class: what a reader sees of each record, decided by RLS."""
+        async with self._asking:
+            metrics.probes.add()
+            try:
+                raw = json.loads(await calls.visible(self._lane, reader.claims, _refs_text(refs)))
+                hidden = raw.pop("hidden", None) or {}
+                answer = Answer(visible=raw, hidden=hidden, asked=refs)
+                wanted = delivery.wanted(answer)
+                if wanted:
+                    records = await calls.records_for(self._lane, reader.claims, _refs_text(wanted))
+                    answer.add_records(wanted, json.loads(records))
+            except psycopg.Error as exc:
+                _unless_unavailable(exc)
+                answer = Answer(failed=True)
+        delivery.answer(reader, answer)
+
+    async def _fetch(self, delivery: Delivery, reader: Reader, refs: Refs) -> None:
+        """Current contents of what came into a reader's sight."""
+        answer = Answer()
+        async with self._asking:
+            try:
+                records = await calls.records_for(self._lane, reader.claims, _refs_text(refs))
+            except psycopg.Error as exc:
+                _unless_unavailable(exc)
+                delivery.fail(reader)
+                return
+        answer.add_records(refs, json.loads(records))
+        delivery.fetched(reader, answer)
+
+    # --- what changes who may see what -----------------------------------------------------------
+
+    def touch(self, tables: Mapping[str, set[str] | None]) -> dict[Reader, set[str]]:
+        """Forgets the answers that may have changed. Returns the keys to be looked at again."""
+        found: dict[Reader, set[str]] = {}
+        for table, users in tables.items():
+            for reader in self._hub.readers.values():
+                if users is not EVERYONE and reader.user_id not in users:
+                    continue
+                reader.forget(table)
+                keys = {key for key, _ in reader.views_of(table)}
+                if keys:
+                    found.setdefault(reader, set()).update(keys)
+        return found
+
+    def found(self, reader: Reader, views: Mapping[str, Sequence[str] | None]) -> None:
+        """Takes in the classes a subscription found readable under its keys."""
+        for key, texts in views.items():
+            view = reader.views.get(key)
+            if view is None:
+                continue
+            classes = self._hub.row_classes(key, texts)
+            if classes is None:
+                view.classes = None
+                continue
+            for row_class in classes:
+                view.add(row_class)
+            if (table_of(key), reader.role) in self.policies.cacheable:
+                reader.learn_all(classes)
+
+    def unproven(self) -> dict[Reader, set[str]]:
+        return {
+            reader: set(reader.unproven) for reader in self._hub.readers.values() if reader.unproven
+        }
+
+    async def ask_views(self, asked: Mapping[Reader, set[str]]) -> Views:
+        """The classes each reader may see under each of these keys now. Raises psycopg.Error."""
+        parts: list[list[tuple[Reader, list[str]]]] = [[]]
+        for reader, keys in asked.items():
+            ordered = sorted(keys)
+            for start in range(0, len(ordered), VIEW_KEYS):
+                if len(parts[-1]) >= VIEW_READERS:
+                    parts.append([])
+                parts[-1].append((reader, ordered[start : start + VIEW_KEYS]))
+        found: Views = {}
+        for answers in await asyncio.gather(*(self._ask_part(part) for part in parts if part)):
+            for reader, classes in answers:
+                found.setdefault(reader, {}).update(classes)
+        return found
+
+    async def _ask_part(
+        self, part: Sequence[tuple[Reader, list[str]]]
+    ) -> list[tuple[Reader, dict[str, tuple[RowClass, ...] | None]]]:
+        metrics.probes.add(len(part))
+        text = dumps([keys for _, keys in part]).decode()
+        try:
+            async with self._asking:
+                raw = await calls.views(self._lane, [reader.claims for reader, _ in part], text)
+        except psycopg.Error as exc:
+            _unless_unavailable(exc)
+            if len(part) == 1:
+                reader, keys = part[0]
+                return [(reader, dict.fromkeys(keys))]
+            alone = await asyncio.gather(*(self._ask_part([one]) for one in part))
+            return [answer for answers in alone for answer in answers]
+        return [
+            (reader, {key: self._hub.row_classes(key, answer.get(key, [])) for key in keys})
+            for (reader, keys), answer in zip(part, json.loads(raw), strict=True)
+        ]
+
+    def learn(self, seen: Views) -> None:
+        """What was found under a key is readable, whatever else is."""
+        for reader, views in seen.items():
+            for key, classes in views.items():
+                if (table_of(key), reader.role) in self.policies.cacheable:
+                    reader.learn_all(classes or ())
+
+    def tell_flips(self, seen: Views, cursor: str) -> None:
+        """Who sees something else than before under a key reads it again; a record he has lost is
+        gone.
+        """
+        flipped: dict[str, set[Reader]] = {}
+        lost: dict[str, set[Reader]] = {}
+        for reader, classes in seen.items():
+            for key, now in classes.items():
+                view = reader.views.get(key)
+                if view is None:
+                    continue
+                certain = (table_of(key), reader.role) in self.policies.cacheable
+                if certain and view.classes is not None and now is not None:
+                    if set(view.classes) == set(now):
+                        continue
+                    if is_record_key(key) and not now:
+                        lost.setdefault(key, set()).add(reader)
+                        view.classes = ()
+                        continue
+                flipped.setdefault(key, set()).add(reader)
+        for key, readers in flipped.items():
+            for subscriber in self._hub.sockets_of(readers, key):
+                send_stale(subscriber, [key], "access")
+        for key, readers in lost.items():
+            frame = gone_frame(key, self._hub.cursor or cursor)
+            for subscriber in self._hub.sockets_of(readers, key):
+                subscriber.send(frame)
+
+    def keep_views(self, proven: Views) -> None:
+        for reader, classes in proven.items():
+            for key, now in classes.items():
+                view = reader.views.get(key)
+                if view is not None:
+                    view.classes = now
+                    reader.unproven.discard(key)
+
+    def stop_assuming(self, proven: Views) -> None:
+        for reader, classes in proven.items():
+            for key in classes:
+                view = reader.views.get(key)
+                if view is not None and key not in reader.unproven:
+                    view.assumed = False
+
+
+def _alike(asked: Mapping[Reader, Refs]) -> list[tuple[list[Reader], Refs]]:
+    """Readers of whom the same is asked, a statement's worth at a time."""
+    groups: dict[str, tuple[list[Reader], Refs]] = {}
+    for reader, refs in asked.items():
+        groups.setdefault(_refs_text(refs), ([], refs))[0].append(reader)
+    return [
+        (readers[start : start + PROBE_READERS], refs)
+        for readers, refs in groups.values()
+        for start in range(0, len(readers), PROBE_READERS)
+    ]
+
+
+def _refs_text(refs: Refs) -> str:
+    return dumps({table: sorted(refs[table]) for table in sorted(refs)}).decode()
+
+
+def _unless_unavailable(exc: psycopg.Error) -> None:
+    """Raises it again if the database cannot be reached: then everything is asked again."""
+    if from_database(exc).code == "unavailable":
+        raise exc
+    log.warning("access not known sqlstate=%s", exc.sqlstate)
