@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 import asyncpg
+import asyncpg_listen
 from psycopg.conninfo import conninfo_to_dict
 
 from . import calls
@@ -45,6 +46,18 @@ class _Line:
     keeping: asyncio.Lock = field(default_factory=asyncio.Lock)
     bit: int | None = None
     fence: int | None = None
+
+
+class _Listener(asyncpg.Connection):  # type: ignore[misc, unused-ignore]
+    """A connection that says when LISTEN has been committed: what rang before is in the feed."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.listens = asyncio.Event()
+
+    async def add_listener(self, channel: str, callback: Any) -> None:
+        await super().add_listener(channel, callback)
+        self.listens.set()
 
 
 class Bell:
@@ -119,7 +132,10 @@ class Bell:
             async def connect(name: str) -> Any:
                 settings = {"application_name": f"rowcast-{name}"}
                 connection = await asyncpg.connect(
-                    **parameters, server_settings=settings, timeout=CONNECT_SECONDS
+                    **parameters,
+                    server_settings=settings,
+                    timeout=CONNECT_SECONDS,
+                    connection_class=_Listener,
                 )
                 ends.callback(connection.terminate)
                 return connection
@@ -127,7 +143,10 @@ class Bell:
             line = _Line(await connect("listen"), await connect("bell"))
             for connection in (line.listener, line.keeper):
                 connection.add_termination_listener(lambda _: line.lost.set())
-            await line.listener.add_listener(CHANNEL, lambda *_: self._rung())
+            listening = asyncio.create_task(self._listen(line))
+            ends.callback(listening.cancel)
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await line.listener.listens.wait()
             self._line = line
             self._opened()
             try:
@@ -139,6 +158,28 @@ class Bell:
             finally:
                 self._line = None
 
+    async def _listen(self, line: _Line) -> None:
+        """Hears what rings, and whether the peer still answers, until the line is lost."""
+        offered = [line.listener]
+
+        async def connect() -> Any:
+            # One connection a line: the next belongs to the next line.
+            if not offered:
+                line.lost.set()
+                await asyncio.Event().wait()
+            return offered.pop()
+
+        async def ring(heard: asyncpg_listen.NotificationOrTimeout) -> None:
+            if isinstance(heard, asyncpg_listen.Notification):
+                self._rung()
+
+        await asyncpg_listen.NotificationListener(connect, reconnect_delay=0).run(
+            {CHANNEL: ring},
+            policy=asyncpg_listen.ListenPolicy.LAST,
+            # It asks the peer for a sign of life three times in this.
+            notification_timeout=3 * CHECK_SECONDS,
+        )
+
     async def _watch(self, line: _Line) -> None:
         """Ends with the line. A peer that went without a word is one that does not answer."""
         while not line.lost.is_set():
@@ -146,10 +187,7 @@ class Bell:
                 async with asyncio.timeout(CHECK_SECONDS):
                     await line.lost.wait()
             except TimeoutError:
-                await asyncio.gather(
-                    calls.check(line.listener, ANSWER_SECONDS),
-                    self._call(line, lambda: calls.check(line.keeper, ANSWER_SECONDS)),
-                )
+                await self._call(line, lambda: calls.check(line.keeper, ANSWER_SECONDS))
         log.warning("doorbell lost")
 
     async def _call(self, line: _Line, work: Callable[[], Awaitable[T]]) -> T | None:
