@@ -47,7 +47,8 @@ as $$
         = regexp_count(lower(p_source), 'current_setting\s*\(\s*''request\.jwt\.')
 $$;
 
-comment on function sync_internal.reads_only_claims(text) is 'Whether an SQL function''s text reads nothing but claims.';
+comment on function sync_internal.reads_only_claims(text)
+is 'Whether an SQL function''s text reads nothing but claims.';
 
 -- The text of a function for people.
 create or replace function sync_internal.function_name(p_function oid)
@@ -271,7 +272,8 @@ begin
 end
 $$;
 
-comment on function sync_internal.judge_tree(text) is 'What a stored expression tree reads, and what speaks against it.';
+comment on function sync_internal.judge_tree(text)
+is 'What a stored expression tree reads, and what speaks against it.';
 
 create or replace function sync_internal.has_checks(p_type oid)
 returns boolean

@@ -166,7 +166,8 @@ end
 end
 $$;
 
-comment on function sync_internal.generate_watch(sync_internal.watches) is 'Makes the trigger function of a watched table.';
+comment on function sync_internal.generate_watch(sync_internal.watches)
+is 'Makes the trigger function of a watched table.';
 
 -- The watched tables. Definer: the registry is private.
 create or replace function sync_internal.watched()

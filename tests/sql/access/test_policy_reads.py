@@ -1,48 +1,15 @@
 """What policies read, and when the answer may not be kept: every way in which it could be wrong."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 import pytest
 
+from tests.sql.access.docs import FUNCTION, MEMBER, SCHEMA, Report, judge, reads
 from tests.sql.engine import value
 
 pytestmark = pytest.mark.both_versions
-
-SCHEMA = """
-create table public.docs (
-    id uuid primary key default gen_random_uuid(), owner uuid, board uuid, n numeric, at timestamptz,
-    day date, kind text, extra text, tags text[], data jsonb, ratio float8, boards uuid[],
-    twice numeric generated always as (n * 2) stored, version integer not null default 1
-);
-create table public.members (board uuid, user_id uuid, role text, note text, n numeric);
-create table public.boards2 (id uuid primary key, name text, owner uuid);
-alter table public.docs enable row level security;
-grant select, insert, update on public.docs to authenticated, anon;
-grant select on public.members, public.boards2 to authenticated, anon;
-"""
-
-
-@dataclass
-class Report:
-    """A row of sync.policy_reads."""
-
-    cacheable: bool
-    reasons: list[str]
-    columns: list[str]
-    reads: dict[str, list[str]]
-
-
-def reads(
-    conn: psycopg.Connection[Any], table: str = "public.docs", role: str = "authenticated"
-) -> Report:
-    row = conn.execute(
-        "select cacheable, reasons, columns, reads from sync.policy_reads(%s, %s)", (table, role)
-    ).fetchone()
-    assert row
-    return Report(*row)
 
 
 @pytest.fixture
@@ -52,26 +19,7 @@ def docs(tx: psycopg.Connection) -> psycopg.Connection:
     return tx
 
 
-def judge(conn: psycopg.Connection[Any], using: str, setup: str = "", rest: str = "") -> Report:
-    """Makes docs live under one SELECT policy."""
-    conn.execute(setup.encode())
-    conn.execute(
-        f"create policy p on public.docs for select to authenticated using ({using})".encode()
-    )
-    conn.execute(rest.encode())
-    conn.execute("select sync.enable('public.docs', p_topics => '{}')")
-    return reads(conn)
-
-
 # What is followed
-
-MEMBER = "exists (select from members m where m.board = docs.board and m.user_id = auth.uid())"
-
-FUNCTION = """
-create function public.my_boards() returns setof uuid language sql stable security definer
-set search_path = pg_catalog, pg_temp
-begin atomic select m.board from public.members m where m.user_id = (select auth.uid()); end;
-"""
 
 FOLLOWED: list[tuple[str, str, str, list[str], dict[str, list[str]]]] = [
     ("constant", "true", "", [], {}),
@@ -275,9 +223,14 @@ REFUSED: list[tuple[str, str, str, str]] = [
     ("day by keyword", "day < current_date", "", "time"),
     ("catalogue by keyword", "kind = current_catalog", "", "catalogue"),
     ("chance", "random() < 0.5", "", "calls random(), which is volatile"),
-    ("volatile operator", "kind ~~~ 'x'", "create function public.v(text, text) returns boolean "
-     "language sql volatile return true; create operator public.~~~ (leftarg = text, rightarg = "
-     "text, function = public.v)", "public.v(text, text), which is volatile"),
+    (
+        "volatile operator",
+        "kind ~~~ 'x'",
+        "create function public.v(text, text) returns boolean "
+        "language sql volatile return true; create operator public.~~~ (leftarg = text, rightarg = "
+        "text, function = public.v)",
+        "public.v(text, text), which is volatile",
+    ),
     ("time zone in a cast", "at::text = kind", "", "its text depends on settings"),
     ("time zone in a conversion", "at::date = day", "", "which is stable"),
     ("date read from text", "kind::date = day", "", "depends on settings"),
@@ -285,75 +238,190 @@ REFUSED: list[tuple[str, str, str, str]] = [
     ("time zone in jsonpath", "jsonb_path_exists_tz(data, '$.a')", "", "jsonb_path_exists_tz"),
     ("any setting", "kind = current_setting('work_mem')", "", "reads the setting work_mem"),
     ("custom setting", "kind = current_setting('app.x', true)", "", "reads the setting app.x"),
-    ("setting of a computed name", "kind = current_setting('request.jwt.' || extra, true)", "",
-     "name that is not constant"),
-    ("PL/pgSQL", "f()", "create function public.f() returns boolean language plpgsql immutable as "
-     "'begin return true; end'", "public.f(), whose body PostgreSQL does not record"),
-    ("body as text", "f()", "create function public.f() returns boolean language sql immutable as "
-     "'select true'", "begin atomic"),
-    ("opaque in a view", "board in (select v.b from v)", "create function public.f() returns "
-     "boolean language sql stable as 'select true'; create view public.v as select m.board as b "
-     "from members m where f(); grant select on v to authenticated", "view v calls public.f()"),
-    ("clock in a function", "at < f()", STABLE.format("timestamptz", "select now()"),
-     "function public.f() calls now()"),
-    ("conversion on return", "kind = f()", STABLE.format("text", "select m.n from members m"),
-     "converts its answer"),
-    ("clock in a default", "f(at)", "create function public.f(a timestamptz, b timestamptz default "
-     "now()) returns boolean language sql stable return a < b", "a default of public.f("),
-    ("immutable that reads", "board in (select f())", "create function public.f() returns setof "
-     "uuid language sql immutable begin atomic select m.board from members m; end",
-     "marked immutable"),
-    ("immutable that asks who", "owner = f()", "create function public.f() returns uuid language "
-     "sql immutable return auth.uid()", "marked immutable"),
-    ("volatile function", "f()", "create function public.f() returns boolean language sql return "
-     "true", "volatile"),
-    ("settings of a function", "f()", "create function public.f() returns boolean language sql "
-     "stable set timezone = 'utc' return true", "settings of its own"),
+    (
+        "setting of a computed name",
+        "kind = current_setting('request.jwt.' || extra, true)",
+        "",
+        "name that is not constant",
+    ),
+    (
+        "PL/pgSQL",
+        "f()",
+        "create function public.f() returns boolean language plpgsql immutable as "
+        "'begin return true; end'",
+        "public.f(), whose body PostgreSQL does not record",
+    ),
+    (
+        "body as text",
+        "f()",
+        "create function public.f() returns boolean language sql immutable as 'select true'",
+        "begin atomic",
+    ),
+    (
+        "opaque in a view",
+        "board in (select v.b from v)",
+        "create function public.f() returns "
+        "boolean language sql stable as 'select true'; create view public.v as select m.board as b "
+        "from members m where f(); grant select on v to authenticated",
+        "view v calls public.f()",
+    ),
+    (
+        "clock in a function",
+        "at < f()",
+        STABLE.format("timestamptz", "select now()"),
+        "function public.f() calls now()",
+    ),
+    (
+        "conversion on return",
+        "kind = f()",
+        STABLE.format("text", "select m.n from members m"),
+        "converts its answer",
+    ),
+    (
+        "clock in a default",
+        "f(at)",
+        "create function public.f(a timestamptz, b timestamptz default "
+        "now()) returns boolean language sql stable return a < b",
+        "a default of public.f(",
+    ),
+    (
+        "immutable that reads",
+        "board in (select f())",
+        "create function public.f() returns setof "
+        "uuid language sql immutable begin atomic select m.board from members m; end",
+        "marked immutable",
+    ),
+    (
+        "immutable that asks who",
+        "owner = f()",
+        "create function public.f() returns uuid language sql immutable return auth.uid()",
+        "marked immutable",
+    ),
+    (
+        "volatile function",
+        "f()",
+        "create function public.f() returns boolean language sql return true",
+        "volatile",
+    ),
+    (
+        "settings of a function",
+        "f()",
+        "create function public.f() returns boolean language sql "
+        "stable set timezone = 'utc' return true",
+        "settings of its own",
+    ),
     ("order of rows", "owner = (select m.user_id from members m limit 1)", "", "LIMIT"),
     ("order in an array", "owner = (array(select m.user_id from members m))[1]", "", "order"),
-    ("order in an aggregate", "owner = (select (array_agg(m.user_id))[1] from members m)", "",
-     "array_agg"),
-    ("order by distinct on", "exists (select distinct on (m.board) m.role from members m)", "",
-     "DISTINCT ON"),
-    ("order by number", "exists (select from members m, my_boards() with ordinality x (b, o) "
-     "where x.o = 1)", FUNCTION, "ORDINALITY"),
+    (
+        "order in an aggregate",
+        "owner = (select (array_agg(m.user_id))[1] from members m)",
+        "",
+        "array_agg",
+    ),
+    (
+        "order by distinct on",
+        "exists (select distinct on (m.board) m.role from members m)",
+        "",
+        "DISTINCT ON",
+    ),
+    (
+        "order by number",
+        "exists (select from members m, my_boards() with ordinality x (b, o) where x.o = 1)",
+        FUNCTION,
+        "ORDINALITY",
+    ),
     ("equal but different", "exists (select distinct m.n from members m)", "", "groups or sorts"),
-    ("equal under a collation", "exists (select distinct m.role collate loose from members m)",
-     "create collation loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false)",
-     "collation loose"),
-    ("window", "n in (select row_number() over (order by m.board) from members m)", "",
-     "unknown expression WINDOWFUNC"),
+    (
+        "equal under a collation",
+        "exists (select distinct m.role collate loose from members m)",
+        "create collation loose (provider = icu, locale = 'und-u-ks-level2', deterministic = "
+        "false)",
+        "collation loose",
+    ),
+    (
+        "window",
+        "n in (select row_number() over (order by m.board) from members m)",
+        "",
+        "unknown expression WINDOWFUNC",
+    ),
     ("sample", "exists (select from members m tablesample system (10))", "", "TABLESAMPLECLAUSE"),
     ("xml", "xmlelement(name a, kind) is null", "", "unknown expression XMLEXPR"),
-    ("domain with checks", "kind::small = 'x'", "create domain public.small as text check (value "
-     "<> 'q')", "a domain with checks"),
-    ("type not built in", "kind::odd = 'x'::odd", "create type public.odd; "
-     "create function public.odd_in(cstring) returns odd language internal immutable strict as "
-     "'textin'; create function public.odd_out(odd) returns cstring language internal immutable "
-     "strict as 'textout'; create type public.odd (input = odd_in, output = odd_out, like = text);"
-     "create function public.odd_eq(odd, odd) returns boolean language internal immutable strict "
-     "as 'texteq'; create operator public.= (leftarg = odd, rightarg = odd, function = odd_eq)",
-     "odd"),
-    ("type not built in, in an array", "array[kind::odd] = '{}'::odd[]", "create type public.odd; "
-     "create function public.odd_in(cstring) returns odd language internal immutable strict as "
-     "'textin'; create function public.odd_out(odd) returns cstring language internal immutable "
-     "strict as 'textout'; create type public.odd (input = odd_in, output = odd_out, like = text)",
-     "uses the type odd"),
-    ("catalogue table", "exists (select from pg_class c where c.relname = kind)", "",
-     "of the system catalogue"),
-    ("catalogue through a type", "kind::regclass is not null", "", "calls regclass(text), which is stable"),
-    ("materialised view", "board in (select v.board from v)", "create materialized view public.v as "
-     "select m.board from members m; grant select on v to authenticated", "materialised view"),
-    ("unlogged table", "board in (select v.board from v)", "create unlogged table public.v (board "
-     "uuid)", "unlogged"),
-    ("part of a table", "board in (select v.board from v)", "create table public.whole (board uuid) "
-     "partition by hash (board); create table public.v partition of public.whole for values with "
-     "(modulus 1, remainder 0)", "part of another table"),
-    ("sequence", "exists (select from s where s.last_value > 3)", "create sequence public.s",
-     "is no table"),
+    (
+        "domain with checks",
+        "kind::small = 'x'",
+        "create domain public.small as text check (value <> 'q')",
+        "a domain with checks",
+    ),
+    (
+        "type not built in",
+        "kind::odd = 'x'::odd",
+        "create type public.odd; "
+        "create function public.odd_in(cstring) returns odd language internal immutable strict as "
+        "'textin'; create function public.odd_out(odd) returns cstring language internal immutable "
+        "strict as 'textout'; create type public.odd (input = odd_in, output = odd_out, like "
+        "= text);"
+        "create function public.odd_eq(odd, odd) returns boolean language internal immutable "
+        "strict "
+        "as 'texteq'; create operator public.= (leftarg = odd, rightarg = odd, function = odd_eq)",
+        "odd",
+    ),
+    (
+        "type not built in, in an array",
+        "array[kind::odd] = '{}'::odd[]",
+        "create type public.odd; "
+        "create function public.odd_in(cstring) returns odd language internal immutable strict as "
+        "'textin'; create function public.odd_out(odd) returns cstring language internal immutable "
+        "strict as 'textout'; create type public.odd (input = odd_in, output = odd_out, like "
+        "= text)",
+        "uses the type odd",
+    ),
+    (
+        "catalogue table",
+        "exists (select from pg_class c where c.relname = kind)",
+        "",
+        "of the system catalogue",
+    ),
+    (
+        "catalogue through a type",
+        "kind::regclass is not null",
+        "",
+        "calls regclass(text), which is stable",
+    ),
+    (
+        "materialised view",
+        "board in (select v.board from v)",
+        "create materialized view public.v as "
+        "select m.board from members m; grant select on v to authenticated",
+        "materialised view",
+    ),
+    (
+        "unlogged table",
+        "board in (select v.board from v)",
+        "create unlogged table public.v (board uuid)",
+        "unlogged",
+    ),
+    (
+        "part of a table",
+        "board in (select v.board from v)",
+        "create table public.whole (board uuid) "
+        "partition by hash (board); create table public.v partition of public.whole for "
+        "values with "
+        "(modulus 1, remainder 0)",
+        "part of another table",
+    ),
+    (
+        "sequence",
+        "exists (select from s where s.last_value > 3)",
+        "create sequence public.s",
+        "is no table",
+    ),
     ("float in the class", "ratio > 0.5 and day > '2020-01-01' and data ? 'a'", "", ""),
-    ("list of dates in the class", "days is null", "alter table public.docs add column days date[]",
-     "no text that is the same under all settings"),
+    (
+        "list of dates in the class",
+        "days is null",
+        "alter table public.docs add column days date[]",
+        "no text that is the same under all settings",
+    ),
 ]
 
 
@@ -375,7 +443,9 @@ def test_what_may_change_by_itself_is_not_kept(
 
 
 def test_foreign_tables_are_not_kept(docs: psycopg.Connection) -> None:
-    docs.execute("create foreign data wrapper nowhere; create server s foreign data wrapper nowhere")
+    docs.execute(
+        "create foreign data wrapper nowhere; create server s foreign data wrapper nowhere"
+    )
     docs.execute("create foreign table public.far (board uuid) server s")
     docs.execute("create table public.near (board uuid)")
     found = judge(docs, "board in (select f.board from far f)")
@@ -422,16 +492,17 @@ def test_names_cannot_pass_for_expressions(docs: psycopg.Connection) -> None:
         "}{FUNCEXPR :funcid 1299",
         ":selectedCols (b 1 2)",
     ]
-    columns = ", ".join(f'"{name}" uuid'.replace('"quoted"', '""quoted""') for name in hostile)
     names = [f'"{name}"'.replace('"quoted"', '""quoted""') for name in hostile]
+    columns = ", ".join(f"{name} uuid" for name in names)
+    crossed = ", ".join(
+        f"{one} as {other}" for one, other in zip(names, reversed(names), strict=True)
+    )
     docs.execute(f"create table public.hostile ({columns})".encode())
     docs.execute("grant select on hostile to authenticated")
-    docs.execute(
-        f"create view public.mirror as select {', '.join(f'{n} as {m}' for n, m in zip(names, reversed(names), strict=True))} "
-        "from hostile".encode()
-    )
+    docs.execute(f"create view public.mirror as select {crossed} from hostile".encode())
     using = (
-        f"board in (with {names[1]} as (select {names[0]} as {names[2]} from hostile as {names[6]}) "
+        f"board in (with {names[1]} as (select {names[0]} as {names[2]} from hostile as "
+        f"{names[6]}) "
         f"select {names[2]} from {names[1]} as {names[4]} where {names[2]} is not null) and "
         f"owner in (select {names[2]} as {names[5]} from mirror as {names[3]}) and kind <> "
         "':funcid 1299 {VAR :varattno 0}'"
@@ -483,7 +554,8 @@ def test_policies_of_roles_one_inherits_count(docs: psycopg.Connection) -> None:
 
 RLS_ON_MEMBERS = (
     "alter table members enable row level security;"
-    "create policy mine on members for select to authenticated using (exists (select from boards2 b "
+    "create policy mine on members for select to authenticated using (exists (select from "
+    "boards2 b "
     "where b.id = members.board and b.owner = auth.uid() and members.role = 'x'))"
 )
 
@@ -512,7 +584,9 @@ def test_a_definer_function_reads_with_the_rights_of_its_owner(docs: psycopg.Con
     own = judge(docs, "board = any (array(select my_boards()))", RLS_ON_MEMBERS + ";" + FUNCTION)
     assert own.reads == {"members": ["board", "user_id"]}
     docs.execute("create role helper; grant usage on schema auth to helper")
-    docs.execute("grant select on members, boards2 to helper; grant create on schema public to helper")
+    docs.execute(
+        "grant select on members, boards2 to helper; grant create on schema public to helper"
+    )
     docs.execute("create policy helpers on members for select to helper using (note is null)")
     docs.execute("alter function my_boards() owner to helper")
     assert reads(docs).reads == {"members": ["board", "user_id", "note"]}
@@ -535,7 +609,11 @@ def test_a_view_reads_as_its_owner_unless_it_is_invokers(
     docs: psycopg.Connection, invoker: bool
 ) -> None:
     option = "with (security_invoker = true)" if invoker else ""
-    docs.execute((RLS_ON_MEMBERS + f"; create view v {option} as select m.board as b from members m").encode())
+    docs.execute(
+        (
+            RLS_ON_MEMBERS + f"; create view v {option} as select m.board as b from members m"
+        ).encode()
+    )
     docs.execute("grant select on v to authenticated")
     found = judge(docs, "board in (select v.b from v)")
     assert found.cacheable, found.reasons
@@ -581,7 +659,10 @@ def test_a_table_read_without_triggers_is_not_kept(docs: psycopg.Connection) -> 
     assert judge(docs, MEMBER).cacheable
     for change, undo in (
         ("alter table members disable trigger all", "alter table members enable trigger all"),
-        ("alter table docs disable trigger zzz_rowcast_update", "alter table docs enable trigger all"),
+        (
+            "alter table docs disable trigger zzz_rowcast_update",
+            "alter table docs enable trigger all",
+        ),
     ):
         docs.execute(change.encode())
         assert not reads(docs).cacheable
@@ -655,7 +736,9 @@ def test_rows_that_differ_never_have_one_class(
 def test_one_value_is_one_class_whatever_the_settings(docs: psycopg.Connection) -> None:
     assert judge(docs, "at is not null and ratio > 0").cacheable
     for zone, digits in (("utc", 0), ("Asia/Tokyo", 3)):
-        docs.execute(f"set local timezone = '{zone}'; set local extra_float_digits = {digits}".encode())
+        docs.execute(
+            f"set local timezone = '{zone}'; set local extra_float_digits = {digits}".encode()
+        )
         docs.execute("insert into docs (at, ratio) values ('2024-01-01 00:00:00Z', 0.1)")
     one, other = classes(docs)
     assert one == other

@@ -7,7 +7,7 @@ import pytest
 
 from app import migrate
 from tests.postgres import Database
-from tests.sql.access.test_policy_reads import FUNCTION, MEMBER, SCHEMA, judge, reads
+from tests.sql.access.docs import FUNCTION, MEMBER, SCHEMA, judge, reads
 from tests.sql.engine import ALICE, BOB, CAROL, LAUNCH, Gate, value
 
 pytestmark = pytest.mark.both_versions
@@ -69,7 +69,9 @@ def test_values_that_only_change_places_are_not_told(watched: psycopg.Connection
 
 
 def test_numbers_that_are_equal_and_differ_are_told(watched: psycopg.Connection) -> None:
-    watched.execute("alter policy p on docs using (exists (select from members m where m.n::text = kind))")
+    watched.execute(
+        "alter policy p on docs using (exists (select from members m where m.n::text = kind))"
+    )
     watched.execute("select sync.refresh('docs')")
     assert reads(watched).cacheable
     assert heard(watched, "update members set n = 1.0") == TOLD
@@ -80,7 +82,9 @@ def test_values_without_an_exact_text_are_told_with_every_update(
     watched: psycopg.Connection,
 ) -> None:
     watched.execute("alter table members add column days date[], add column x json")
-    watched.execute("alter policy p on docs using (exists (select from members m where m.days is null))")
+    watched.execute(
+        "alter policy p on docs using (exists (select from members m where m.days is null))"
+    )
     watched.execute("select sync.refresh('docs')")
     assert reads(watched).cacheable
     assert heard(watched, "update members set note = 'z'") == TOLD
@@ -105,12 +109,17 @@ def test_a_membership_names_the_users_concerned(watched: psycopg.Connection) -> 
         return patch and sorted(patch["users"])
 
     assert users(f"insert into members values ('{TWO}', '{BOB}'), ('{ONE}', '{BOB}')") == [BOB]
-    assert users(f"update members set user_id = '{CAROL}' where board = '{TWO}'") == sorted([BOB, CAROL])
+    assert users(f"update members set user_id = '{CAROL}' where board = '{TWO}'") == sorted(
+        [BOB, CAROL]
+    )
     assert users(f"update members set board = '{TWO}' where user_id = '{ALICE}'") == [ALICE]
     assert users(f"insert into members values ('{TWO}', null)") == []
     assert users("delete from members where user_id is not null") == sorted([ALICE, BOB, CAROL])
     assert users("truncate members") is None
-    many = "insert into members select gen_random_uuid(), gen_random_uuid() from generate_series(1, {})"
+    many = (
+        "insert into members select gen_random_uuid(), gen_random_uuid() from "
+        "generate_series(1, {})"
+    )
     assert len(users(many.format(1000))) == 1000
     assert users(many.format(1001)) is None
     watched.execute("select sync.drop_membership('members')")
@@ -123,8 +132,14 @@ def test_a_live_membership_is_told_beside_its_changes(gate: Gate, conn: psycopg.
     conn.execute("delete from workspace_members where user_id = %s", (BOB,))
     changes = gate.changes(before)["changes"]
     (told,) = [change for change in changes if change["kind"] == "access"]
-    assert (told["table"], told["id"], told["patch"]) == ("public.workspace_members", None, {"users": [BOB]})
-    assert {"workspaceMembers"} <= {change["table"] for change in changes if change["kind"] == "delete"}
+    assert (told["table"], told["id"], told["patch"]) == (
+        "public.workspace_members",
+        None,
+        {"users": [BOB]},
+    )
+    assert {"workspaceMembers"} <= {
+        change["table"] for change in changes if change["kind"] == "delete"
+    }
     conn.execute("select sync.drop_membership('workspace_members')")
     assert triggers(conn, "workspace_members") == set()
 
@@ -218,7 +233,10 @@ def test_a_table_that_becomes_live_is_watched_no_more_and_again_after(
 
 
 def test_triggers_that_are_as_they_should_be_are_left_alone(watched: psycopg.Connection) -> None:
-    query = "select array_agg((oid, xmin::text) order by oid)::text from pg_trigger where tgrelid = 'members'::regclass"
+    query = (
+        "select array_agg((oid, xmin::text) order by oid)::text from pg_trigger where "
+        "tgrelid = 'members'::regclass"
+    )
     before = value(watched, query)
     watched.execute("select sync.refresh('docs')")
     assert value(watched, query) == before
@@ -229,7 +247,8 @@ def test_a_table_of_somebody_else_is_his_to_refresh(watched: psycopg.Connection)
         create role keeper; grant rowcast_owner, keeper to postgres;
         create role writer; grant rowcast_owner to keeper, writer;
         alter table docs owner to writer; alter table boards2 owner to keeper;
-        grant select, references on boards2 to writer; grant usage, create on schema public to writer, keeper;
+        grant select, references on boards2 to writer; grant usage, create on schema public to
+            writer, keeper;
         alter policy p on docs using (exists (select from boards2 b where b.id = board));
     """)
     watched.execute("set local role writer")
@@ -308,5 +327,3 @@ def test_migrate_makes_the_triggers_anew_and_remove_takes_them(db: Database) -> 
     assert triggers(conn, "members") == ALL
     migrate.remove(db.dsn())
     assert triggers(conn, "members") == set()
-
-
