@@ -165,7 +165,7 @@ def test_fingerprint_stays_with_what_decides_nothing(lived_db: Database) -> None
 
 
 def test_looking_costs_little_with_a_hundred_tables(db: Database) -> None:
-    """Read once a second by each gateway: 0.6 to 0.9 ms where it was measured, and here more room."""
+    """Read once a second by each gateway: 0.6 to 0.9 ms where measured; more room here."""
     conn = db.connect()
     conn.execute("""
         do $$
