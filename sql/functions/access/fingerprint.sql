@@ -4,8 +4,7 @@
 -- the catalogue are counted and the transactions that wrote them added up, so that there and back is noticed too.
 --
 -- It covers the live tables and what was recorded of their closure when their code was made; a table whose policies lead
--- beyond that is not cacheable until then. All of the application's functions count, since one that is not recorded may
--- call any other. PL/pgSQL, since its plans are kept.
+-- beyond that is not cacheable until then. PL/pgSQL, since its plans are kept.
 create or replace function sync_internal.fingerprint()
 returns text
 language plpgsql
@@ -17,6 +16,7 @@ as $$
 declare
     v_relations oid[];
     v_functions oid[];
+    v_opaque boolean;
     v_parts text[] := '{}';
     v_part text;
 begin
@@ -46,8 +46,15 @@ begin
     select concat_ws('.', count(*), sum(w.xmin::text::bigint)) into v_part
     from pg_rewrite w where w.ev_class = any (v_relations);
     v_parts := v_parts || v_part;
+    -- One that is not recorded may call any other.
+    v_opaque := exists (
+        select from pg_proc p
+        where p.oid = any (v_functions) and p.prosqlbody is null and p.proowner <> 'rowcast_owner'::regrole
+    );
     select concat_ws('.', count(*), sum(p.xmin::text::bigint)) into v_part
-    from pg_proc p where p.oid >= 16384 and p.pronamespace <> 'sync_internal'::regnamespace;
+    from pg_proc p
+    where p.oid = any (v_functions)
+        or v_opaque and p.oid >= 16384 and p.pronamespace <> 'sync_internal'::regnamespace;
     v_parts := v_parts || v_part;
     select concat_ws('.', count(*), sum(e.xmin::text::bigint)) into v_part from pg_enum e;
     v_parts := v_parts || v_part;

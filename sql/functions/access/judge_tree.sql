@@ -47,7 +47,8 @@ as $$
         = regexp_count(lower(p_source), 'current_setting\s*\(\s*''request\.jwt\.')
 $$;
 
-comment on function sync_internal.reads_only_claims(text) is 'Whether an SQL function''s text reads nothing but claims.';
+comment on function sync_internal.reads_only_claims(text)
+is 'Whether an SQL function''s text reads nothing but claims.';
 
 -- The text of a function for people.
 create or replace function sync_internal.function_name(p_function oid)
@@ -127,6 +128,8 @@ begin
                 when v_function.language in ('sql', 'plpgsql') then ': write it as language sql with begin atomic'
             end
         );
+    elsif v_function.prosupport <> 0 then
+        problem := format('calls %s, which the planner may replace: it has a support function', v_name);
     elsif v_function.provolatile = 'v' then
         problem := format('calls %s, which is volatile: declare it stable', v_name);
     else
@@ -166,6 +169,12 @@ begin
             select o.oprcode
             from jsonb_array_elements_text(v_scan -> 'operators') f (oid)
             join pg_catalog.pg_operator o on o.oid = f.oid::oid
+            union
+            -- The planner may put these in an operator's place.
+            select r.oprcode
+            from jsonb_array_elements_text(v_scan -> 'operators') f (oid)
+            join pg_catalog.pg_operator o on o.oid = f.oid::oid and o.oid >= 16384
+            join pg_catalog.pg_operator r on r.oid in (o.oprnegate, o.oprcom)
         )
         order by p.oid
     loop
@@ -271,7 +280,8 @@ begin
 end
 $$;
 
-comment on function sync_internal.judge_tree(text) is 'What a stored expression tree reads, and what speaks against it.';
+comment on function sync_internal.judge_tree(text)
+is 'What a stored expression tree reads, and what speaks against it.';
 
 create or replace function sync_internal.has_checks(p_type oid)
 returns boolean

@@ -125,7 +125,10 @@ begin
         if current_setting('synchronous_commit') = 'off' then
             v_none := set_config('synchronous_commit', 'local', true);
         end if;
-        v_none := pg_notify('rowcast', '');
+        -- As the capture triggers do.
+        if pg_sequence_last_value('sync_internal.bell') is distinct from 0 then
+            v_none := pg_notify('rowcast', '');
+        end if;
     end if;
     return null;
 end
@@ -166,7 +169,8 @@ end
 end
 $$;
 
-comment on function sync_internal.generate_watch(sync_internal.watches) is 'Makes the trigger function of a watched table.';
+comment on function sync_internal.generate_watch(sync_internal.watches)
+is 'Makes the trigger function of a watched table.';
 
 -- The watched tables. Definer: the registry is private.
 create or replace function sync_internal.watched()

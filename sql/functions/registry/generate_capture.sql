@@ -1,7 +1,8 @@
 -- Writing the triggers' code: the version trigger, per row, and the capture triggers, per statement, which alone write
 -- the feed.
 
--- The text that says what of a row the SELECT policies read; short rows as they are, others as a hash.
+-- The text that says what of a row the SELECT policies read; short rows as they are, others as a hash. It begins with
+-- the columns' numbers: after a change of policies an older change must not pass for one of today's classes.
 create or replace function sync_internal.class_expression(p_columns sync_internal.columns[], p_alias text)
 returns text
 language sql
@@ -12,9 +13,13 @@ as $$
     select case
         when count(*) = 0 then ''''''
         when bool_and(c.kind in ('uuid', 'integer', 'bigint', 'boolean', 'date', 'timestamptz', 'timestamp', 'enum'))
-            then format('row(%s)::text', string_agg(e.value, ', ' order by c.position))
+            then format(
+                '%L || row(%s)::text', string_agg(c.position::text, '.' order by c.position),
+                string_agg(e.value, ', ' order by c.position)
+            )
         else format(
-            'encode(sha256(convert_to(row(%s)::text, ''UTF8'')), ''hex'')', string_agg(e.value, ', ' order by c.position)
+            '%L || encode(sha256(convert_to(row(%s)::text, ''UTF8'')), ''hex'')',
+            string_agg(c.position::text, '.' order by c.position) || ':', string_agg(e.value, ', ' order by c.position)
         )
     end
     from unnest(p_columns) c

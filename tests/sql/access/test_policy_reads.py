@@ -1,48 +1,15 @@
 """What policies read, and when the answer may not be kept: every way in which it could be wrong."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 import pytest
 
+from tests.sql.access.docs import FUNCTION, MEMBER, SCHEMA, Report, judge, reads
 from tests.sql.engine import value
 
 pytestmark = pytest.mark.both_versions
-
-SCHEMA = """
-create table public.docs (
-    id uuid primary key default gen_random_uuid(), owner uuid, board uuid, n numeric, at timestamptz,
-    day date, kind text, extra text, tags text[], data jsonb, ratio float8, boards uuid[],
-    twice numeric generated always as (n * 2) stored, version integer not null default 1
-);
-create table public.members (board uuid, user_id uuid, role text, note text, n numeric);
-create table public.boards2 (id uuid primary key, name text, owner uuid);
-alter table public.docs enable row level security;
-grant select, insert, update on public.docs to authenticated, anon;
-grant select on public.members, public.boards2 to authenticated, anon;
-"""
-
-
-@dataclass
-class Report:
-    """A row of sync.policy_reads."""
-
-    cacheable: bool
-    reasons: list[str]
-    columns: list[str]
-    reads: dict[str, list[str]]
-
-
-def reads(
-    conn: psycopg.Connection[Any], table: str = "public.docs", role: str = "authenticated"
-) -> Report:
-    row = conn.execute(
-        "select cacheable, reasons, columns, reads from sync.policy_reads(%s, %s)", (table, role)
-    ).fetchone()
-    assert row
-    return Report(*row)
 
 
 @pytest.fixture
@@ -52,26 +19,7 @@ def docs(tx: psycopg.Connection) -> psycopg.Connection:
     return tx
 
 
-def judge(conn: psycopg.Connection[Any], using: str, setup: str = "", rest: str = "") -> Report:
-    """Makes docs live under one SELECT policy."""
-    conn.execute(setup.encode())
-    conn.execute(
-        f"create policy p on public.docs for select to authenticated using ({using})".encode()
-    )
-    conn.execute(rest.encode())
-    conn.execute("select sync.enable('public.docs', p_topics => '{}')")
-    return reads(conn)
-
-
 # What is followed
-
-MEMBER = "exists (select from members m where m.board = docs.board and m.user_id = auth.uid())"
-
-FUNCTION = """
-create function public.my_boards() returns setof uuid language sql stable security definer
-set search_path = pg_catalog, pg_temp
-begin atomic select m.board from public.members m where m.user_id = (select auth.uid()); end;
-"""
 
 FOLLOWED: list[tuple[str, str, str, list[str], dict[str, list[str]]]] = [
     ("constant", "true", "", [], {}),
@@ -386,7 +334,8 @@ REFUSED: list[tuple[str, str, str, str]] = [
     (
         "equal under a collation",
         "exists (select distinct m.role collate loose from members m)",
-        "create collation loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false)",
+        "create collation loose (provider = icu, locale = 'und-u-ks-level2', deterministic = "
+        "false)",
         "collation loose",
     ),
     (
@@ -409,8 +358,10 @@ REFUSED: list[tuple[str, str, str, str]] = [
         "create type public.odd; "
         "create function public.odd_in(cstring) returns odd language internal immutable strict as "
         "'textin'; create function public.odd_out(odd) returns cstring language internal immutable "
-        "strict as 'textout'; create type public.odd (input = odd_in, output = odd_out, like = text);"
-        "create function public.odd_eq(odd, odd) returns boolean language internal immutable strict "
+        "strict as 'textout'; create type public.odd (input = odd_in, output = odd_out, like "
+        "= text);"
+        "create function public.odd_eq(odd, odd) returns boolean language internal immutable "
+        "strict "
         "as 'texteq'; create operator public.= (leftarg = odd, rightarg = odd, function = odd_eq)",
         "odd",
     ),
@@ -420,7 +371,8 @@ REFUSED: list[tuple[str, str, str, str]] = [
         "create type public.odd; "
         "create function public.odd_in(cstring) returns odd language internal immutable strict as "
         "'textin'; create function public.odd_out(odd) returns cstring language internal immutable "
-        "strict as 'textout'; create type public.odd (input = odd_in, output = odd_out, like = text)",
+        "strict as 'textout'; create type public.odd (input = odd_in, output = odd_out, like "
+        "= text)",
         "uses the type odd",
     ),
     (
@@ -452,7 +404,8 @@ REFUSED: list[tuple[str, str, str, str]] = [
         "part of a table",
         "board in (select v.board from v)",
         "create table public.whole (board uuid) "
-        "partition by hash (board); create table public.v partition of public.whole for values with "
+        "partition by hash (board); create table public.v partition of public.whole for "
+        "values with "
         "(modulus 1, remainder 0)",
         "part of another table",
     ),
@@ -539,16 +492,17 @@ def test_names_cannot_pass_for_expressions(docs: psycopg.Connection) -> None:
         "}{FUNCEXPR :funcid 1299",
         ":selectedCols (b 1 2)",
     ]
-    columns = ", ".join(f'"{name}" uuid'.replace('"quoted"', '""quoted""') for name in hostile)
     names = [f'"{name}"'.replace('"quoted"', '""quoted""') for name in hostile]
+    columns = ", ".join(f"{name} uuid" for name in names)
+    crossed = ", ".join(
+        f"{one} as {other}" for one, other in zip(names, reversed(names), strict=True)
+    )
     docs.execute(f"create table public.hostile ({columns})".encode())
     docs.execute("grant select on hostile to authenticated")
-    docs.execute(
-        f"create view public.mirror as select {', '.join(f'{n} as {m}' for n, m in zip(names, reversed(names), strict=True))} "
-        "from hostile".encode()
-    )
+    docs.execute(f"create view public.mirror as select {crossed} from hostile".encode())
     using = (
-        f"board in (with {names[1]} as (select {names[0]} as {names[2]} from hostile as {names[6]}) "
+        f"board in (with {names[1]} as (select {names[0]} as {names[2]} from hostile as "
+        f"{names[6]}) "
         f"select {names[2]} from {names[1]} as {names[4]} where {names[2]} is not null) and "
         f"owner in (select {names[2]} as {names[5]} from mirror as {names[3]}) and kind <> "
         "':funcid 1299 {VAR :varattno 0}'"
@@ -600,7 +554,8 @@ def test_policies_of_roles_one_inherits_count(docs: psycopg.Connection) -> None:
 
 RLS_ON_MEMBERS = (
     "alter table members enable row level security;"
-    "create policy mine on members for select to authenticated using (exists (select from boards2 b "
+    "create policy mine on members for select to authenticated using (exists (select from "
+    "boards2 b "
     "where b.id = members.board and b.owner = auth.uid() and members.role = 'x'))"
 )
 
@@ -797,6 +752,21 @@ def _type(conn: psycopg.Connection[Any], column: str) -> str:
         column,
     )
     return found
+
+
+def test_a_class_says_of_which_columns_it_is(docs: psycopg.Connection) -> None:
+    """A change from before a policy was changed must not pass for one of today's classes."""
+    judge(docs, "owner = auth.uid()")
+    insert = "insert into docs (owner, board) select gen_random_uuid(), %s"
+    same = value(docs, "select gen_random_uuid()")
+    docs.execute("insert into docs (owner) values (%s)", (same,))
+    docs.execute("alter policy p on docs using (board = auth.uid())")
+    docs.execute("select sync.refresh('docs')")
+    docs.execute(insert, (same,))
+    one, other = classes(docs)
+    assert str(same) in one
+    assert str(same) in other
+    assert one != other
 
 
 # The example apps
