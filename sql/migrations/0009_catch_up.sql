@@ -35,7 +35,8 @@ create type sync_internal.missed as (
 );
 alter type sync_internal.missed owner to rowcast_owner;
 alter type sync_internal.missed_change owner to rowcast_owner;
-grant usage on type sync_internal.missed_change, sync_internal.missed to anon, authenticated, service_role, rowcast_gateway;
+grant usage on type sync_internal.missed_change, sync_internal.missed
+to anon, authenticated, service_role, rowcast_gateway;
 
 -- The policies as a gateway last saw them: a client that was away while they changed has to be told.
 alter table sync_internal.state add column fingerprint text not null default '';

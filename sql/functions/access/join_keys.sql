@@ -118,4 +118,5 @@ $$;
 
 comment on function sync_internal.join_keys(jsonb, sync_internal.missed, text)
 is 'The part of a subscription that the user''s rights decide.';
-grant execute on function sync_internal.join_keys(jsonb, sync_internal.missed, text) to anon, authenticated, service_role;
+grant execute on function sync_internal.join_keys(jsonb, sync_internal.missed, text)
+to anon, authenticated, service_role;

@@ -245,7 +245,8 @@ begin
 end
 $$;
 
-comment on function sync_internal.missed(text, jsonb, text, text, text[]) is 'The changes since a cursor that touch any of the keys.';
+comment on function sync_internal.missed(text, jsonb, text, text, text[])
+is 'The changes since a cursor that touch any of the keys.';
 
 -- Those of some tables whose policies read what has changed since a cursor, or whose policies have changed.
 create or replace function sync_internal.touched(p_tables text[], p_xmax xid8, p_xips xid8[], p_user text)
@@ -311,4 +312,5 @@ $$;
 comment on function sync.gateway_note_policies(text) is 'A gateway has seen the policies as this fingerprint says.';
 grant execute on function sync.gateway_note_policies(text) to rowcast_gateway;
 
-grant execute on function sync_internal.parse_keys(text[]), sync_internal.missed(text, jsonb, text, text, text[]) to rowcast_gateway;
+grant execute on function sync_internal.parse_keys(text[]), sync_internal.missed(text, jsonb, text, text, text[])
+to rowcast_gateway;

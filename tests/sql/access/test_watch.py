@@ -149,6 +149,7 @@ def test_what_is_told_rings_the_bell_and_comes_in_order(gate: Gate, db: Database
     conn.execute("select sync.membership('workspace_members', 'user_id')")
     conn.commit()
     listener.execute("listen rowcast")
+    listener.execute("select setval('sync_internal.bell', 1)")
     before = gate.cursor()
     conn.execute("update tasks set title = 'first'")
     conn.execute("delete from workspace_members where user_id = %s", (BOB,))
