@@ -4,10 +4,13 @@
 
 -- By table, and by what a change is subscribed under: its topics and its record's id. A hot index would cost each
 -- writer a tree descent per topic; its pending list costs one, and is merged a megabyte at a time.
+-- squawk-ignore require-concurrent-index-creation
 create index changes_by_table on sync_internal.changes (table_name, xid);
+-- squawk-ignore require-concurrent-index-creation
 create index changes_by_topic on sync_internal.changes using gin (array_append(topics, record_id))
 with (fastupdate = on, gin_pending_list_limit = 1024);
 -- What names no record: very few.
+-- squawk-ignore require-concurrent-index-creation
 create index changes_of_no_record on sync_internal.changes (table_name, xid) where record_id is null;
 
 -- A change as a subscription that is resumed needs it. more: there are further changes of the record, too many to list.
