@@ -45,6 +45,11 @@ class Session:
     expires_at: float | None
     identity: str
 
+    @property
+    def author(self) -> str:
+        """Who he is whatever his token, for bounds per person; all without a name are one."""
+        return f"{self.role} {self.user_id or ''}"
+
 
 ANONYMOUS: Final = Session(None, None, "anon", None, "anon")
 

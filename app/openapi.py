@@ -36,6 +36,7 @@ _REFUSALS: Final = {
     "403": "No such record, or you may not do this",
     "413": "Too many bytes",
     "422": "Too many of something, or a transaction id used otherwise",
+    "429": "Too much of this user is under way; the same request later will do (Retry-After)",
     "503": "Not now; the same request later will do (Retry-After)",
 }
 
