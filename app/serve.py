@@ -15,6 +15,7 @@ from typing import Any
 import uvicorn
 
 from .config import Settings
+from .trace import Tracing
 
 # A peer that stops reading blocks after about 0.4 MB and is gone within 4.5 s; with the system's
 # defaults it takes 3.9 MB and stays for ever, pings or not (measured with uvicorn 0.54 on Linux).
@@ -81,12 +82,20 @@ def serve(settings: Settings, listener: socket.socket) -> None:
 
 
 def _logging(level: str) -> dict[str, Any]:
-    """A line per message on standard error: time, level, logger, then what happened."""
+    """A line per message on standard error: time, level, logger, what happened, for whom."""
+    line = "%(asctime)s %(levelname)s %(name)s %(message)s%(trace)s"
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+        "filters": {"trace": {"()": Tracing}},
+        "formatters": {"line": {"format": line}},
+        "handlers": {
+            "stderr": {
+                "class": "logging.StreamHandler",
+                "formatter": "line",
+                "filters": ["trace"],
+            }
+        },
         "root": {"handlers": ["stderr"], "level": level.upper()},
     }
 

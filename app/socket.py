@@ -191,12 +191,35 @@ class Connection:
                 pass  # a type of a later version, or a second hello
 
     async def _renew(self, subscriber: Subscriber, token: str) -> None:
-        session = await self._identify(token)
-        if self._session is None or session.user_id != self._session.user_id:
+        session, old = await self._identify(token), self._session
+        if old is None or session.user_id != old.user_id:
             raise Closed(protocol.SIGN_IN, "another user")
         self._adopt(session)
         subscriber.identity, subscriber.claims = session.identity, session.claims
         self._send(protocol.Authed(expires_at=_iso(session.expires_at)))
+        if session.rights != old.rights and subscriber.keys:
+            await self._see_anew(subscriber)
+
+    async def _see_anew(self, subscriber: Subscriber) -> None:
+        """With other claims he may see other rows: every key has to be read again.
+
+        What is readable now is asked before he is told, so that of whatever he reads then he
+        also hears the end. Until it is known, nothing is told on the strength of the old claims.
+        """
+        keys = list(subscriber.keys)
+        self._hub.hold(subscriber)
+        for key in keys:
+            subscriber.keys[key] = False
+        try:
+            text = await calls.subscribe(self._gateway.database.work, subscriber.claims, keys, None)
+        except psycopg.Error as exc:
+            problem = from_database(exc)
+            raise Closed(protocol.TRY_LATER, problem.detail or problem.code) from None
+        for key in json.loads(text)["evidence"]:
+            if key in subscriber.keys:
+                subscriber.keys[key] = True
+        send_stale(subscriber, keys, "access")
+        self._release(subscriber)
 
     async def _subscribe(self, subscriber: Subscriber, frame: protocol.Subscribe) -> None:
         """Registers first, then asks, then replays: a change is in the replay or comes after it.

@@ -6,6 +6,7 @@ Whatever waits is taken in turn over authors, so that one who sends much is slow
 """
 
 import asyncio
+import json
 import logging
 import random
 import time
@@ -16,7 +17,7 @@ from typing import Any, Final
 
 import psycopg
 
-from . import calls, metrics
+from . import calls, metrics, trace
 from .auth import Session
 from .calls import Answer
 from .db import Lane
@@ -49,6 +50,7 @@ class Item:
     body: str
     dry_run: bool
     settled: Callable[["Item"], None]
+    trace: str = field(default_factory=trace.current.get)
     answer: asyncio.Future[Answer] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -181,6 +183,8 @@ class Writes:
     async def _drain(self) -> None:
         try:
             while self._waiting:
+                # What is logged here concerns many requests, not the one that began this.
+                trace.current.set("")
                 await self._together(self._take())
         finally:
             self._pump = None
@@ -193,7 +197,8 @@ class Writes:
             if batch and size > MAX_BATCH_BYTES:
                 break
             batch.append(self._waiting.pop())
-        # PostgreSQL plans anew when the role alternates. The sort is stable: an author's order holds.
+        # PostgreSQL plans anew when the role alternates. The sort is stable: each author's order
+        # holds.
         batch.sort(key=lambda item: item.session.role)
         return batch
 
@@ -241,6 +246,7 @@ class Writes:
 
     async def _repeatedly(self, item: Item) -> None:
         """Up to three tries; a lock or a race that outlasts them is the answer `retry`."""
+        trace.current.set(item.trace)
         answer = Answer(503, "", again=True)
         try:
             for number in range(TRIES):
@@ -270,6 +276,9 @@ class Writes:
             repeat,
         )
         self._committed()
+        for item, answer in zip(batch, answers, strict=True):
+            if '"logId"' in answer.body:
+                _log_ids(item, answer)
         return answers
 
     def _run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -278,3 +287,17 @@ class Writes:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _log_ids(item: Item, answer: Answer) -> None:
+    """Says under which ids PostgreSQL has logged what went wrong, and for whom it was."""
+    try:
+        body = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        return  # it is committed: whatever records it shows, it has to be answered
+    problems = [body, *(result.get("error") or {} for result in body.get("results", ()))]
+    outer = trace.current.set(item.trace)
+    for problem in problems:
+        if isinstance(problem.get("logId"), str):
+            log.error("unexpected error in PostgreSQL id=%s", problem["logId"])
+    trace.current.reset(outer)

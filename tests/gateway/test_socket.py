@@ -155,6 +155,81 @@ async def test_another_user_or_a_bad_token_closes_4401(service: Service, other: 
         assert await socket.closed() == 4401
 
 
+@pytest.fixture
+def open_to_team(run: Callable[..., Any]) -> None:
+    """Whoever carries the claim `team` sees all tasks."""
+    run(
+        "create policy team on public.tasks for select to authenticated"
+        " using ((select auth.jwt()) ->> 'team' = 'x')"
+    )
+
+
+@pytest.mark.usefixtures("open_to_team")
+async def test_renewed_claims_that_show_more_make_the_keys_stale(service: Service) -> None:
+    task = str(uuid.uuid4())
+    await service.write(create(task))
+    async with service.socket(CAROL) as carol:
+        await carol.subscribe(KEY, f"tasks:{task}")
+        await carol.send({"type": "auth", "token": token(CAROL, team="x")})
+        await carol.expect("authed")
+        stale = await carol.expect("stale")
+        assert (sorted(stale["keys"]), stale["reason"]) == ([f"tasks:{task}", KEY], "access")
+        await service.write({"type": "delete", "table": "tasks", "id": task})
+        assert (await carol.update(f"tasks:{task}"))["version"] == 2
+
+
+@pytest.mark.usefixtures("open_to_team")
+async def test_renewed_claims_that_show_less_end_what_was_seen(
+    service: Service, run: Callable[..., Any]
+) -> None:
+    task = str(uuid.uuid4())
+    await service.write(create(task))
+    await service.caught_up()
+    async with service.socket(CAROL, team="x") as carol, service.socket(ALICE) as alice:
+        await carol.subscribe(KEY, f"tasks:{task}", "tasks")
+        await alice.subscribe(KEY)
+        await carol.send({"type": "auth", "token": token(CAROL, team="y")})
+        stale = await carol.expect("stale")
+        assert sorted(stale["keys"]) == ["tasks", f"tasks:{task}", KEY]
+        said = len(carol.heard)
+        await service.write(put(task, "hidden from carol"))
+        run("delete from public.tasks where id = %s", task)
+        while (await alice.expect("stale"))["keys"] != [KEY]:
+            pass
+        await carol.pong()
+        # Not even that something is gone: these rows are no longer hers to hear of.
+        kinds = [frame["type"] for frame in carol.heard[said:]]
+        assert kinds in (["pong"], ["stale", "pong"])
+        assert all(frame.get("keys", ["tasks"]) == ["tasks"] for frame in carol.heard[said:])
+
+
+@pytest.mark.usefixtures("open_to_team")
+async def test_what_renewed_claims_still_show_is_gone_when_it_goes(
+    service: Service, run: Callable[..., Any]
+) -> None:
+    task = str(uuid.uuid4())
+    await service.write(create(task))
+    await service.caught_up()
+    async with service.socket(CAROL) as carol:
+        await carol.subscribe(f"tasks:{task}")
+        relay = service.gateway.relay
+        await relay.stop()  # what is deleted now is asked about too late
+        await carol.send({"type": "auth", "token": token(CAROL, team="x")})
+        await carol.expect("stale")
+        run("delete from public.tasks where id = %s", task)
+        relay.start()
+        assert (await carol.update(f"tasks:{task}"))["gone"] is True
+
+
+async def test_a_renewed_token_with_the_same_claims_makes_nothing_stale(service: Service) -> None:
+    async with service.socket(groups=["a"], jti="1") as socket:
+        await socket.subscribe(KEY)
+        await socket.send({"type": "auth", "token": token(seconds=900, groups=["a"], jti="2")})
+        await socket.expect("authed")
+        await socket.pong()
+        assert {frame["type"] for frame in socket.heard[2:]} == {"authed", "pong"}
+
+
 # --- keys and changes ----------------------------------------------------------------------------
 
 

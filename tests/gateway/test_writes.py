@@ -48,7 +48,7 @@ end $$;
 
 
 def session(role: str = "authenticated", user: str = "u") -> Session:
-    return Session(json.dumps({"role": role}), user, role, None, role)
+    return Session(json.dumps({"role": role}), user, role, None, role, role)
 
 
 class Queue:
@@ -205,7 +205,7 @@ async def test_one_authors_flood_does_not_delay_another(queue: Queue) -> None:
 async def test_a_flood_beside_the_batches_does_not_delay_another(
     queue: Queue, padding: str
 ) -> None:
-    kind = "again" if not padding else padding
+    kind = padding or "again"
     queue.admin.execute("select pg_advisory_lock(1)")
     slow = queue.submit("slow")
     await until(queue.blocked)
