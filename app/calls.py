@@ -110,15 +110,15 @@ async def query(lane: Lane, claims: str | None, body: str) -> str:
 
 
 async def query_stream(
-    database: Database, claims: str | None, body: str
+    database: Database, author: str, claims: str | None, body: str
 ) -> AsyncGenerator[str, None]:
     """A query as NDJSON: first its header line, then records, a few hundred kilobytes at a time.
 
     The cursor lives in one read transaction on one connection, given back at the end or when the
-    reader goes away. Raises psycopg.Error.
+    reader goes away. Raises psycopg.Error, and what `Streams.slot` does.
     """
     async with (
-        database.streams,
+        database.streams.slot(author),
         database.work.connection() as connection,
         connection.transaction(),
     ):
