@@ -81,7 +81,8 @@ async def stream(service: Service, user: str = ALICE) -> AsyncIterator[Reader]:
         connection.setblocking(False)
         await loop.sock_connect(connection, service.listener.getsockname()[:2])
         request = (
-            f"POST {QUERY} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {token(user)}\r\n"
+            f"POST {QUERY} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+            f"authorization: Bearer {token(user)}\r\n"
             f"accept: application/x-ndjson\r\ncontent-length: {len(BODY)}\r\n\r\n{BODY}"
         )
         await loop.sock_sendall(connection, request.encode())
@@ -107,7 +108,7 @@ async def ask(service: Service, user: str = ALICE) -> Any:
 async def test_a_reader_who_stops_is_cut_and_holds_no_connection(
     patient: Service, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(routes, "STREAM_PART_SECONDS", 0.3)
+    monkeypatch.setattr(routes, "STREAM_PART_SECONDS", 1)
     async with stream(patient) as stopped:
         await until(lambda: held(run) == 1)
         await until(lambda: held(run) == 0)
