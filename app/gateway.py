@@ -14,7 +14,7 @@ from .config import Settings
 from .db import Database
 from .hub import Hub
 from .outlet import Outlet
-from .protocol import GOING_AWAY
+from .protocol import GOING_AWAY, OUTDATED, UPGRADE
 from .relay import Relay
 from .writes import Writes
 
@@ -91,9 +91,17 @@ class Gateway:
             "accepting": not self.draining,
         }
 
+    def outdated(self, schema: int | None) -> bool:
+        """Whether a socket's client has to be updated. Requests are refused by PostgreSQL itself:
+        what is known here may be a moment old, and a write refused in its place would be lost.
+        """
+        return schema is not None and schema < self.relay.oldest_schema
+
     async def _sweep_forever(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             now = time.monotonic()
             for outlet in list(self.outlets):
                 outlet.sweep(now)
+                if self.outdated(outlet.schema):
+                    outlet.close(UPGRADE, OUTDATED)

@@ -81,6 +81,7 @@ class Outlet:
         self._taken = -1
         self._taken_at = 0.0
         self.closing = False
+        self.schema: int | None = None  # the client was made for, where it says
 
     def write(self, frame: bytes) -> None:
         """Sends an encoded frame, or closes the socket if its reader is too slow."""

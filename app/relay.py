@@ -83,9 +83,14 @@ class Relay:
             self._bell.set()
 
     @property
-    def schema_version(self) -> str:
-        """The version of the schema in the database; empty before it was first read."""
-        return str(self._status.get("schemaVersion", ""))
+    def schema_version(self) -> int:
+        """The version of the application's schema; 0 before it was first read."""
+        return int(self._status.get("schema", 0))
+
+    @property
+    def oldest_schema(self) -> int:
+        """The oldest a client may have been made for."""
+        return int(self._status.get("oldestSchema", 0))
 
     @property
     def idle_seconds(self) -> float:

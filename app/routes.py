@@ -17,7 +17,7 @@ from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import Message, Receive, Scope, Send
 
-from . import calls, metrics, openapi, socket
+from . import calls, metrics, openapi, protocol, socket
 from .auth import COOKIE, Session, bearer, origin_allowed
 from .config import SYMMETRIC
 from .errors import MEDIA_TYPE, RETRY_SECONDS, Problem
@@ -57,7 +57,9 @@ async def write(request: Request) -> Response:
     """POST /api/realtime/write: one transaction, or a batch of them."""
     gateway, session = _gateway(request), await authenticate(request)
     body = await read_text(request)
-    answer = await gateway.writes.submit(session, body, _wants_rollback(request))
+    answer = await gateway.writes.submit(
+        session, body, _wants_rollback(request), client_schema(request)
+    )
     made = _json(answer.body, answer.status)
     if answer.status >= 400:
         metrics.refusals.add(code=str(orjson.loads(answer.body).get("code")))
@@ -70,16 +72,17 @@ async def get_records(request: Request) -> Response:
     """POST /api/realtime/getRecords: records by table and id."""
     gateway, session = _gateway(request), await authenticate(request)
     body = await read_text(request)
-    return _json(await calls.get_records(gateway.database.work, session.claims, body))
+    schema = client_schema(request)
+    return _json(await calls.get_records(gateway.database.work, session.claims, body, schema))
 
 
 async def query(request: Request) -> Response:
     """POST /api/realtime/query: a page of a table, or all of it as NDJSON."""
     gateway, session = _gateway(request), await authenticate(request)
-    body = await read_text(request)
+    body, schema = await read_text(request), client_schema(request)
     if NDJSON not in request.headers.get("accept", ""):
-        return _json(await calls.query(gateway.database.work, session.claims, body))
-    stream = calls.query_stream(gateway.database, session.author, session.claims, body)
+        return _json(await calls.query(gateway.database.work, session.claims, body, schema))
+    stream = calls.query_stream(gateway.database, session.author, session.claims, body, schema)
     # The header line is fetched before the answer starts, so that a refusal still has its status.
     return Lines(await anext(stream), stream)
 
@@ -231,6 +234,11 @@ async def read_text(request: Request) -> str:
     if "\0" in text:
         raise Problem(400, "bad_encoding", "The body holds a NUL byte")
     return text
+
+
+def client_schema(request: Request) -> int | None:
+    """The version of the schema the client was made for, where it says."""
+    return protocol.schema_number(request.headers.get("rowcast-schema"))
 
 
 def _too_large(limit: int) -> Problem:

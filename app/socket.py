@@ -124,6 +124,9 @@ class Connection:
                 await relay.ready.wait()
         except TimeoutError:
             raise Closed(protocol.TRY_LATER, "the database cannot be reached") from None
+        self._outlet.schema = protocol.schema_number(hello.schema_version)
+        if self._gateway.outdated(self._outlet.schema):
+            raise Closed(protocol.UPGRADE, protocol.OUTDATED)
         self._adopt(session)
         self._send(
             protocol.Welcome(

@@ -49,6 +49,7 @@ class Item:
     session: Session
     body: str
     dry_run: bool
+    schema: int | None
     settled: Callable[["Item"], None]
     trace: str = field(default_factory=trace.current.get)
     answer: asyncio.Future[Answer] = field(
@@ -128,11 +129,13 @@ class Writes:
         self._heavy = Side(HEAVY_AT_ONCE)
         self._alone = Side(ALONE_AT_ONCE)
 
-    async def submit(self, session: Session, body: str, dry_run: bool = False) -> Answer:
+    async def submit(
+        self, session: Session, body: str, dry_run: bool = False, schema: int | None = None
+    ) -> Answer:
         """Applies one request body under this session. Raises 429 when too many of this author
         are waiting, 503 when too many of all.
         """
-        item = Item(session, body, dry_run, self._settle)
+        item = Item(session, body, dry_run, schema, self._settle)
         self._admit(item)
         if item.size > HEAVY_BYTES or self._is_slow(item):
             self._beside(self._heavy, item)
@@ -273,6 +276,7 @@ class Writes:
             [item.session.claims for item in batch],
             [item.body for item in batch],
             [item.dry_run for item in batch],
+            [item.schema for item in batch],
             repeat,
         )
         self._committed()

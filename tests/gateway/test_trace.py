@@ -101,7 +101,7 @@ async def test_requests_that_share_a_call_keep_their_own_trace_context(
 ) -> None:
     run(
         "create or replace function sync.gateway_write(p_claims text[], p_bodies text[],"
-        " p_dry_run boolean[] default null)"
+        " p_dry_run boolean[] default null, p_schemas bigint[] default null)"
         " returns table (ord integer, status integer, body text, again boolean)"
         " language plpgsql as $$ begin raise exception using errcode = 'XX000'; end $$"
     )

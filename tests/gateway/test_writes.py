@@ -22,8 +22,9 @@ STAND_IN = """
 create schema sync;
 create table public.calls (n serial, roles text[], bodies text[], dry boolean[]);
 create sequence public.tries;
-create function sync.gateway_write(p_claims text[], p_bodies text[], p_dry_run boolean[])
-returns table (ord integer, status integer, body text, again boolean) language plpgsql as $$
+create function sync.gateway_write(
+    p_claims text[], p_bodies text[], p_dry_run boolean[], p_schemas bigint[]
+) returns table (ord integer, status integer, body text, again boolean) language plpgsql as $$
 begin
     if current_setting('role') <> 'none' then raise exception 'a role was left'; end if;
     insert into public.calls (roles, bodies, dry)
