@@ -4,7 +4,7 @@ Whether a user may see a row is never decided here: PostgreSQL answered that, in
 every changed record and every identity that asked for it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Final, NamedTuple
@@ -121,9 +121,15 @@ def wanted_records(changes: Sequence[Change], answer: Answer) -> dict[str, list[
 class Delivery:
     """Turns one wake-up into frames. Each distinct element and frame is encoded once."""
 
-    def __init__(self, changes: Sequence[Change], answers: Mapping[str, Answer]) -> None:
+    def __init__(
+        self,
+        changes: Sequence[Change],
+        answers: Mapping[str, Answer],
+        seal: Callable[[str], str],
+    ) -> None:
         self._changes = changes
         self._answers = answers
+        self._seal = seal
         self._elements: dict[tuple[int, frozenset[str] | None], Element] = {}
         self._frames: dict[tuple[int, ...], list[bytes]] = {}
 
@@ -154,10 +160,12 @@ class Delivery:
                 stale.pop(subscriber, None)
         for subscriber, keys_seen in stale.items():
             send_stale(subscriber, list(keys_seen), "access")
-        before = hub.cursor or cursor
+        # Sealed once for all sockets of the wake-up.
+        seal = self._seal if steps else str
+        before, after = seal(hub.cursor or cursor), seal(cursor)
         for subscriber, elements in steps.items():
             if len(elements) <= MAX_ELEMENTS:
-                for frame in self._encoded(elements, before, cursor):
+                for frame in self._encoded(elements, before, after):
                     metrics.frames.add(type="updates")
                     subscriber.send(frame)
         hub.cursor = cursor

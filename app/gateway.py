@@ -11,6 +11,7 @@ import psycopg
 from . import calls, metrics
 from .auth import Verifier
 from .config import Settings
+from .cursors import Cursors
 from .db import Database
 from .hub import Hub
 from .outlet import Outlet
@@ -34,8 +35,13 @@ class Gateway:
         self.verifier = Verifier(settings)
         self.database = Database(settings.database_url, settings.pool_size)
         self.hub = Hub()
+        self.cursors = Cursors()
         self.relay = Relay(
-            self.hub, self.database.feed, settings.listener_url, settings.poll_seconds
+            self.hub,
+            self.database.feed,
+            self.cursors,
+            settings.listener_url,
+            settings.poll_seconds,
         )
         self.writes = Writes(self.database.work, committed=self.relay.committed)
         self.outlets: set[Outlet] = set()
@@ -96,6 +102,13 @@ class Gateway:
         what is known here may be a moment old, and a write refused in its place would be lost.
         """
         return schema is not None and schema < self.relay.oldest_schema
+
+    async def sealed(self, answer: str) -> str:
+        """An answer to a read, its cursor made opaque. Raises psycopg.Error."""
+        if not self.cursors.ready:  # nothing was heard of the relay so far
+            status = json.loads(await calls.status(self.database.work))
+            self.cursors.use(bytes.fromhex(status["cursorKey"]))
+        return self.cursors.seal_answer(answer)
 
     async def _sweep_forever(self) -> None:
         while True:

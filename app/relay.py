@@ -17,6 +17,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from . import calls, metrics
+from .cursors import Cursors
 from .db import Lane
 from .delivery import Answer, Change, Delivery, interests, read_change, send_stale, wanted_records
 from .errors import from_database
@@ -38,10 +39,16 @@ class Relay:
     """One per gateway. `start` it, `wake` it, `stop` it; it survives restarts of PostgreSQL."""
 
     def __init__(
-        self, hub: Hub, lane: Lane, listen_conninfo: str | None, poll_seconds: float
+        self,
+        hub: Hub,
+        lane: Lane,
+        cursors: Cursors,
+        listen_conninfo: str | None,
+        poll_seconds: float,
     ) -> None:
         self._hub = hub
         self._lane = lane
+        self._cursors = cursors
         self._listen_conninfo = listen_conninfo
         self._poll_seconds = poll_seconds
         self._bell = asyncio.Event()
@@ -159,7 +166,7 @@ class Relay:
         for table in tables:
             for subscriber, keys in self._hub.of_table(table).items():
                 send_stale(subscriber, keys, "bulk")
-        Delivery(changes, answers).send(self._hub, cursor)
+        Delivery(changes, answers, self._cursors.seal).send(self._hub, cursor)
         self.ready.set()
 
     async def _look_at_server(self) -> None:
@@ -168,6 +175,7 @@ class Relay:
         if status.get("epoch") != status.get("storedEpoch", status.get("epoch")):
             await calls.settle(self._lane)
         self._status, self._looked = status, True
+        self._cursors.use(bytes.fromhex(status["cursorKey"]))
 
     def _notice_state(self, answer: Mapping[str, Any]) -> None:
         epoch, fingerprint = str(answer.get("epoch")), answer.get("fingerprint")

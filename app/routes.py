@@ -73,7 +73,8 @@ async def get_records(request: Request) -> Response:
     gateway, session = _gateway(request), await authenticate(request)
     body = await read_text(request)
     schema = client_schema(request)
-    return _json(await calls.get_records(gateway.database.work, session.claims, body, schema))
+    answer = await calls.get_records(gateway.database.work, session.claims, body, schema)
+    return _json(await gateway.sealed(answer))
 
 
 async def query(request: Request) -> Response:
@@ -81,10 +82,16 @@ async def query(request: Request) -> Response:
     gateway, session = _gateway(request), await authenticate(request)
     body, schema = await read_text(request), client_schema(request)
     if NDJSON not in request.headers.get("accept", ""):
-        return _json(await calls.query(gateway.database.work, session.claims, body, schema))
+        answer = await calls.query(gateway.database.work, session.claims, body, schema)
+        return _json(await gateway.sealed(answer))
     stream = calls.query_stream(gateway.database, session.author, session.claims, body, schema)
     # The header line is fetched before the answer starts, so that a refusal still has its status.
-    return Lines(await anext(stream), stream)
+    header = await anext(stream)
+    try:
+        return Lines(await gateway.sealed(header), stream)
+    except BaseException:
+        await stream.aclose()
+        raise
 
 
 async def dev_sign_in(request: Request) -> Response:

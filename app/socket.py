@@ -185,7 +185,7 @@ class Connection:
                 self._hub.unsubscribe(subscriber, frame.keys)
                 self._send(protocol.Unsubscribed(id=frame.id))
             case protocol.Ping():
-                self._send(protocol.Pong(cursor=self._hub.cursor_of(subscriber)))
+                self._send(protocol.Pong(cursor=self._sealed(self._hub.cursor_of(subscriber))))
             case protocol.Auth():
                 await self._renew(subscriber, frame.token)
             case protocol.Presence() | protocol.Broadcast():
@@ -232,11 +232,14 @@ class Connection:
         """
         keys, errors = self._admit(subscriber, frame.keys)
         new = [key for key in keys if key not in subscriber.keys]
-        cursor = self._hub.hold(subscriber) or ""
+        cursor = self._sealed(self._hub.hold(subscriber)) or ""
+        asked = frame.cursor
+        if asked is not None:
+            asked = self._gateway.cursors.open(asked) or calls.UNUSABLE_CURSOR
         self._hub.subscribe(subscriber, keys)
         try:
             text = await calls.subscribe(
-                self._gateway.database.work, subscriber.claims, keys, frame.cursor
+                self._gateway.database.work, subscriber.claims, keys, asked
             )
         except psycopg.Error as exc:
             self._hub.unsubscribe(subscriber, new)
@@ -290,6 +293,9 @@ class Connection:
             else:
                 errors.append(protocol.KeyRefusal(key=key, code="too_many_keys"))
         return keys, errors
+
+    def _sealed(self, cursor: str | None) -> str | None:
+        return cursor and self._gateway.cursors.seal(cursor)
 
     # --- in and out ------------------------------------------------------------------------------
 

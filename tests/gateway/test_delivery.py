@@ -74,7 +74,7 @@ def hub() -> Hub:
 
 
 def deliver(hub: Hub, changes: list[Change], answer: Answer) -> None:
-    Delivery(changes, {"me": answer}).send(hub, "new")
+    Delivery(changes, {"me": answer}, str).send(hub, "new")
 
 
 def test_a_visible_update_is_a_patch(hub: Hub) -> None:

@@ -129,7 +129,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
     select json_build_object(
-        'schema', s.app_schema, 'oldestSchema', s.oldest_schema, 'epoch', sync_internal.compute_epoch(), 'storedEpoch', s.epoch,
+        'schema', s.app_schema, 'oldestSchema', s.oldest_schema,
+        'cursorKey', encode(s.cursor_key, 'hex'), 'epoch', sync_internal.compute_epoch(), 'storedEpoch', s.epoch,
         'serverTime', sync_internal.wire_time(clock_timestamp()), 'ready', not pg_is_in_recovery()
     )
     from sync_internal.state s
