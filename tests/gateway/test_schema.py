@@ -49,8 +49,9 @@ async def test_a_client_too_old_is_426_and_nothing_of_it_is_stored(
     run("select sync.set_schema(7, p_oldest => 5)")
     refused = titled("from an old client")
     # What a client of today could not mean is not looked at either: a refusal would be stored.
-    for body in (refused, {"transactions": [refused]}, transaction({"type": "of old"}), "no json"):
-        answer = await service.post(WRITE, body, Rowcast_Schema="4")
+    unlike = transaction({"type": "of old"})
+    for sent in (refused, {"transactions": [refused]}, unlike, "no json"):
+        answer = await service.post(WRITE, sent, Rowcast_Schema="4")
         assert answer.headers["content-type"] == "application/problem+json"
         assert (answer.status_code, answer.json()["code"]) == (426, "upgrade")
     for path, body in READS:
