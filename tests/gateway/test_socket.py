@@ -5,6 +5,7 @@ import contextlib
 import json
 import uuid
 from collections.abc import Callable
+from socket import IPPROTO_TCP, TCP_NODELAY
 from typing import Any
 
 import pytest
@@ -503,6 +504,14 @@ async def test_a_reader_who_is_too_slow_is_closed_4408(
                 while True:
                     await slow.receive()
             assert slow.connection.close_code == 4408
+
+
+async def test_small_frames_are_sent_without_delay(service: Service) -> None:
+    async with service.socket():
+        (outlet,) = service.gateway.outlets
+        assert outlet._transport is not None
+        connection = outlet._transport.get_extra_info("socket")
+        assert connection.getsockopt(IPPROTO_TCP, TCP_NODELAY)
 
 
 async def test_frames_go_straight_to_the_transport(service: Service) -> None:
