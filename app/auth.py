@@ -22,6 +22,7 @@ log = logging.getLogger("rowcast.auth")
 
 COOKIE: Final = "rowcast_session"
 ROLES: Final = frozenset({"anon", "authenticated"})
+OF_THE_TOKEN: Final = frozenset({"exp", "iat", "nbf", "jti"})  # another in each token of a user
 MAX_TOKEN_BYTES: Final = 8192
 JWKS_REFRESH_SECONDS: Final = 60.0  # at most one fetch for an unknown key id in this time
 JWKS_MAX_AGE_SECONDS: Final = 3600.0  # a key withdrawn by the issuer is forgotten within this
@@ -36,6 +37,7 @@ class Session:
     """A verified caller. `claims` is the token's payload as JSON text, None without a token.
 
     `identity` is a hash of role and whole claims: two sessions of one identity may see the same.
+    `rights` is the same without the claims that belong to the token and not to its owner.
     `expires_at` is Unix time in seconds.
     """
 
@@ -44,9 +46,15 @@ class Session:
     role: str
     expires_at: float | None
     identity: str
+    rights: str
+
+    @property
+    def author(self) -> str:
+        """Who he is whatever his token, for bounds per person; all without a name are one."""
+        return f"{self.role} {self.user_id or ''}"
 
 
-ANONYMOUS: Final = Session(None, None, "anon", None, "anon")
+ANONYMOUS: Final = Session(None, None, "anon", None, "anon", "anon")
 
 
 def sign_in_again(detail: str, code: str = "unauthorized") -> Problem:
@@ -195,12 +203,22 @@ def _session(payload: Mapping[str, Any]) -> Session:
     user_id = payload.get("sub")
     if not isinstance(user_id, str | None) or (role == "authenticated" and not user_id):
         raise sign_in_again("The token names no user")
-    claims = json.dumps(payload, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
+    claims = _canonical(payload)
     # jsonb takes neither NUL nor a lone surrogate, and a claim is cast to it in every request.
     if "\\u0000" in claims or not _encodes(claims):
         raise sign_in_again("The token is not readable")
-    digest = hashlib.sha256(f"{role}\0{claims}".encode()).hexdigest()
-    return Session(claims, user_id, role, float(payload["exp"]), digest)
+    lasting = _canonical({name: v for name, v in payload.items() if name not in OF_THE_TOKEN})
+    return Session(
+        claims, user_id, role, float(payload["exp"]), _digest(role, claims), _digest(role, lasting)
+    )
+
+
+def _canonical(claims: Mapping[str, Any]) -> str:
+    return json.dumps(claims, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
+
+
+def _digest(role: str, claims: str) -> str:
+    return hashlib.sha256(f"{role}\0{claims}".encode()).hexdigest()
 
 
 def _encodes(text: str) -> bool:

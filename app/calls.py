@@ -20,18 +20,21 @@ from .db import Connection, Database, Lane, Unclean
 WRITE: Final[LiteralString] = (
     "select w.ord, w.status, w.body, w.again"
     " from sync.gateway_write("
-    "p_claims => %b::text[], p_bodies => %b::text[], p_dry_run => %s::boolean[]) as w"
+    "p_claims => %b::text[], p_bodies => %b::text[], p_dry_run => %s::boolean[],"
+    " p_schemas => %s::bigint[]) as w"
     " where current_user = session_user"
 )
 GET_RECORDS: Final[LiteralString] = (
-    "select sync.gateway_get_records(p_claims => %s, p_body => %s)"
+    "select sync.gateway_get_records(p_claims => %s, p_body => %s, p_schema => %s)"
     " where current_user = session_user"
 )
 QUERY: Final[LiteralString] = (
-    "select sync.gateway_query(p_claims => %s, p_body => %s) where current_user = session_user"
+    "select sync.gateway_query(p_claims => %s, p_body => %s, p_schema => %s)"
+    " where current_user = session_user"
 )
 QUERY_OPEN: Final[LiteralString] = (
-    "select sync.gateway_query_open(p_claims => %s, p_body => %s) where current_user = session_user"
+    "select sync.gateway_query_open(p_claims => %s, p_body => %s, p_schema => %s)"
+    " where current_user = session_user"
 )
 # A row of the cursor is one record or hundreds of them: the step grows until a chunk is large
 # enough to be worth its round trip, and shrinks before it is large enough to matter in memory.
@@ -105,11 +108,19 @@ async def write(
     claims: Sequence[str | None],
     bodies: Sequence[str],
     dry_runs: Sequence[bool],
+    schemas: Sequence[int | None],
     repeat: bool,
 ) -> list[Answer]:
     """Applies up to 32 requests in one commit; answers in the order asked. Raises psycopg.Error."""
     rows = await lane.rows(
-        WRITE, (list(claims), list(bodies), list(dry_runs) if any(dry_runs) else None), repeat
+        WRITE,
+        (
+            list(claims),
+            list(bodies),
+            list(dry_runs) if any(dry_runs) else None,
+            None if all(schema is None for schema in schemas) else list(schemas),
+        ),
+        repeat,
     )
     answers = [Answer(500, "", True)] * len(bodies)
     for position, status, body, again in rows:
@@ -117,32 +128,32 @@ async def write(
     return answers
 
 
-async def get_records(lane: Lane, claims: str | None, body: str) -> str:
+async def get_records(lane: Lane, claims: str | None, body: str, schema: int | None) -> str:
     """The named records as far as the caller may read them, as JSON. Raises psycopg.Error."""
-    text: str = await lane.value(GET_RECORDS, (claims, body))
+    text: str = await lane.value(GET_RECORDS, (claims, body, schema))
     return text
 
 
-async def query(lane: Lane, claims: str | None, body: str) -> str:
+async def query(lane: Lane, claims: str | None, body: str, schema: int | None) -> str:
     """One page of a query, as JSON. Raises psycopg.Error."""
-    text: str = await lane.value(QUERY, (claims, body))
+    text: str = await lane.value(QUERY, (claims, body, schema))
     return text
 
 
 async def query_stream(
-    database: Database, claims: str | None, body: str
+    database: Database, author: str, claims: str | None, body: str, schema: int | None
 ) -> AsyncGenerator[str, None]:
     """A query as NDJSON: first its header line, then records, a few hundred kilobytes at a time.
 
     The cursor lives in one read transaction on one connection, given back at the end or when the
-    reader goes away. Raises psycopg.Error.
+    reader goes away. Raises psycopg.Error, and what `Streams.slot` does.
     """
     async with (
-        database.streams,
+        database.streams.slot(author),
         database.work.connection() as connection,
         connection.transaction(),
     ):
-        opened = await connection.execute(QUERY_OPEN, (claims, body))
+        opened = await connection.execute(QUERY_OPEN, (claims, body, schema))
         header = await opened.fetchone()
         if header is None:
             await connection.close()

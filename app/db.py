@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, LiteralString, TypeVar
@@ -10,6 +11,8 @@ from typing import Any, Final, LiteralString, TypeVar
 import psycopg
 from psycopg.rows import TupleRow, tuple_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from .errors import too_many, unavailable
 
 log = logging.getLogger("rowcast.db")
 
@@ -131,6 +134,36 @@ class Lane:
             await self._pool.drain()
 
 
+class Streams:
+    """Who may stream: so many at once, and nobody more than half of these."""
+
+    def __init__(self, size: int) -> None:
+        self._of_one = max(1, size // 2)
+        self._free = asyncio.Semaphore(size)
+        self._of: Counter[str] = Counter()
+
+    @asynccontextmanager
+    async def slot(self, author: str) -> AsyncIterator[None]:
+        """Raises 429 where this author has his share, 503 where none gets free in four seconds."""
+        if self._of[author] >= self._of_one:
+            raise too_many("You are reading as many streams as one may; finish one")
+        self._of[author] += 1
+        try:
+            try:
+                async with asyncio.timeout(CHECKOUT_SECONDS):
+                    await self._free.acquire()
+            except TimeoutError:
+                raise unavailable("Too many streams are being read; try again") from None
+            try:
+                yield
+            finally:
+                self._free.release()
+        finally:
+            self._of[author] -= 1
+            if not self._of[author]:
+                del self._of[author]
+
+
 class Database:
     """`work` serves requests, `feed` the relay and its access checks."""
 
@@ -138,7 +171,7 @@ class Database:
         self.work = Lane(conninfo, "work", pool_size)
         self.feed = Lane(conninfo, "feed", 2)
         # A stream holds its connection as long as its reader takes: never more than half of them.
-        self.streams = asyncio.Semaphore(max(1, pool_size // 2))
+        self.streams = Streams(max(1, pool_size // 2))
 
     async def open(self) -> None:
         """Starts both pools; does not wait for the database."""

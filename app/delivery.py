@@ -4,7 +4,7 @@ Whether a user may see a row is never decided here: PostgreSQL answered that, fo
 (`Reader.known`) where the policies allow such an answer, else for each record (`Answer`).
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Final, NamedTuple
@@ -139,10 +139,13 @@ class Delivery:
     Ask and answer until nothing is missing, then `send` without waiting for anything between.
     """
 
-    def __init__(self, hub: Hub, policies: Policies, changes: Sequence[Change]) -> None:
+    def __init__(
+        self, hub: Hub, policies: Policies, changes: Sequence[Change], seal: Callable[[str], str]
+    ) -> None:
         self._hub = hub
         self._policies = policies
         self._changes = changes
+        self._seal = seal
         # The class each record ends in: what is asked now is answered for that one.
         self._last = {(change.table, change.record_id): change.after for change in changes}
         self._tried: set[tuple[Reader, str, str]] = set()
@@ -261,14 +264,19 @@ class Delivery:
 
     def send(self, cursor: str) -> None:
         """Sends every socket what it may hear, then moves the hub's cursor."""
-        before = self._hub.cursor or cursor
-        if len(self._changes) == 1 and _is_plain(self._changes[0]):
-            rest = self._send_one(self._changes[0], before, cursor)
-            if rest:
-                self._send_many(before, cursor, rest)
-        else:
-            self._send_many(before, cursor)
+        if self._changes:
+            self._send_all(cursor)
         self._hub.cursor = cursor
+
+    def _send_all(self, cursor: str) -> None:
+        # Sealed once for all sockets of the wake-up.
+        before, after = self._seal(self._hub.cursor or cursor), self._seal(cursor)
+        if len(self._changes) == 1 and _is_plain(self._changes[0]):
+            rest = self._send_one(self._changes[0], before, after)
+            if rest:
+                self._send_many(before, after, rest)
+        else:
+            self._send_many(before, after)
 
     def _send_one(self, change: Change, before: str, cursor: str) -> set[Subscriber]:
         """The ordinary edit, heard by many: one frame a role, written to one socket after another.

@@ -82,6 +82,11 @@ def unavailable(detail: str = "The database cannot be reached; try again") -> Pr
     return Problem(503, "unavailable", detail, retryAfter=RETRY_SECONDS)
 
 
+def too_many(detail: str) -> Problem:
+    """429 `too_many_requests`: this user has too much under way; nothing was done."""
+    return Problem(429, "too_many_requests", detail, retryAfter=RETRY_SECONDS)
+
+
 def retry() -> Problem:
     """503 `retry`: a lock or a race, nothing was done, the same request will do."""
     return Problem(

@@ -11,10 +11,11 @@ import psycopg
 from . import calls, metrics
 from .auth import Verifier
 from .config import Settings
+from .cursors import Cursors
 from .db import Database
 from .hub import Hub
 from .outlet import Outlet
-from .protocol import GOING_AWAY
+from .protocol import GOING_AWAY, OUTDATED, UPGRADE
 from .relay import Relay
 from .writes import Writes
 
@@ -34,8 +35,13 @@ class Gateway:
         self.verifier = Verifier(settings)
         self.database = Database(settings.database_url, settings.pool_size)
         self.hub = Hub()
+        self.cursors = Cursors()
         self.relay = Relay(
-            self.hub, self.database.feed, settings.listener_url, settings.poll_seconds
+            self.hub,
+            self.database.feed,
+            self.cursors,
+            settings.listener_url,
+            settings.poll_seconds,
         )
         self.writes = Writes(self.database.work, committed=self.relay.committed)
         self.outlets: set[Outlet] = set()
@@ -91,9 +97,24 @@ class Gateway:
             "accepting": not self.draining,
         }
 
+    def outdated(self, schema: int | None) -> bool:
+        """Whether a socket's client has to be updated. Requests are refused by PostgreSQL itself:
+        what is known here may be a moment old, and a write refused in its place would be lost.
+        """
+        return schema is not None and schema < self.relay.oldest_schema
+
+    async def sealed(self, answer: str) -> str:
+        """An answer to a read, its cursor made opaque. Raises psycopg.Error."""
+        if not self.cursors.ready:  # nothing was heard of the relay so far
+            status = json.loads(await calls.status(self.database.work))
+            self.cursors.use(bytes.fromhex(status["cursorKey"]))
+        return self.cursors.seal_answer(answer)
+
     async def _sweep_forever(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             now = time.monotonic()
             for outlet in list(self.outlets):
                 outlet.sweep(now)
+                if self.outdated(outlet.schema):
+                    outlet.close(UPGRADE, OUTDATED)

@@ -171,17 +171,25 @@ class Hub:
         claims: str | None,
         role: str,
         user_id: str | None,
-    ) -> bool:
-        """The socket has another token. Returns whether he may now see something else."""
+        *,
+        keep_views: bool,
+    ) -> None:
+        """The socket has another token. `keep_views`: what it can read is what it could read."""
         before = subscriber.reader
         if before.identity == identity:
-            return False
+            return
         keys = list(subscriber.keys)
+        views = {key: before.views[key] for key in keys}
         self.unsubscribe(subscriber, keys)
-        subscriber.reader = self._enter(identity, claims, role, user_id)
+        reader = subscriber.reader = self._enter(identity, claims, role, user_id)
         self._leave(before)
         self.subscribe(subscriber, keys)
-        return True
+        if keep_views:
+            for key, view in views.items():
+                if not reader.views[key].evidence:
+                    reader.views[key].classes = view.classes
+                    reader.views[key].assumed = view.assumed
+                    reader.unproven.update({key} if view.assumed else ())
 
     def _enter(self, identity: str, claims: str | None, role: str, user_id: str | None) -> Reader:
         reader = self.readers.get(identity)

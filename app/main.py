@@ -10,6 +10,7 @@ from typing import Final
 import psycopg
 import uvicorn
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -17,7 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from . import metrics
+from . import metrics, trace
 from .config import Settings
 from .errors import Problem, from_database, response, unexpected
 from .gateway import Gateway
@@ -37,6 +38,13 @@ SECURITY_HEADERS: Final = {
 _SECURITY_HEADERS: Final = [
     (name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()
 ]
+ALLOWED_HEADERS: Final = (
+    "Authorization",
+    "Content-Type",
+    "Prefer",
+    "Rowcast-Schema",
+    "traceparent",
+)
 _CODES: Final = {404: "not_found", 405: "method_not_allowed"}
 
 
@@ -62,7 +70,7 @@ def create_app(settings: Settings) -> Starlette:
                 CORSMiddleware,
                 allow_origins=settings.allowed_origins,
                 allow_methods=["GET", "POST"],
-                allow_headers=["Authorization", "Content-Type", "Prefer", "Rowcast-Schema"],
+                allow_headers=ALLOWED_HEADERS,
                 allow_credentials=True,
                 max_age=600,
             )
@@ -105,6 +113,8 @@ class Edge:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket"):
+            trace.current.set(trace.read(Headers(scope=scope)))
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

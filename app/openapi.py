@@ -36,6 +36,8 @@ _REFUSALS: Final = {
     "403": "No such record, or you may not do this",
     "413": "Too many bytes",
     "422": "Too many of something, or a transaction id used otherwise",
+    "426": "Update the app first; keep what is queued (`Rowcast-Schema`)",
+    "429": "Too much of this user is under way; the same request later will do (Retry-After)",
     "503": "Not now; the same request later will do (Retry-After)",
 }
 
@@ -119,7 +121,12 @@ def _paths() -> dict[str, Any]:
         [bodies.WriteAnswer, bodies.TransactionAnswer],
         conflict=True,
     )
-    write["parameters"] = [rollback]
+    schema = {
+        "name": "Rowcast-Schema",
+        "in": "header",
+        "description": "Version of the schema the client was made for; too old is 426.",
+        "schema": {"type": "string"},
+    }
     query = _post("Query records", "A page of a table.", [bodies.QueryBody], [bodies.QueryAnswer])
     query["responses"]["200"]["content"]["application/x-ndjson"] = {
         "schema": {
@@ -134,6 +141,9 @@ def _paths() -> dict[str, Any]:
         [bodies.GetRecordsBody],
         [bodies.GetRecordsAnswer],
     )
+    for operation in (write, query, records):
+        operation["parameters"] = [schema]
+    write["parameters"] = [schema, rollback]
     sign_in = _post(
         "Sign in as a demo user",
         "Without a password; for development only.",

@@ -23,14 +23,20 @@ STUCK_SECONDS: Final = 15.0  # a peer that takes nothing of what waits for this 
 _TRANSPORT: Final = "rowcast.transport"
 
 
+def transport_of(scope: Scope) -> asyncio.Transport | None:
+    """The connection under a request or a socket, where the server lets it be found."""
+    transport: asyncio.Transport | None = scope.get(_TRANSPORT)
+    return transport
+
+
 class TransportCapture:
-    """Outermost ASGI wrapper: keeps the transport of a WebSocket in its scope."""
+    """Outermost ASGI wrapper: keeps the transport of the connection in its scope."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":
+        if scope["type"] in ("http", "websocket"):
             transport = getattr(getattr(send, "__self__", None), "transport", None)
             if hasattr(transport, "get_write_buffer_size") and hasattr(transport, "abort"):
                 scope[_TRANSPORT] = transport
@@ -65,7 +71,7 @@ class Outlet:
     """
 
     def __init__(self, scope: Scope, send: Send, limit_bytes: int) -> None:
-        self._transport: asyncio.Transport | None = scope.get(_TRANSPORT)
+        self._transport = transport_of(scope)
         self._send = send
         self._limit = limit_bytes
         self._waiting: list[tuple[Message, int]] = []
@@ -75,6 +81,7 @@ class Outlet:
         self._taken = -1
         self._taken_at = 0.0
         self.closing = False
+        self.schema: int | None = None  # the client was made for, where it says
 
     def write(self, frame: bytes) -> None:
         """Sends an encoded frame, or closes the socket if its reader is too slow."""

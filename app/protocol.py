@@ -30,6 +30,7 @@ BAD_ORIGIN: Final = 4403
 UPGRADE: Final = 4426
 GOING_AWAY: Final = 1001
 FAILED: Final = 1011
+OUTDATED: Final = "this version of the app is too old"
 TRY_LATER: Final = 1013
 
 Json = Any
@@ -72,7 +73,10 @@ class Hello(Model):
     type: Literal["hello"]
     protocol: int
     token: str | None = None
-    schema_version: Annotated[str | int | None, Field(alias="schema")] = None
+    schema_version: Annotated[
+        str | int | None,
+        Field(alias="schema", description="`schema` of `sync.describe()` the client was made for."),
+    ] = None
     client: Json = None
 
 
@@ -153,7 +157,9 @@ class Welcome(Model):
     server_time: str
     heartbeat: Annotated[float, Field(description="Seconds.")]
     expires_at: Annotated[str | None, Field(description="When the token ends.")] = None
-    schema_version: Annotated[str, Field(alias="schema")]
+    schema_version: Annotated[
+        int, Field(alias="schema", description="The application's; whole numbers, growing.")
+    ]
     limits: SocketLimits = SocketLimits()
 
 
@@ -259,6 +265,16 @@ def parse(text: str) -> Any:
     if isinstance(frame, Subscribe) and not storable(frame.cursor or ""):
         raise Malformed("Not a subscribe frame: cursor", known_id)
     return frame
+
+
+def schema_number(said: str | int | None) -> int | None:
+    """The version of the schema a client was made for; None where it does not say. What is no
+    such number is older than any: the client is to be updated and keeps its queue.
+    """
+    if said is None:
+        return None
+    text = str(said)
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 18 else 0
 
 
 def storable(text: str) -> bool:

@@ -17,6 +17,7 @@ import psycopg
 
 from . import calls, metrics
 from .bell import Bell, pause
+from .cursors import Cursors
 from .db import Lane
 from .delivery import Change, Delivery, read_change, send_stale
 from .hub import Hub
@@ -55,10 +56,16 @@ class Relay:
     """One per gateway. `start` it, `wake` it, `stop` it; it survives restarts of PostgreSQL."""
 
     def __init__(
-        self, hub: Hub, lane: Lane, listen_conninfo: str | None, poll_seconds: float
+        self,
+        hub: Hub,
+        lane: Lane,
+        cursors: Cursors,
+        listen_conninfo: str | None,
+        poll_seconds: float,
     ) -> None:
         self._hub = hub
         self._lane = lane
+        self._cursors = cursors
         self._poll_seconds = poll_seconds
         self._awake = asyncio.Event()
         self._bell = Bell(listen_conninfo, opened=self.wake, rung=self._ring)
@@ -103,9 +110,14 @@ class Relay:
             self._awake.set()
 
     @property
-    def schema_version(self) -> str:
-        """The version of the schema in the database; empty before it was first read."""
-        return str(self._status.get("schemaVersion", ""))
+    def schema_version(self) -> int:
+        """The version of the application's schema; 0 before it was first read."""
+        return int(self._status.get("schema", 0))
+
+    @property
+    def oldest_schema(self) -> int:
+        """The oldest a client may have been made for."""
+        return int(self._status.get("oldestSchema", 0))
 
     @property
     def idle_seconds(self) -> float:
@@ -202,14 +214,14 @@ class Relay:
         )
         seen = await self.rights.ask_views(touched)
         self.rights.learn(seen)
-        delivery = Delivery(self._hub, self.rights.policies, changes)
+        delivery = Delivery(self._hub, self.rights.policies, changes, self._cursors.seal)
         await self.rights.ask_all(delivery, cursor)
         # From here on nothing waits: what is stale is said before a cursor claims it was sent.
         self._notice_state(answer)
         for table in tables:
             for subscriber, keys in self._hub.of_table(table).items():
                 send_stale(subscriber, keys, "bulk")
-        self.rights.tell_flips(seen, cursor)
+        self.rights.tell_flips(seen, lambda: self._cursors.seal(self._hub.cursor or cursor))
         self.rights.keep_views(proven)
         delivery.send(cursor)
         self.rights.stop_assuming(proven)
@@ -221,6 +233,7 @@ class Relay:
         if status.get("epoch") != status.get("storedEpoch", status.get("epoch")):
             await calls.settle(self._lane)
         self._status, self._looked = status, True
+        self._cursors.use(bytes.fromhex(status["cursorKey"]))
 
     def _notice_state(self, answer: Mapping[str, Any]) -> None:
         epoch = str(answer.get("epoch"))

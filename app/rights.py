@@ -7,7 +7,7 @@ record is asked for, as each reader, every time.
 import asyncio
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import psycopg
@@ -199,7 +199,7 @@ class Rights:
                 if (table_of(key), reader.role) in self.policies.cacheable:
                     reader.learn_all(classes or ())
 
-    def tell_flips(self, seen: Views, cursor: str) -> None:
+    def tell_flips(self, seen: Views, cursor: Callable[[], str]) -> None:
         """Who sees something else than before under a key reads it again; a record he has lost is
         gone.
         """
@@ -223,7 +223,7 @@ class Rights:
             for subscriber in self._hub.sockets_of(readers, key):
                 send_stale(subscriber, [key], "access")
         for key, readers in lost.items():
-            frame = gone_frame(key, self._hub.cursor or cursor)
+            frame = gone_frame(key, cursor())
             for subscriber in self._hub.sockets_of(readers, key):
                 subscriber.send(frame)
 

@@ -1,6 +1,8 @@
 """HTTP: a few lines a route. Bodies are read as text, checked for size, and passed to SQL."""
 
+import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
@@ -13,16 +15,22 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
+from starlette.types import Message, Receive, Scope, Send
 
-from . import calls, metrics, openapi, socket
+from . import calls, metrics, openapi, protocol, socket
 from .auth import COOKIE, Session, bearer, origin_allowed
 from .config import SYMMETRIC
 from .errors import MEDIA_TYPE, RETRY_SECONDS, Problem
 from .gateway import Gateway
+from .outlet import transport_of
+
+log = logging.getLogger("rowcast.routes")
 
 STATIC: Final = Path(__file__).parent / "static"
 NDJSON: Final = "application/x-ndjson"
 DEV_SESSION_SECONDS: Final = 12 * 3600
+# Half a megabyte within this is 26 KB/s. Less than idle_in_transaction_session_timeout (30 s).
+STREAM_PART_SECONDS: Final = 20.0
 
 
 def routes(gateway: Gateway) -> list[BaseRoute]:
@@ -49,7 +57,9 @@ async def write(request: Request) -> Response:
     """POST /api/realtime/write: one transaction, or a batch of them."""
     gateway, session = _gateway(request), await authenticate(request)
     body = await read_text(request)
-    answer = await gateway.writes.submit(session, body, _wants_rollback(request))
+    answer = await gateway.writes.submit(
+        session, body, _wants_rollback(request), client_schema(request)
+    )
     made = _json(answer.body, answer.status)
     if answer.status >= 400:
         metrics.refusals.add(code=str(orjson.loads(answer.body).get("code")))
@@ -62,19 +72,26 @@ async def get_records(request: Request) -> Response:
     """POST /api/realtime/getRecords: records by table and id."""
     gateway, session = _gateway(request), await authenticate(request)
     body = await read_text(request)
-    return _json(await calls.get_records(gateway.database.work, session.claims, body))
+    schema = client_schema(request)
+    answer = await calls.get_records(gateway.database.work, session.claims, body, schema)
+    return _json(await gateway.sealed(answer))
 
 
 async def query(request: Request) -> Response:
     """POST /api/realtime/query: a page of a table, or all of it as NDJSON."""
     gateway, session = _gateway(request), await authenticate(request)
-    body = await read_text(request)
+    body, schema = await read_text(request), client_schema(request)
     if NDJSON not in request.headers.get("accept", ""):
-        return _json(await calls.query(gateway.database.work, session.claims, body))
-    stream = calls.query_stream(gateway.database, session.claims, body)
+        answer = await calls.query(gateway.database.work, session.claims, body, schema)
+        return _json(await gateway.sealed(answer))
+    stream = calls.query_stream(gateway.database, session.author, session.claims, body, schema)
     # The header line is fetched before the answer starts, so that a refusal still has its status.
     header = await anext(stream)
-    return StreamingResponse(_continued(header, stream), media_type=NDJSON)
+    try:
+        return Lines(await gateway.sealed(header), stream)
+    except BaseException:
+        await stream.aclose()
+        raise
 
 
 async def dev_sign_in(request: Request) -> Response:
@@ -147,6 +164,49 @@ async def metrics_text(_: Request) -> Response:
     return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
+class Lines(StreamingResponse):
+    """NDJSON from a source that holds a connection: freed at the end whatever happens, and when
+    the reader has not taken a part in time.
+    """
+
+    def __init__(self, header: str, source: AsyncGenerator[str, None]) -> None:
+        super().__init__(_joined(header, source), media_type=NDJSON)
+        self._source = source
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Cuts the connection of a reader who is too slow; what he has ends without its end."""
+        try:
+            async with contextlib.aclosing(self._source):
+                await super().__call__(scope, receive, send)
+        except TooSlow:
+            log.info("stream cut: its reader is too slow")
+            if (transport := transport_of(scope)) is not None:
+                transport.abort()
+                await asyncio.sleep(0)  # so that the server has noticed, and does not complain
+
+    async def stream_response(self, send: Send) -> None:
+        """Sends part by part, each within its time."""
+
+        async def send_in_time(message: Message) -> None:
+            try:
+                async with asyncio.timeout(STREAM_PART_SECONDS):
+                    await send(message)
+            except TimeoutError:
+                raise TooSlow from None
+
+        await super().stream_response(send_in_time)
+
+
+class TooSlow(Exception):
+    """The reader of a stream did not take a part in time."""
+
+
+async def _joined(header: str, source: AsyncIterator[str]) -> AsyncIterator[str]:
+    yield header
+    async for part in source:
+        yield part
+
+
 # --- what the routes share -----------------------------------------------------------------------
 
 
@@ -183,6 +243,11 @@ async def read_text(request: Request) -> str:
     return text
 
 
+def client_schema(request: Request) -> int | None:
+    """The version of the schema the client was made for, where it says."""
+    return protocol.schema_number(request.headers.get("rowcast-schema"))
+
+
 def _too_large(limit: int) -> Problem:
     return Problem(413, "too_large", "The body is too large", limit=limit)
 
@@ -210,11 +275,3 @@ def _member(text: str, name: str) -> str:
     if not isinstance(member, str) or "\0" in member:
         raise Problem(400, "bad_request", f"The body needs a text member {name}", key=name)
     return member
-
-
-async def _continued(header: str, stream: AsyncGenerator[str, None]) -> AsyncIterator[str]:
-    """The stream with its first line put back; closed, and its connection freed, in any case."""
-    async with contextlib.aclosing(stream):
-        yield header
-        async for chunk in stream:
-            yield chunk

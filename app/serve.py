@@ -15,6 +15,7 @@ from typing import Any
 import uvicorn
 
 from .config import Settings
+from .trace import Tracing
 
 # A peer that stops reading blocks after about 0.4 MB and is gone within 4.5 s; with the system's
 # defaults it takes 3.9 MB and stays for ever, pings or not (measured with uvicorn 0.54 on Linux).
@@ -38,7 +39,9 @@ def listen(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        # With the protocol named: asyncio's own loop sends small answers without delay (Nagle) only
+        # where it knows that this is TCP, else each takes 40 ms.
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
@@ -81,12 +84,20 @@ def serve(settings: Settings, listener: socket.socket) -> None:
 
 
 def _logging(level: str) -> dict[str, Any]:
-    """A line per message on standard error: time, level, logger, then what happened."""
+    """A line per message on standard error: time, level, logger, what happened, for whom."""
+    line = "%(asctime)s %(levelname)s %(name)s %(message)s%(trace)s"
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+        "filters": {"trace": {"()": Tracing}},
+        "formatters": {"line": {"format": line}},
+        "handlers": {
+            "stderr": {
+                "class": "logging.StreamHandler",
+                "formatter": "line",
+                "filters": ["trace"],
+            }
+        },
         "root": {"handlers": ["stderr"], "level": level.upper()},
     }
 

@@ -125,6 +125,9 @@ class Connection:
                 await relay.ready.wait()
         except TimeoutError:
             raise Closed(protocol.TRY_LATER, "the database cannot be reached") from None
+        self._outlet.schema = protocol.schema_number(hello.schema_version)
+        if self._gateway.outdated(self._outlet.schema):
+            raise Closed(protocol.UPGRADE, protocol.OUTDATED)
         self._adopt(session)
         self._send(
             protocol.Welcome(
@@ -183,7 +186,7 @@ class Connection:
                 self._hub.unsubscribe(subscriber, frame.keys)
                 self._send(protocol.Unsubscribed(id=frame.id))
             case protocol.Ping():
-                self._send(protocol.Pong(cursor=self._hub.cursor_of(subscriber)))
+                self._send(protocol.Pong(cursor=self._sealed(self._hub.cursor_of(subscriber))))
             case protocol.Auth():
                 await self._renew(subscriber, frame.token)
             case protocol.Presence() | protocol.Broadcast():
@@ -192,15 +195,23 @@ class Connection:
                 pass  # a type of a later version, or a second hello
 
     async def _renew(self, subscriber: Subscriber, token: str) -> None:
-        session = await self._identify(token)
-        if self._session is None or session.user_id != self._session.user_id:
+        session, old = await self._identify(token), self._session
+        if old is None or session.user_id != old.user_id:
             raise Closed(protocol.SIGN_IN, "another user")
         self._adopt(session)
-        if self._hub.renew(
-            subscriber, session.identity, session.claims, session.role, session.user_id
-        ):
-            send_stale(subscriber, list(subscriber.keys), "access")
+        same = session.rights == old.rights
+        self._hub.renew(
+            subscriber,
+            session.identity,
+            session.claims,
+            session.role,
+            session.user_id,
+            keep_views=same,
+        )
         self._send(protocol.Authed(expires_at=_iso(session.expires_at)))
+        if not same:
+            # With other claims he may see other rows.
+            send_stale(subscriber, list(subscriber.keys), "access")
 
     async def _subscribe(self, subscriber: Subscriber, frame: protocol.Subscribe) -> None:
         """Registers first, then asks, then replays: a change is in the replay or comes after it.
@@ -210,7 +221,10 @@ class Connection:
         """
         keys, errors = self._admit(subscriber, frame.keys)
         new = [key for key in keys if key not in subscriber.keys]
-        cursor = self._hub.hold(subscriber) or ""
+        cursor = self._sealed(self._hub.hold(subscriber)) or ""
+        asked = frame.cursor
+        if asked is not None:
+            asked = self._gateway.cursors.open(asked) or calls.UNUSABLE_CURSOR
         self._hub.subscribe(subscriber, keys)
         reader, generation = subscriber.reader, subscriber.reader.generation
         try:
@@ -218,7 +232,7 @@ class Connection:
                 self._gateway.database.work,
                 reader.claims,
                 keys,
-                frame.cursor,
+                asked,
                 self._gateway.relay.rights.policies.opaque(reader.role),
             )
         except psycopg.Error as exc:
@@ -274,6 +288,9 @@ class Connection:
             else:
                 errors.append(protocol.KeyRefusal(key=key, code="too_many_keys"))
         return keys, errors
+
+    def _sealed(self, cursor: str | None) -> str | None:
+        return cursor and self._gateway.cursors.seal(cursor)
 
     # --- in and out ------------------------------------------------------------------------------
 

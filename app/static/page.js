@@ -255,7 +255,6 @@ class Live {
 
   moved(cursor) {
     this.cursor = cursor;
-    $("cursor").textContent = `· cursor ${cursor}`;
   }
 
   beat(heartbeat) {

@@ -3,9 +3,14 @@
 import asyncio
 import contextlib
 import json
+import os
+import signal
+import subprocess
+import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any, Self
 
 import httpx
@@ -204,3 +209,49 @@ def run(db: Database) -> Callable[..., Any]:
         return row[0] if row else None
 
     return execute
+
+
+class Process:
+    """The gateway as a process of its own."""
+
+    def __init__(self, dsn: str, listener: Any) -> None:
+        self._listener = listener
+        self._environment = {
+            "PATH": os.environ["PATH"],
+            "ROWCAST_DATABASE_URL": dsn,
+            "ROWCAST_JWT_SECRET": SECRET,
+            "ROWCAST_LOG_LEVEL": "warning",
+        }
+        self.held, self._lifeline = os.pipe()
+        self.child: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        handles = f"{self._listener.fileno()},{self.held}"
+        self.child = subprocess.Popen(
+            [sys.executable, "-m", "app", "serve", "--handles", handles],
+            cwd=Path(__file__).parents[2],
+            env=self._environment,
+            pass_fds=(self._listener.fileno(), self.held),
+        )
+
+    def end(self, how: signal.Signals) -> int:
+        assert self.child is not None
+        self.child.send_signal(how)
+        return self.child.wait(20)
+
+    def close(self) -> None:
+        if self.child is not None and self.child.poll() is None:
+            self.end(signal.SIGKILL)
+        os.close(self.held)
+        os.close(self._lifeline)
+
+
+@pytest.fixture
+def process(gateway_dsn: str) -> Iterator[tuple[Process, str]]:
+    """A gateway as a process of its own on `db`, and its host and port."""
+    listener = serve.listen("127.0.0.1", 0)
+    made = Process(gateway_dsn, listener)
+    made.start()
+    yield made, f"127.0.0.1:{listener.getsockname()[1]}"
+    made.close()
+    listener.close()

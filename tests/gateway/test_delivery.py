@@ -87,14 +87,14 @@ def hub() -> Hub:
 def deliver(hub: Hub, changes: list[Change], answer: Answer) -> None:
     """Where each record is asked for: `answer` is what `me` sees, everybody else sees nothing."""
     changes = [each._replace(after=hub.row_class(each.table, each.access)) for each in changes]
-    delivery = Delivery(hub, Policies(), changes)
+    delivery = Delivery(hub, Policies(), changes, str)
     for reader, refs in delivery.uncached().items():
         delivery.answer(reader, answer if reader.identity == "me" else Answer(asked=refs))
     delivery.send("new")
 
 
 def wanted_records(changes: list[Change], answer: Answer) -> Refs:
-    return Delivery(Hub(), Policies(), changes).wanted(answer)
+    return Delivery(Hub(), Policies(), changes, str).wanted(answer)
 
 
 def test_a_visible_update_is_a_patch(hub: Hub) -> None:
@@ -247,7 +247,7 @@ def edit(
 
 def send(hub: Hub, changes: list[Change], sees: Collection[str] = (), **more: Any) -> None:
     """Delivers; PostgreSQL would say of the classes in `sees` that they are readable."""
-    delivery = Delivery(hub, CACHEABLE, changes)
+    delivery = Delivery(hub, CACHEABLE, changes, str)
     last = {each.record_id: each.after for each in changes}
     for reader, refs in delivery.unknown().items():
         visible = {i for i in refs["tasks"] if (found := last[i]) and found.text in sees}
@@ -261,7 +261,7 @@ def send(hub: Hub, changes: list[Change], sees: Collection[str] = (), **more: An
 
 def test_the_first_edit_of_a_class_is_asked_and_the_next_is_not(hub: Hub) -> None:
     screen = Screen(hub, "tasks?boardId=b")
-    assert Delivery(hub, CACHEABLE, [edit(hub)]).unknown() == {
+    assert Delivery(hub, CACHEABLE, [edit(hub)], str).unknown() == {
         screen.subscriber.reader: {"tasks": {"1"}}
     }
     send(hub, [edit(hub)], {"A"})
@@ -272,7 +272,7 @@ def test_the_first_edit_of_a_class_is_asked_and_the_next_is_not(hub: Hub) -> Non
 def test_one_record_of_a_class_is_asked_for_all_of_it(hub: Hub) -> None:
     screen = Screen(hub, "tasks")
     changes = [edit(hub, record_id=str(number)) for number in range(20)]
-    (refs,) = Delivery(hub, CACHEABLE, changes).unknown().values()
+    (refs,) = Delivery(hub, CACHEABLE, changes, str).unknown().values()
     assert len(refs["tasks"]) == 1
     send(hub, changes, {"A"})
     assert len(screen.updates) == 20
@@ -281,7 +281,7 @@ def test_one_record_of_a_class_is_asked_for_all_of_it(hub: Hub) -> None:
 def test_a_class_he_may_not_see_is_silence_also_later(hub: Hub) -> None:
     screen = Screen(hub, "tasks")
     send(hub, [edit(hub)])
-    delivery = Delivery(hub, CACHEABLE, [edit(hub)])
+    delivery = Delivery(hub, CACHEABLE, [edit(hub)], str)
     assert delivery.unknown() == {}
     delivery.send("new")
     assert screen.frames == []
@@ -363,7 +363,7 @@ def test_an_answer_about_a_row_that_was_changed_again_is_not_kept(hub: Hub) -> N
 
 def test_a_reader_who_could_not_be_asked_reads_again(hub: Hub) -> None:
     screen = Screen(hub, "tasks", "boards")
-    delivery = Delivery(hub, CACHEABLE, [edit(hub)])
+    delivery = Delivery(hub, CACHEABLE, [edit(hub)], str)
     for reader in delivery.unknown():
         delivery.fail(reader)
     assert delivery.unknown() == {}

@@ -90,11 +90,12 @@ def test_another_token_is_another_reader() -> None:
     hub = Hub()
     one, _ = subscriber(hub, "tasks")
     one.reader.views["tasks"].add(hub.row_class("tasks", "A"))
-    assert not hub.renew(one, "identity", None, "authenticated", "u")
-    assert hub.renew(one, "other", "{}", "authenticated", "u")
-    assert one.reader.identity == "other"
-    assert not one.reader.views["tasks"].evidence
-    assert list(hub.readers) == ["other"]
+    hub.renew(one, "same rights", "{}", "authenticated", "u", keep_views=True)
+    assert one.reader.identity == "same rights"
+    assert [view.evidence for view in one.reader.views.values()] == [True]
+    hub.renew(one, "other rights", "{}", "authenticated", "u", keep_views=False)
+    assert [view.evidence for view in one.reader.views.values()] == [False]
+    assert list(hub.readers) == ["other rights"]
     assert list(hub.matches("tasks", "1", [])) == [one]
 
 

@@ -156,4 +156,5 @@ async def test_a_transport_is_found_where_the_server_has_one() -> None:
     await capture({"type": "websocket"}, receive, Server(transport).send)
     await capture({"type": "websocket"}, receive, Server(None).send)
     await capture({"type": "http"}, receive, Server(transport).send)
-    assert found == [transport, None, None]
+    await capture({"type": "lifespan"}, receive, Server(transport).send)
+    assert found == [transport, None, transport, None]

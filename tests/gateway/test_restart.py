@@ -5,11 +5,8 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -21,7 +18,7 @@ import websockets
 from tests.gateway.conftest import (
     ALICE,
     BOB,
-    SECRET,
+    Process,
     Service,
     eventually,
     settings_for,
@@ -191,79 +188,6 @@ def _grown(counted: dict[str, str], size: int) -> Any:
         return len(counted) >= size
 
     return check
-
-
-class Process:
-    """The gateway as a process of its own."""
-
-    def __init__(self, dsn: str, listener: Any) -> None:
-        self._listener = listener
-        self._environment = {
-            "PATH": os.environ["PATH"],
-            "ROWCAST_DATABASE_URL": dsn,
-            "ROWCAST_JWT_SECRET": SECRET,
-            "ROWCAST_LOG_LEVEL": "warning",
-        }
-        self.held, self._lifeline = os.pipe()
-        self.child: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        handles = f"{self._listener.fileno()},{self.held}"
-        self.child = subprocess.Popen(
-            [sys.executable, "-m", "app", "serve", "--handles", handles],
-            cwd=Path(__file__).parents[2],
-            env=self._environment,
-            pass_fds=(self._listener.fileno(), self.held),
-        )
-
-    def end(self, how: signal.Signals) -> int:
-        assert self.child is not None
-        self.child.send_signal(how)
-        return self.child.wait(20)
-
-    def close(self) -> None:
-        if self.child is not None and self.child.poll() is None:
-            self.end(signal.SIGKILL)
-        os.close(self.held)
-        os.close(self._lifeline)
-
-
-@pytest.fixture
-def process(gateway_dsn: str) -> Iterator[tuple[Process, str]]:
-    from app import serve
-
-    listener = serve.listen("127.0.0.1", 0)
-    made = Process(gateway_dsn, listener)
-    made.start()
-    yield made, f"127.0.0.1:{listener.getsockname()[1]}"
-    made.close()
-    listener.close()
-
-
-async def test_kill_9_of_the_gateway_under_load_loses_and_doubles_nothing(
-    process: tuple[Process, str], db: Database
-) -> None:
-    gateway, address = process
-    stop, acknowledged = asyncio.Event(), dict[str, str]()
-    async with httpx.AsyncClient(base_url=f"http://{address}", timeout=5) as http:
-
-        async def post(body: dict[str, Any], user: str) -> httpx.Response:
-            headers = {"authorization": f"Bearer {token(user)}"}
-            return await http.post(WRITE, content=json.dumps(body), headers=headers)
-
-        writers = [
-            asyncio.create_task(writer(post, stop, acknowledged, user)) for user in (ALICE, BOB) * 4
-        ]
-        for _ in range(2):
-            await eventually(_grown(acknowledged, len(acknowledged) + 50), 30)
-            await asyncio.to_thread(gateway.end, signal.SIGKILL)
-            gateway.start()
-        await eventually(_grown(acknowledged, len(acknowledged) + 50), 30)
-        stop.set()
-        await asyncio.gather(*writers)
-    rows = stored(db)
-    assert set(acknowledged) == set(rows)
-    assert set(rows.values()) == {1}
 
 
 async def test_a_client_resumes_at_another_gateway_by_its_cursor(

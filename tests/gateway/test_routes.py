@@ -323,7 +323,8 @@ async def test_an_unexpected_error_says_a_log_id_and_logs_no_data(
     service: Service, run: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     run(
-        "create or replace function sync.gateway_query(p_claims text, p_body text) returns text"
+        "create or replace function sync.gateway_query(p_claims text, p_body text,"
+        " p_schema bigint default null) returns text"
         " language plpgsql as $$ begin raise exception 'secret of %%', p_body; end $$"
     )
     answer = await service.post(QUERY, {"table": "hidden-word"})

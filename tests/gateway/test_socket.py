@@ -5,6 +5,7 @@ import contextlib
 import json
 import uuid
 from collections.abc import Callable
+from socket import IPPROTO_TCP, TCP_NODELAY
 from typing import Any
 
 import pytest
@@ -155,6 +156,81 @@ async def test_another_user_or_a_bad_token_closes_4401(service: Service, other: 
         assert await socket.closed() == 4401
 
 
+@pytest.fixture
+def open_to_team(run: Callable[..., Any]) -> None:
+    """Whoever carries the claim `team` sees all tasks."""
+    run(
+        "create policy team on public.tasks for select to authenticated"
+        " using ((select auth.jwt()) ->> 'team' = 'x')"
+    )
+
+
+@pytest.mark.usefixtures("open_to_team")
+async def test_renewed_claims_that_show_more_make_the_keys_stale(service: Service) -> None:
+    task = str(uuid.uuid4())
+    await service.write(create(task))
+    async with service.socket(CAROL) as carol:
+        await carol.subscribe(KEY, f"tasks:{task}")
+        await carol.send({"type": "auth", "token": token(CAROL, team="x")})
+        await carol.expect("authed")
+        stale = await carol.expect("stale")
+        assert (sorted(stale["keys"]), stale["reason"]) == ([f"tasks:{task}", KEY], "access")
+        await service.write({"type": "delete", "table": "tasks", "id": task})
+        assert (await carol.update(f"tasks:{task}"))["version"] == 2
+
+
+@pytest.mark.usefixtures("open_to_team")
+async def test_renewed_claims_that_show_less_end_what_was_seen(
+    service: Service, run: Callable[..., Any]
+) -> None:
+    task = str(uuid.uuid4())
+    await service.write(create(task))
+    await service.caught_up()
+    async with service.socket(CAROL, team="x") as carol, service.socket(ALICE) as alice:
+        await carol.subscribe(KEY, f"tasks:{task}", "tasks")
+        await alice.subscribe(KEY)
+        await carol.send({"type": "auth", "token": token(CAROL, team="y")})
+        stale = await carol.expect("stale")
+        assert sorted(stale["keys"]) == ["tasks", f"tasks:{task}", KEY]
+        said = len(carol.heard)
+        await service.write(put(task, "hidden from carol"))
+        run("delete from public.tasks where id = %s", task)
+        while (await alice.expect("stale"))["keys"] != [KEY]:
+            pass
+        await carol.pong()
+        # Not even that something is gone: these rows are no longer hers to hear of.
+        kinds = [frame["type"] for frame in carol.heard[said:]]
+        assert kinds in (["pong"], ["stale", "pong"])
+        assert all(frame.get("keys", ["tasks"]) == ["tasks"] for frame in carol.heard[said:])
+
+
+@pytest.mark.usefixtures("open_to_team")
+async def test_what_renewed_claims_still_show_is_gone_when_it_goes(
+    service: Service, run: Callable[..., Any]
+) -> None:
+    task = str(uuid.uuid4())
+    await service.write(create(task))
+    await service.caught_up()
+    async with service.socket(CAROL) as carol:
+        await carol.subscribe(f"tasks:{task}")
+        relay = service.gateway.relay
+        await relay.stop()  # what is deleted now is asked about too late
+        await carol.send({"type": "auth", "token": token(CAROL, team="x")})
+        await carol.expect("stale")
+        run("delete from public.tasks where id = %s", task)
+        relay.start()
+        assert (await carol.update(f"tasks:{task}"))["gone"] is True
+
+
+async def test_a_renewed_token_with_the_same_claims_makes_nothing_stale(service: Service) -> None:
+    async with service.socket(groups=["a"], jti="1") as socket:
+        await socket.subscribe(KEY)
+        await socket.send({"type": "auth", "token": token(seconds=900, groups=["a"], jti="2")})
+        await socket.expect("authed")
+        await socket.pong()
+        assert {frame["type"] for frame in socket.heard[2:]} == {"authed", "pong"}
+
+
 # --- keys and changes ----------------------------------------------------------------------------
 
 
@@ -178,7 +254,8 @@ async def test_two_users_see_each_others_change_and_a_stranger_does_not(service:
         assert update["version"] == 2
         assert update["patch"]["title"] == "by bob"
         await bob.update(f"tasks:{task}")
-        assert (await carol.pong())["cursor"] == (await alice.pong())["cursor"]
+        opened = service.gateway.cursors.open
+        assert opened((await carol.pong())["cursor"]) == opened((await alice.pong())["cursor"])
         assert {frame["type"] for frame in carol.heard} == {"welcome", "subscribed", "pong"}
 
 
@@ -281,7 +358,12 @@ async def test_a_replay_tells_hidden_and_absent_records_alike(service: Service) 
     for task in (hidden, absent):
         async with service.socket(CAROL) as socket:
             await socket.subscribe(f"tasks:{task}", "tasks", cursor=cursor)
-            heard.append(json.dumps(socket.heard[1:]).replace(task, "it"))
+            opened = service.gateway.cursors.open
+            frames = [
+                frame | {"cursor": opened(frame["cursor"])} if "cursor" in frame else frame
+                for frame in socket.heard[1:]
+            ]
+            heard.append(json.dumps(frames).replace(task, "it"))
     assert heard[0] == heard[1]
 
 
@@ -301,7 +383,8 @@ async def test_joining_a_key_does_not_move_the_cursor_of_the_others(service: Ser
         await service.write(create(task))
         before = (await socket.pong())["cursor"]
         joined = await socket.subscribe("boards", cursor=before)
-        assert joined["cursor"] == before
+        opened = service.gateway.cursors.open
+        assert opened(joined["cursor"]) == opened(before)
         relay.start()
         assert (await socket.update(f"tasks:{task}"))["version"] == 1
 
@@ -334,7 +417,8 @@ async def test_a_change_during_a_join_comes_after_subscribed(
         assert not [frame for frame in socket.heard if frame["type"] == "updates"]
         update = await socket.expect("updates")
         assert update["updates"][0]["key"] == f"tasks:{task}"
-        assert update["cursor"] != subscribed["cursor"]
+        opened = service.gateway.cursors.open
+        assert opened(update["cursor"]) != opened(subscribed["cursor"])
 
 
 # --- frames --------------------------------------------------------------------------------------
@@ -376,10 +460,11 @@ async def test_frames_beyond_64_kib_end_the_socket(service: Service) -> None:
 
 async def test_an_idle_socket_advances_by_pong(service: Service) -> None:
     async with service.socket(CAROL) as carol:
-        first = (await carol.subscribe("tasks"))["cursor"]
+        opened = service.gateway.cursors.open
+        first = opened((await carol.subscribe("tasks"))["cursor"])
         await service.write(create(str(uuid.uuid4())))
         await until(lambda: service.gateway.hub.cursor != first)
-        moved = (await carol.pong())["cursor"]
+        moved = opened((await carol.pong())["cursor"])
         assert moved != first
         assert moved == service.gateway.hub.cursor
 
@@ -419,6 +504,14 @@ async def test_a_reader_who_is_too_slow_is_closed_4408(
                 while True:
                     await slow.receive()
             assert slow.connection.close_code == 4408
+
+
+async def test_small_frames_are_sent_without_delay(service: Service) -> None:
+    async with service.socket():
+        (outlet,) = service.gateway.outlets
+        assert outlet._transport is not None
+        connection = outlet._transport.get_extra_info("socket")
+        assert connection.getsockopt(IPPROTO_TCP, TCP_NODELAY)
 
 
 async def test_frames_go_straight_to_the_transport(service: Service) -> None:

@@ -22,8 +22,9 @@ STAND_IN = """
 create schema sync;
 create table public.calls (n serial, roles text[], bodies text[], dry boolean[]);
 create sequence public.tries;
-create function sync.gateway_write(p_claims text[], p_bodies text[], p_dry_run boolean[])
-returns table (ord integer, status integer, body text, again boolean) language plpgsql as $$
+create function sync.gateway_write(
+    p_claims text[], p_bodies text[], p_dry_run boolean[], p_schemas bigint[]
+) returns table (ord integer, status integer, body text, again boolean) language plpgsql as $$
 begin
     if current_setting('role') <> 'none' then raise exception 'a role was left'; end if;
     insert into public.calls (roles, bodies, dry)
@@ -47,8 +48,8 @@ end $$;
 """
 
 
-def session(role: str = "authenticated") -> Session:
-    return Session(json.dumps({"role": role}), "u", role, None, role)
+def session(role: str = "authenticated", user: str = "u") -> Session:
+    return Session(json.dumps({"role": role}), user, role, None, role, role)
 
 
 class Queue:
@@ -63,8 +64,10 @@ class Queue:
     def _committed(self) -> None:
         self.committed += 1
 
-    def submit(self, body: str, role: str = "authenticated") -> asyncio.Task[Answer]:
-        return asyncio.create_task(self.writes.submit(session(role), body))
+    def submit(
+        self, body: str, role: str = "authenticated", user: str = "u"
+    ) -> asyncio.Task[Answer]:
+        return asyncio.create_task(self.writes.submit(session(role, user), body))
 
     @property
     def calls(self) -> list[list[str]]:
@@ -179,6 +182,66 @@ async def test_a_heavy_request_holds_up_nobody(queue: Queue) -> None:
     queue.admin.execute("select pg_advisory_unlock(1)")
     await slow
     await queue.writes.idle()
+
+
+async def test_one_authors_flood_does_not_delay_another(queue: Queue) -> None:
+    queue.admin.execute("select pg_advisory_lock(1)")
+    slow = queue.submit("slow")
+    await until(queue.blocked)
+    flood = [queue.submit(f"a{number}", user="a") for number in range(500)]
+    single = [queue.submit("b", user="b"), queue.submit("c", user="c")]
+    await asyncio.sleep(0)
+    queue.admin.execute("select pg_advisory_unlock(1)")
+    await asyncio.gather(slow, *flood, *single)
+    assert {"b", "c"} <= set(queue.calls[1])
+    # Each author's own order holds, and nothing is left out of a batch for fairness' sake.
+    sent = [body for call in queue.calls[1:] for body in call if body.startswith("a")]
+    assert sent == [f"a{number}" for number in range(500)]
+    assert {len(call) for call in queue.calls[1:-1]} == {32}
+
+
+@pytest.mark.parametrize(
+    "padding", ["", "x" * (writes.HEAVY_BYTES + 1)], ids=["repeated alone", "heavy"]
+)
+async def test_a_flood_beside_the_batches_does_not_delay_another(
+    queue: Queue, padding: str
+) -> None:
+    kind = padding or "again"
+    queue.admin.execute("select pg_advisory_lock(1)")
+    slow = queue.submit("slow")
+    await until(queue.blocked)
+    flood = [queue.submit(kind, user="a") for _ in range(40)]
+    single = queue.submit(kind, user="b")
+    order: list[str] = []
+    for task in (*flood, single):
+        task.add_done_callback(lambda done: order.append("b" if done is single else "a"))
+    await asyncio.sleep(0)
+    queue.admin.execute("select pg_advisory_unlock(1)")
+    await asyncio.gather(slow, *flood, single)
+    assert order.index("b") < 2 * writes.ALONE_AT_ONCE + 2
+
+
+async def test_too_much_of_one_author_is_429_to_him_alone(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writes, "MAX_OF_ONE", 3)
+    monkeypatch.setattr(writes, "MAX_BYTES_OF_ONE", 100)
+    queue.admin.execute("select pg_advisory_lock(1)")
+    slow = queue.submit("slow", user="c")
+    await until(queue.blocked)
+    waiting = [queue.submit("a", user="a") for _ in range(3)]
+    waiting += [queue.submit("x" * 200, user="b")]  # one alone is never too much
+    await asyncio.sleep(0)
+    for body, user in (("a", "a"), ("x", "b")):
+        with pytest.raises(Problem) as caught:
+            await queue.submit(body, user=user)
+        assert (caught.value.status, caught.value.code) == (429, "too_many_requests")
+        assert caught.value.extra["retryAfter"]
+    waiting.append(queue.submit("d", user="d"))
+    await asyncio.sleep(0)
+    queue.admin.execute("select pg_advisory_unlock(1)")
+    await asyncio.gather(slow, *waiting)
+    assert (await queue.submit("a", user="a")).body == "a"
 
 
 async def test_too_many_waiting_is_503(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 -- Cursors. A cursor is a snapshot, not a number: it says which transactions had committed, so that one that takes its
--- number early and commits late is never skipped. As text: v1.<epoch>.<xmax>.<xips>.<anchor xid>-<seq>-<tag>, opaque
--- to everyone else.
+-- number early and commits late is never skipped. As text: v1.<epoch>.<xmax>.<xips>.<anchor xid>-<seq>-<tag>. Whoever
+-- calls functions of SQL sees it so, and could ask for transaction numbers anyway; gateways encrypt it for clients.
 
 -- The cursor of the asking statement. Its xmax is one above the greatest xid of a change this statement can see, never
 -- below p_least: no xid is claimed that no committed change vouches for, since a crash hands unlogged xids out again.

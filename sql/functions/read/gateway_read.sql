@@ -1,5 +1,5 @@
 -- The gateway's doors for reading: claims in, then the same functions as everybody's, in one statement. A body that is
--- no JSON is PT400, one nested too deep PT422.
+-- no JSON is PT400, one nested too deep PT422, a client made for too old a schema (p_schema, where it says) PT426.
 
 create or replace function sync_internal.enter(p_claims text)
 returns void
@@ -42,7 +42,7 @@ $$;
 
 comment on function sync_internal.parse_body(text) is 'The JSON of a request''s body.';
 
-create or replace function sync.gateway_get_records(p_claims text, p_body text)
+create or replace function sync.gateway_get_records(p_claims text, p_body text, p_schema bigint default null)
 returns text
 language plpgsql
 volatile
@@ -50,6 +50,7 @@ parallel unsafe
 security invoker
 as $$
 declare
+    v_new constant boolean := sync_internal.check_schema(p_schema);
     v_request constant jsonb := sync_internal.parse_body(p_body);
 begin
     perform sync_internal.enter(p_claims);
@@ -61,9 +62,9 @@ exception
 end
 $$;
 
-comment on function sync.gateway_get_records(text, text) is 'The gateway''s door to sync.get_records.';
+comment on function sync.gateway_get_records(text, text, bigint) is 'The gateway''s door to sync.get_records.';
 
-create or replace function sync.gateway_query(p_claims text, p_body text)
+create or replace function sync.gateway_query(p_claims text, p_body text, p_schema bigint default null)
 returns text
 language plpgsql
 volatile
@@ -71,6 +72,7 @@ parallel unsafe
 security invoker
 as $$
 declare
+    v_new constant boolean := sync_internal.check_schema(p_schema);
     v_request constant jsonb := sync_internal.parse_body(p_body);
 begin
     perform sync_internal.enter(p_claims);
@@ -82,12 +84,12 @@ exception
 end
 $$;
 
-comment on function sync.gateway_query(text, text) is 'The gateway''s door to sync.query.';
+comment on function sync.gateway_query(text, text, bigint) is 'The gateway''s door to sync.query.';
 
 -- For large results, inside a transaction of the gateway's: opens the cursor rowcast_page, each row of which is the
 -- text of one record. Gives the first line: {"table", "keys", "cursor", "limit"}. The cursor's
 -- rows are of the statement that made the header's cursor, or later ones.
-create or replace function sync.gateway_query_open(p_claims text, p_body text)
+create or replace function sync.gateway_query_open(p_claims text, p_body text, p_schema bigint default null)
 returns text
 language plpgsql
 volatile
@@ -95,6 +97,7 @@ parallel unsafe
 security invoker
 as $$
 declare
+    v_new constant boolean := sync_internal.check_schema(p_schema);
     v_request constant jsonb := sync_internal.parse_body(p_body);
 begin
     -- A slow reader is not a slow statement: FETCH is bounded, the page as a whole is not.
@@ -108,10 +111,11 @@ exception
 end
 $$;
 
-comment on function sync.gateway_query_open(text, text) is 'The gateway''s door to large results.';
+comment on function sync.gateway_query_open(text, text, bigint) is 'The gateway''s door to large results.';
 
 grant execute on function
-sync.gateway_get_records(text, text), sync.gateway_query(text, text), sync.gateway_query_open(text, text),
+sync.gateway_get_records(text, text, bigint), sync.gateway_query(text, text, bigint),
+sync.gateway_query_open(text, text, bigint),
 sync_internal.enter(text), sync_internal.parse_body(text)
 to rowcast_gateway;
 
@@ -125,7 +129,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
     select json_build_object(
-        'schemaVersion', s.schema_version, 'epoch', sync_internal.compute_epoch(), 'storedEpoch', s.epoch,
+        'schema', s.app_schema, 'oldestSchema', s.oldest_schema,
+        'cursorKey', encode(s.cursor_key, 'hex'), 'epoch', sync_internal.compute_epoch(), 'storedEpoch', s.epoch,
         'serverTime', sync_internal.wire_time(clock_timestamp()), 'ready', not pg_is_in_recovery()
     )
     from sync_internal.state s

@@ -44,7 +44,9 @@ begin
         select w.name, r.id, r.version, r.record
         from wanted w cross join lateral sync_internal.rows_of(w.name, w.ids, v_variant, true) r
     )
+    -- The cursor first: gateways seal it there without reading on.
     select json_build_object(
+        'cursor', sync_internal.cursor_now(),
         'recordMap', (
             select coalesce(json_object_agg(m.name, m.records), '{}')
             from (
@@ -61,8 +63,7 @@ begin
         'unchanged', (
             select coalesce(json_agg(json_build_object('table', p.name, 'id', p.id)), '[]')
             from pointers p join found f using (name, id) where f.version = p.version
-        ),
-        'cursor', sync_internal.cursor_now()
+        )
     )
     into v_answer;
     return v_answer;

@@ -98,10 +98,11 @@ begin
             v_keys := v_keys || v_more.keys;
         end;
     end loop;
+    -- The cursor first: gateways seal it there without reading on.
     return json_build_object(
-        'ids', v_ids, 'recordMap', sync_internal.merge_maps(v_parts)::json, 'gone', coalesce(v_gone, '[]'),
+        'cursor', sync_internal.cursor_now(), 'ids', v_ids, 'recordMap', sync_internal.merge_maps(v_parts)::json, 'gone', coalesce(v_gone, '[]'),
         'keys', (select coalesce(json_agg(distinct k.key), '[]') from unnest(v_keys) k (key)),
-        'cursor', sync_internal.cursor_now(), 'next', v_next
+        'next', v_next
     );
 end
 $$;
@@ -327,8 +328,8 @@ begin
         perform sync_internal.refuse(400, 'bad_request', 'limit is a whole number');
     end if;
     v_header := json_build_object(
-        'table', v_meta ->> 'name', 'keys', sync_internal.covering_keys(v_meta, v_where),
-        'cursor', sync_internal.cursor_now()
+        'cursor', sync_internal.cursor_now(), 'table', v_meta ->> 'name',
+        'keys', sync_internal.covering_keys(v_meta, v_where)
     );
     open v_page no scroll for execute case
         when (v_meta ->> 'readable')::boolean then format(

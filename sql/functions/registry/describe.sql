@@ -1,6 +1,6 @@
 -- The registry as JSON, from which clients' types are made: per live table its keys with type, nullability, allowed
 -- values and, for optimistic creates, defaults that a client can know: {"constant": value}, {"now": true},
--- {"user": true} or {"uuid": true}. Definer: the registry is private; it tells nothing of rows.
+-- {"user": true} or {"uuid": true}. schema is the version that clients made from this send along. Definer: the registry is private; it tells nothing of rows.
 create or replace function sync.describe()
 returns jsonb
 language sql
@@ -10,7 +10,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
     select jsonb_build_object(
-        'schema', (select s.schema_version from sync_internal.state s),
+        'schema', (select s.app_schema from sync_internal.state s),
         'tables', (
             select coalesce(jsonb_object_agg(t.name, jsonb_build_object(
                 'idType', t.id_type,

@@ -1,5 +1,5 @@
--- Limits and periods. They are kept in a table and written into a function as constants, so that asking for one on the
--- way of a write costs nothing.
+-- Limits and periods, and the oldest schema clients may have. They are kept in tables and written into a function as
+-- constants, so that asking for one on the way of a write costs nothing.
 create or replace function sync_internal.install_settings()
 returns void
 language plpgsql
@@ -16,7 +16,11 @@ begin
         $make$,
         (
             select string_agg(format('when %L then %s', s.name, s.value), ' ' order by s.name)
-            from sync_internal.settings s
+            from (
+                select l.name, l.value from sync_internal.settings l
+                union all
+                select 'oldest_schema', t.oldest_schema from sync_internal.state t
+            ) s
         )
     );
     comment on function sync_internal.setting(text) is 'The value of a limit or period.';

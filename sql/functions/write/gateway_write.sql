@@ -3,9 +3,12 @@
 --
 -- p_claims: per request the JWT payload, null for nobody. p_bodies: per request the body as it came.
 -- p_dry_run: per request whether everything is rolled back after it was tried; null for no.
+-- p_schemas: per request the schema its client was made for; null where it does not say.
 -- Gives per request the HTTP status and JSON text. again: something transient was in the way, or the request must not
 -- share its commit with others; call again with that one alone, what it already did is answered as a duplicate.
-create or replace function sync.gateway_write(p_claims text[], p_bodies text[], p_dry_run boolean[] default null)
+create or replace function sync.gateway_write(
+    p_claims text[], p_bodies text[], p_dry_run boolean[] default null, p_schemas bigint[] default null
+)
 returns table (ord integer, status integer, body text, again boolean)
 language plpgsql
 volatile
@@ -38,6 +41,8 @@ begin
             if v_role not in ('anon', 'authenticated') then
                 perform sync_internal.refuse(401, 'unauthorized', 'The token''s role is not served here');
             end if;
+            -- Before its body is looked at: what it means may have changed, and a refusal would be stored.
+            v_ok := p_schemas is null or sync_internal.check_schema(p_schemas[i]);
             v_request := p_bodies[i]::jsonb;
             v_single[i] := not v_request ? 'transactions';
             v_dry[i] := coalesce(p_dry_run[i], false) or coalesce(v_request -> 'dryRun' = 'true', false);
@@ -116,8 +121,8 @@ begin
 end
 $$;
 
-comment on function sync.gateway_write(text[], text[], boolean[]) is 'The gateway''s door for writing.';
-grant execute on function sync.gateway_write(text[], text[], boolean[]) to rowcast_gateway;
+comment on function sync.gateway_write(text[], text[], boolean[], bigint[]) is 'The gateway''s door for writing.';
+grant execute on function sync.gateway_write(text[], text[], boolean[], bigint[]) to rowcast_gateway;
 
 -- Takes on a role the gateway may serve; any other is PT401.
 create or replace function sync_internal.assume_checked(p_role text, p_claims text)
