@@ -486,15 +486,18 @@ def gone_frame(key: str, cursor: str) -> bytes:
     return text_frame(updates_frames([[(element, element)]], cursor, cursor)[0])
 
 
-def send_stale(subscriber: Subscriber, keys: Iterable[str], reason: str) -> None:
+def send_stale(
+    subscriber: Subscriber, keys: Iterable[str], reason: str, *, proven: bool = False
+) -> None:
     """Tells a socket to read these keys again. Until it has been asked anew what he can read under
-    them, he is taken to see something there.
+    them, he is taken to see something there; `proven`: it has just been asked.
     """
     reader = subscriber.reader
     told = [key for key in keys if key in subscriber.keys]
-    for key in told:
-        reader.views[key].assume()
-    reader.unproven.update(told)
+    if not proven:
+        for key in told:
+            reader.views[key].assume()
+        reader.unproven.update(told)
     for payload in stale_frames(told, reason):
         metrics.frames.add(type="stale")
         subscriber.send(text_frame(payload))

@@ -196,6 +196,9 @@ class Relay:
         # server that was promoted.
         if look or not self._looked:
             await self._look_at_server()
+        # Before there is a cursor: it must not lie before the news of the policies.
+        if self.rights.policies.fingerprint is None:
+            await self.rights.load()
         # Before the changes are read: what ends after this was seen by it.
         proven = await self.rights.ask_views(self.rights.unproven())
         answer = json.loads(await calls.changes(self._lane, self._hub.cursor, look))

@@ -41,16 +41,19 @@ class Rights:
 
     async def look(self, fingerprint: str) -> bool:
         """Loads the policies anew if they are not as this fingerprint says: then no answer holds
-        any more. Returns whether they have changed since the last look.
+        any more. Returns whether that was so.
         """
-        before = self.policies.fingerprint
-        if fingerprint == before:
+        if fingerprint == self.policies.fingerprint:
             return False
+        await self.load()
+        return True
+
+    async def load(self) -> None:
+        """Reads what the policies read, and forgets every answer."""
         policies = Policies(json.loads(await calls.policies(self._lane)))
         await calls.note_policies(self._lane, policies.fingerprint or "")
         self.policies = policies
         self._hub.forget_all()
-        return before is not None
 
     # --- one wake-up -----------------------------------------------------------------------------
 

@@ -209,9 +209,28 @@ class Connection:
             keep_views=same,
         )
         self._send(protocol.Authed(expires_at=_iso(session.expires_at)))
-        if not same:
-            # With other claims he may see other rows.
-            send_stale(subscriber, list(subscriber.keys), "access")
+        if not same and subscriber.keys:
+            await self._see_anew(subscriber)
+
+    async def _see_anew(self, subscriber: Subscriber) -> None:
+        """With other claims he may see other rows: every key has to be read again.
+
+        What is readable now is asked before he is told, so that of whatever he reads then he
+        also hears the end, and of nothing else.
+        """
+        keys, reader = list(subscriber.keys), subscriber.reader
+        self._hub.hold(subscriber)
+        generation = reader.generation
+        try:
+            text = await calls.subscribe(self._gateway.database.work, reader.claims, keys, None)
+        except psycopg.Error as exc:
+            problem = from_database(exc)
+            raise Closed(protocol.TRY_LATER, problem.detail or problem.code) from None
+        asked = reader.generation == generation
+        if asked:
+            self._gateway.relay.rights.found(reader, json.loads(text)["views"])
+        send_stale(subscriber, keys, "access", proven=asked)
+        self._release(subscriber)
 
     async def _subscribe(self, subscriber: Subscriber, frame: protocol.Subscribe) -> None:
         """Registers first, then asks, then replays: a change is in the replay or comes after it.

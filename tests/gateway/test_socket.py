@@ -169,6 +169,7 @@ def open_to_team(run: Callable[..., Any]) -> None:
 async def test_renewed_claims_that_show_more_make_the_keys_stale(service: Service) -> None:
     task = str(uuid.uuid4())
     await service.write(create(task))
+    await service.caught_up()
     async with service.socket(CAROL) as carol:
         await carol.subscribe(KEY, f"tasks:{task}")
         await carol.send({"type": "auth", "token": token(CAROL, team="x")})

@@ -225,7 +225,7 @@ def test_members_of_authenticated_reach_nothing_inside(mapped: Login, unmapped: 
             "sync.gateway_subscribe(null, '{}', null)",
             "sync.gateway_visible(null, '{}')",
             "sync_internal.read_changes('0', '{}', 10)",
-            "sync_internal.missed(null, '{}', 'authenticated')",
+            "sync_internal.missed(null, '{}', 'authenticated', null, '{}')",
             "sync.trust('strangers_login')",
             "sync.map_login('strangers_login', 'x')",
             "sync.map_identity('a.b', 'sub')",
