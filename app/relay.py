@@ -29,6 +29,7 @@ ALIVE_SECONDS: Final = 5.0
 PRUNE_SECONDS: Final = 3600.0
 FINGERPRINT_SECONDS: Final = 0.5  # a changed policy or grant is noticed within this
 SPACING_SECONDS: Final = 0.005
+STOP_AGAIN_SECONDS: Final = 0.2
 FENCE_SECONDS: Final = 0.25  # longest wait for a long transaction, which may not ring
 # Commits a second. A ring for each costs nothing below, half of the speed of writers far above.
 BUSY: Final = 200
@@ -91,9 +92,12 @@ class Relay:
 
     async def stop(self) -> None:
         """Ends the tasks."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        # Again until it helps: a wait that ends in the same moment swallows its cancellation
+        # (asyncio.wait_for up to Python 3.11, the pool's wait for a connection).
+        while tasks := set(self._tasks):
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=STOP_AGAIN_SECONDS)
 
     def wake(self) -> None:
         """There may be something in the feed."""

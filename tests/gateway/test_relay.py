@@ -1,6 +1,7 @@
 """The relay: what it does without the doorbell, and with changes that are no list of records."""
 
 import asyncio
+import contextlib
 import json
 import uuid
 from collections.abc import Callable
@@ -212,6 +213,25 @@ async def test_a_feed_that_is_not_understood_makes_everything_stale_and_goes_on(
         task = str(uuid.uuid4())
         await service.write(create(task))
         assert (await bob.update(f"tasks:{task}"))["version"] == 1
+
+
+async def test_stopping_ends_also_where_a_cancellation_is_swallowed(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, waiting = calls.changes, asyncio.Event()
+
+    async def stubborn(*arguments: Any) -> str:
+        waiting.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        monkeypatch.setattr(calls, "changes", real)
+        return await real(*arguments)
+
+    monkeypatch.setattr(calls, "changes", stubborn)
+    service.gateway.relay.wake()
+    await waiting.wait()
+    stopped = asyncio.create_task(service.gateway.relay.stop())
+    await until(stopped.done)
 
 
 def test_connection_strings_of_libpq_are_understood() -> None:

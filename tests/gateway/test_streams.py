@@ -95,7 +95,7 @@ def held(run: Callable[..., Any]) -> int:
     """Connections of the gateway in an open transaction."""
     found: int = run(
         "select count(*) from pg_stat_activity where application_name = 'rowcast-work'"
-        " and state like 'idle in transaction%%' and datname = %s",
+        " and xact_start is not null and datname = %s",
         run("select current_database()"),
     )
     return found
