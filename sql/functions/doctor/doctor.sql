@@ -65,6 +65,16 @@ as $$
         format('select sync.refresh(%L);', t.relation)
     from sync_internal.tables t where t.signature <> sync_internal.table_signature(t.relation)
     union all
+    select 'warning', 'function_changed', c.name,
+        format('The exposed function %s was dropped or has changed since', c.function),
+        case sync_internal.callable_state(c.function, c.signature)
+            when 'changed' then 'select sync.refresh();'
+            when 'replaced'
+                then format('select sync.expose(%L, %L);', sync_internal.successor(c.function), c.name)
+            else format('select sync.unexpose(%L);', c.name)
+        end
+    from sync_internal.callables c where sync_internal.callable_state(c.function, c.signature) is not null
+    union all
     select 'warning', 'soft_delete_in_policy', t.relation::text,
         'A SELECT policy reads the soft delete column: rows cannot be deleted',
         'Leave the column out of the policy; queries leave deleted rows out by themselves.'

@@ -43,8 +43,8 @@ as $$
             from sync_internal.tables t
         ),
         'functions', (
-            select coalesce(jsonb_object_agg(c.name, sync_internal.wire_arguments(c.function)), '{}')
-            from sync_internal.callables c
+            select coalesce(jsonb_object_agg(c.name, sync_internal.wire_arguments(to_regprocedure(c.function))), '{}')
+            from sync_internal.callables c where to_regprocedure(c.function) is not null
         )
     )
 $$;

@@ -104,6 +104,10 @@ begin
     comment on function sync_internal.defers() is 'Generated: whether any constraint can be deferred.';
     execute format('grant execute on function sync_internal.defers() to %s', v_roles);
 
+    update sync_internal.callables c
+    set signature = sync_internal.function_signature(to_regprocedure(c.function))
+    where to_regprocedure(c.function) is not null;
+
     foreach v_role in array array['anon', 'authenticated', 'service_role'] loop
         for v_purpose in
             select *
@@ -188,7 +192,7 @@ begin
             (
                 select string_agg(sync_internal.call_branch(c), '' order by c.name)
                 from sync_internal.callables c
-                where has_function_privilege(v_role, c.function, 'execute')
+                where has_function_privilege(v_role, to_regprocedure(c.function), 'execute')
             ),
             $none$perform sync_internal.refuse(400, 'unknown_function', 'There is no such function');$none$, v_roles
         );
@@ -205,6 +209,13 @@ language plpgsql
 stable
 parallel safe
 security invoker
+-- What the text of a default depends on.
+set datestyle = 'ISO, YMD'
+set intervalstyle = 'iso_8601'
+set timezone = 'UTC'
+set extra_float_digits = 1
+set bytea_output = 'hex'
+set standard_conforming_strings = on
 as $$
 declare
     v_function pg_catalog.pg_proc;
@@ -212,7 +223,7 @@ declare
     v_arguments text;
     v_required text[];
 begin
-    select * into strict v_function from pg_catalog.pg_proc p where p.oid = p_callable.function;
+    select * into strict v_function from pg_catalog.pg_proc p where p.oid = to_regprocedure(p_callable.function);
     select
         coalesce(array_agg(a.name order by a.n), '{}'),
         coalesce(
@@ -249,9 +260,10 @@ begin
     ) a;
     return format(
         E'        when %L then\n'
+        '            perform sync_internal.check_callable(%L, %L);\n'
         '            perform sync_internal.check_arguments(p_args, %L, %L);\n'
         '            return %s;\n',
-        p_callable.name, v_names, v_required,
+        p_callable.name, p_callable.function, p_callable.signature, v_names, v_required,
         case
             when v_function.prorettype = 'void'::regtype
                 then format(
