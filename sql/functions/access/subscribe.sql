@@ -13,9 +13,7 @@ parallel unsafe
 security invoker
 as $$
 declare
-    v_role constant text := coalesce(
-        p_claims::jsonb ->> 'role', case when p_claims is null then 'anon' else 'authenticated' end
-    );
+    v_role constant text := sync_internal.claimed_role(p_claims);
     v_keys constant jsonb := sync_internal.parse_keys(p_keys);
     v_missed jsonb;
     v_answer json;
@@ -23,12 +21,9 @@ begin
     if cardinality(p_keys) > sync_internal.setting('max_keys') then
         perform sync_internal.refuse_limit(422, 'max_keys');
     end if;
-    if v_role not in ('anon', 'authenticated') then
-        perform sync_internal.refuse(401, 'unauthorized', 'The token''s role is not served here');
-    end if;
     -- The feed is the gateway's to read; everything after it is the user's.
     v_missed := sync_internal.missed(p_cursor, v_keys, v_role);
-    perform sync_internal.assume_checked(v_role, p_claims);
+    perform sync_internal.enter(p_claims);
     v_answer := sync_internal.join_keys(v_keys, v_missed, v_role);
     perform sync_internal.assume('none', null);
     return v_answer;

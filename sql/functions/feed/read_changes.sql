@@ -158,5 +158,7 @@ as $$
 $$;
 
 comment on function sync_internal.fingerprint() is 'Changes when who can see what may have changed.';
+revoke execute on function sync_internal.epoch(), sync_internal.fingerprint(), sync_internal.read_cursor(text)
+from anon, authenticated, service_role;
 grant execute on function sync_internal.epoch(), sync_internal.fingerprint(), sync_internal.read_cursor(text)
-to rowcast_gateway, anon, authenticated, service_role;
+to rowcast_gateway;

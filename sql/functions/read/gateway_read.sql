@@ -1,22 +1,6 @@
 -- The gateway's doors for reading: claims in, then the same functions as everybody's, in one statement. A body that is
 -- no JSON is PT400, one nested too deep PT422.
 
-create or replace function sync_internal.enter(p_claims text)
-returns void
-language plpgsql
-volatile
-parallel unsafe
-security invoker
-as $$
-begin
-    perform sync_internal.assume_checked(
-        coalesce(p_claims::jsonb ->> 'role', case when p_claims is null then 'anon' else 'authenticated' end), p_claims
-    );
-end
-$$;
-
-comment on function sync_internal.enter(text) is 'Takes on the identity that claims name.';
-
 create or replace function sync_internal.parse_body(p_body text)
 returns jsonb
 language plpgsql
@@ -112,7 +96,7 @@ comment on function sync.gateway_query_open(text, text) is 'The gateway''s door 
 
 grant execute on function
 sync.gateway_get_records(text, text), sync.gateway_query(text, text), sync.gateway_query_open(text, text),
-sync_internal.enter(text), sync_internal.parse_body(text)
+sync_internal.parse_body(text)
 to rowcast_gateway;
 
 -- What a gateway needs to know before it serves.

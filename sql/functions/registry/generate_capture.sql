@@ -152,7 +152,19 @@ declare
     v_made text[];
     v_none text;
 begin
-    case tg_level || ' ' || tg_op
+    case (case when %14$s then tg_level || ' ' || tg_op else 'CHANGED' end)
+    when 'CHANGED' then
+        -- What the rows hold would be told wrongly by code made for another shape: let them be read again.
+        if tg_level = 'ROW' or tg_op = 'TRUNCATE' then
+            v_heard := true;
+        elsif tg_op = 'DELETE' then
+            v_heard := exists (select from old_rows);
+        else
+            v_heard := exists (select from new_rows);
+        end if;
+        if v_heard then
+            insert into sync_internal.changes (slot, table_name, kind) values (v_slot, %1$L, 'bulk');
+        end if;
     when 'STATEMENT UPDATE' then
         -- One row, the usual case, costs half as much by plain comparisons as by the statement for many.
         for v_new in select n.* from new_rows n limit 2 loop
@@ -323,7 +335,7 @@ end
             ),
             sync_internal.topics_expression(v_all, 'v_old'), sync_internal.topics_expression(v_all, 'v_new'),
             sync_internal.class_expression(v_all, 'v_new'), sync_internal.class_expression(v_all, 'v_old'),
-            v_table.relation
+            v_table.relation, sync_internal.shape_condition(v_table, 'has_shape')
         )
     );
     execute format(

@@ -50,8 +50,8 @@ begin
         (
             select string_agg(
                 format(
-                    E'        when %L then return (%L, %s, %L, %L, %L)::sync_internal.traits;\n',
-                    t.name, t.id_type, t.depth,
+                    E'        when %L then return case when %s then (%L, %s, %L, %L, %L)::sync_internal.traits end;\n',
+                    t.name, sync_internal.shape_condition(t), t.id_type, t.depth,
                     t.foreign_triggers and not t.batch, t.foreign_triggers,
                     t.hard_delete and t.soft_delete is null
                 ), '' order by t.name
@@ -72,6 +72,16 @@ begin
                     order by c.position
                 )
             ), '' order by t.name)
+            from sync_internal.tables t
+        ),
+        'return null;', v_roles
+    );
+
+    -- Stable: where it can be folded, the statements it stands in are planned at every call.
+    perform sync_internal.create_dispatch(
+        'id_type', 'p_table text', 'text', 'stable',
+        (
+            select string_agg(format(E'        when %L then return %L;\n', t.name, t.id_type), '' order by t.name)
             from sync_internal.tables t
         ),
         'return null;', v_roles
@@ -153,8 +163,10 @@ begin
             (
                 select string_agg(
                     format(
-                        E'        when %1$L then return query select t.%2$I::text, %3$s, %4$s, %5$s from %6$s t '
-                        'where t.%2$I = any (p_ids::%7$s[]);\n',
+                        -- Asked beforehand: a plan made for these ids is made at every call.
+                        E'        when %1$L then\n            if %8$s then\n'
+                        '                return query select t.%2$I::text, %3$s, %4$s, %5$s from %6$s t '
+                        'where t.%2$I = any (p_ids::%7$s[]);\n            end if;\n',
                         t.name, t.id_column,
                         case
                             when g.readable && array[t.version_column] then format('t.%I::bigint', t.version_column)
@@ -163,7 +175,8 @@ begin
                         case
                             when g.classes <@ g.readable then sync_internal.class_expression(g.columns, 't') else 'null'
                         end,
-                        sync_internal.record_expression(g.readable_columns, 't'), t.relation, g.id_sql_type
+                        sync_internal.record_expression(g.readable_columns, 't'), t.relation, g.id_sql_type,
+                        sync_internal.shape_condition(t)
                     ), '' order by t.name
                 )
                 from sync_internal.tables t
@@ -184,6 +197,21 @@ begin
                 where t.id_column = any (g.readable)
             ),
             'return;', v_roles
+        );
+
+        -- What reading needs to know of a table.
+        perform sync_internal.create_dispatch(
+            format('meta_%s', v_role), 'p_table text', 'jsonb', 'immutable',
+            (
+                select string_agg(
+                    format(
+                        E'        when %L then return case when %s then %L::jsonb end;\n',
+                        t.name, sync_internal.shape_condition(t), sync_internal.table_meta(t.table_id, v_role)
+                    ), '' order by t.name
+                )
+                from sync_internal.tables t
+            ),
+            'return null;', v_roles
         );
 
         -- Functions of the application. Arguments are named on the wire; a left out one takes its default.

@@ -296,9 +296,10 @@ begin
     v_reads := exists (select from unnest(v_readable) c where c.column_name = v_table.id_column);
     v_id_value := format('p_id::%s', v_id.sql_type);
     v_where_id := format(
-        't.%I = %s', v_table.id_column,
+        't.%I = %s and %s', v_table.id_column,
         -- An id beyond a narrower integer is simply not there.
-        case v_table.id_type when 'bigint' then 'p_id::bigint' else v_id_value end
+        case v_table.id_type when 'bigint' then 'p_id::bigint' else v_id_value end,
+        sync_internal.shape_condition(v_table)
     );
     v_record := sync_internal.record_expression(v_readable, 't');
     select
@@ -551,7 +552,8 @@ end
 begin
     insert into %1$s (%2$s)
     select %3$s
-    from sync_internal.%4$I(row(%5$s)::%1$s, p_ops, false) p;
+    from sync_internal.%4$I(row(%5$s)::%1$s, p_ops, false) p
+    where %6$s;
     return true;
 end
                 $code$,
@@ -571,7 +573,7 @@ end
                     from unnest(v_insertable) c
                 ),
                 format('patch_%s_%s', v_table.name, p_role),
-                v_default_row
+                v_default_row, sync_internal.shape_condition(v_table)
             ),
             p_role
         );
