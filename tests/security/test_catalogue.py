@@ -59,8 +59,8 @@ REACHABLE_DEFINERS = {
     "sync_internal.login_claims()",
     # A place in the feed: numbers of transactions, nothing of what they changed.
     "sync_internal.cursor_now(xid8)",
-    # Receipts, by an id that only its author knows. Of another's they tell that it is taken; what is
-    # stored stands under the caller's name, and claims changes of his own transaction alone.
+    # Receipts, by an id that only its author knows. Of another's they tell that it is taken; what
+    # is stored stands under the caller's name, and claims changes of his own transaction alone.
     "sync_internal.claim_receipt(uuid,bigint)",
     "sync_internal.lock_receipts(uuid[])",
     "sync_internal.receipt_known(uuid)",
