@@ -2,6 +2,7 @@
 wrongly.
 """
 
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -150,7 +151,7 @@ def test_write_that_waited_for_the_change_is_refused(
             "alter table things alter column n type text using n::text;"
             "alter table things alter column n set default 'one'"
         )
-        waiting = Background(lambda gate=gate: gate.write(ALICE, set_("things", "a", "n", 9)))
+        waiting = Background(partial(gate.write, ALICE, set_("things", "a", "n", 9)))
         wait_blocked(conn, pid(gate.conn))
         altering.execute("commit")
         answer = waiting.result()
