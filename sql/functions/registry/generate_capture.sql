@@ -202,7 +202,7 @@ begin
                 (slot, table_name, record_id, version, kind, topics, patch, undo, class, class_before)
             select v_slot, %1$L, %2$s
             from old_rows o full join new_rows n on n.%5$s = o.%5$s
-            where coalesce(n.%5$s = o.%5$s and n.%6$s <> o.%6$s, false)
+            where coalesce(n.%5$s = o.%5$s and n.%6$s - o.%6$s = 1, false)
                 and (select count(*) from (select from new_rows limit %7$s + 1) f) <= %7$s;
             v_heard := found;
             if not v_heard then
@@ -212,13 +212,17 @@ begin
                 insert into sync_internal.changes (slot, table_name, kind) values (v_slot, %1$L, 'bulk');
                 v_heard := true;
             else
-                -- Rows whose id changed have no partner: a delete and a create.
+                -- Rows whose id changed have no partner, or one that was another row: a delete and a create. Two
+                -- of one row are apart by one version, or equal.
                 select
-                    array_agg(o.%5$s::text) filter (where n.%5$s is null),
-                    array_agg(n.%5$s::text) filter (where o.%5$s is null)
+                    array_agg(o.%5$s::text) filter (where o.%5$s is not null),
+                    array_agg(n.%5$s::text) filter (where n.%5$s is not null)
                 into v_lost, v_made
                 from old_rows o full join new_rows n on n.%5$s = o.%5$s
-                where case when n.%5$s is null or o.%5$s is null then true else false end;
+                where case
+                    when n.%5$s is null or o.%5$s is null then true
+                    else n.%6$s - o.%6$s <> 1 and (n.%6$s <> o.%6$s or n.* *<> o.*)
+                end;
                 if v_lost is not null then
                     insert into sync_internal.changes
                         (slot, table_name, record_id, version, kind, topics, patch, undo, class, class_before)
