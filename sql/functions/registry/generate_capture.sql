@@ -1,6 +1,24 @@
 -- Writing the triggers' code: the version trigger, per row, and the capture triggers, per statement, which alone write
 -- the feed.
 
+-- A column in that text, which no setting of the session may show in.
+create or replace function sync_internal.class_member(p_column sync_internal.columns, p_alias text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+as $$
+    select case
+        when p_column.kind in ('date', 'timestamptz', 'timestamp', 'float', 'list', 'bytea', 'other')
+            then sync_internal.json_expression(p_column, s.source)
+        else s.source
+    end
+    from (select format('%s.%s', p_alias, sync_internal.quoted(p_column.column_name))) s (source)
+$$;
+
+comment on function sync_internal.class_member(sync_internal.columns, text) is 'A column that SELECT policies read.';
+
 -- The text that says what of a row the SELECT policies read; short rows as they are, others as a hash.
 create or replace function sync_internal.class_expression(p_columns sync_internal.columns[], p_alias text)
 returns text
@@ -14,11 +32,11 @@ as $$
         when bool_and(c.kind in ('uuid', 'integer', 'bigint', 'boolean', 'date', 'timestamptz', 'timestamp', 'enum'))
             then format(
                 'row(%s)::text',
-                string_agg(format('%s.%s', p_alias, sync_internal.quoted(c.column_name)), ', ' order by c.position)
+                string_agg(sync_internal.class_member(c, p_alias), ', ' order by c.position)
             )
         else format(
             'encode(sha256(convert_to(row(%s)::text, ''UTF8'')), ''hex'')',
-            string_agg(format('%s.%s', p_alias, sync_internal.quoted(c.column_name)), ', ' order by c.position)
+            string_agg(sync_internal.class_member(c, p_alias), ', ' order by c.position)
         )
     end
     from unnest(p_columns) c
