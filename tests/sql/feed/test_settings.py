@@ -47,8 +47,8 @@ FIRST = """
 """
 # What a reader at fifteen digits could not tell from what was there.
 SECOND = """
-    double = double + 5e-17, single = single + 1e-8::real, doubles[1] = 0.3, at = at + interval '1 us',
-    day = day + 1, span = span + interval '1 us', place = point(0.3, 1)
+    double = double + 5e-17, single = single + 1e-8::real, doubles[1] = 0.3,
+    at = at + interval '1 us', day = day + 1, span = span + interval '1 us', place = point(0.3, 1)
 """
 
 
