@@ -207,7 +207,7 @@ def test_ids_swapped_in_one_statement(
 ) -> None:
     """Whoever follows the feed holds what the table holds: versions rise by one, or start anew."""
     live(conn, "swaps", "id text primary key deferrable, n integer")
-    held = {}
+    held: dict[str, dict[str, Any]] = {}
     for id_, n, version in zip("abc", (10, 20, 30), versions, strict=True):
         conn.execute("insert into swaps values (%s, %s, %s)", (id_, n, version))
         held[id_] = {"id": id_, "n": n, "version": version}
