@@ -23,7 +23,7 @@ begin
     end if;
     -- The feed is the gateway's to read; everything after it is the user's.
     v_missed := sync_internal.missed(p_cursor, v_keys, v_role);
-    perform sync_internal.enter(p_claims);
+    perform sync_internal.assume_claims(p_claims);
     v_answer := sync_internal.join_keys(v_keys, v_missed, v_role);
     perform sync_internal.assume('none', null);
     return v_answer;
@@ -61,7 +61,8 @@ as $$
             end as value,
             case when p.kind = ':' then sync_internal.percent_decode(p.rest) end as id
         from parts p
-        left join sync_internal.tables t on t.name = p.name
+        left join sync_internal.tables t
+            on t.name = p.name and exists (select from pg_class r where r.oid = t.relation)
         left join sync_internal.columns c
             on c.table_id = t.table_id and p.kind = '?' and c.topic and c.name = split_part(p.rest, '=', 1)
     ),

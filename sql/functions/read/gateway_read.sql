@@ -36,7 +36,7 @@ as $$
 declare
     v_request constant jsonb := sync_internal.parse_body(p_body);
 begin
-    perform sync_internal.enter(p_claims);
+    perform sync_internal.assume_claims(p_claims);
     return sync.get_records(v_request);
 exception
     when undefined_column or undefined_table or undefined_function or datatype_mismatch or cannot_coerce
@@ -57,7 +57,7 @@ as $$
 declare
     v_request constant jsonb := sync_internal.parse_body(p_body);
 begin
-    perform sync_internal.enter(p_claims);
+    perform sync_internal.assume_claims(p_claims);
     return sync.query(v_request);
 exception
     when undefined_column or undefined_table or undefined_function or datatype_mismatch or cannot_coerce
@@ -83,7 +83,7 @@ declare
 begin
     -- A slow reader is not a slow statement: FETCH is bounded, the page as a whole is not.
     perform set_config('statement_timeout', '60s', true);
-    perform sync_internal.enter(p_claims);
+    perform sync_internal.assume_claims(p_claims);
     return sync_internal.open_page(v_request);
 exception
     when undefined_column or undefined_table or undefined_function or datatype_mismatch or cannot_coerce

@@ -41,6 +41,7 @@ as $$
                 )
             )), '{}')
             from sync_internal.tables t
+            where exists (select from pg_class r where r.oid = t.relation)
         ),
         'functions', (
             select coalesce(jsonb_object_agg(c.name, sync_internal.wire_arguments(to_regprocedure(c.function))), '{}')

@@ -81,7 +81,7 @@ begin
     for i in 1 .. v_count loop
         if v_answers[i] is null then
             -- Settings outlive a released savepoint: identity is taken on anew before each.
-            v_role := sync_internal.enter(p_claims[i]);
+            v_role := sync_internal.assume_claims(p_claims[i]);
             if v_dry[i] then
                 begin
                     v_answer := sync_internal.run(v_requests[i], v_role, v_single[i]);

@@ -24,7 +24,7 @@ $$;
 comment on function sync_internal.claimed_role(text) is 'The role that claims name.';
 
 -- Takes on the identity that claims name, until the end of the transaction, and gives its role.
-create or replace function sync_internal.enter(p_claims text)
+create or replace function sync_internal.assume_claims(p_claims text)
 returns text
 language plpgsql
 volatile
@@ -40,5 +40,5 @@ begin
 end
 $$;
 
-comment on function sync_internal.enter(text) is 'Takes on the identity that claims name.';
-grant execute on function sync_internal.claimed_role(text), sync_internal.enter(text) to rowcast_gateway;
+comment on function sync_internal.assume_claims(text) is 'Takes on the identity that claims name.';
+grant execute on function sync_internal.claimed_role(text), sync_internal.assume_claims(text) to rowcast_gateway;
