@@ -24,10 +24,15 @@ CHECKOUT_SECONDS: Final = 4.0
 RECONNECT_SECONDS: Final = 2.0
 DOWN_SECONDS: Final = 1.0
 TRIES: Final = 3
+UNCONFIRMED: Final = "SyncRepWaitForLSN"  # of PostgreSQL; the text of its warning is translated
 
 
 class Unclean(psycopg.OperationalError):
     """A connection came out of the pool with a role still set; it was closed."""
+
+
+class Unconfirmed(psycopg.OperationalError):
+    """Committed here, but the wait for the standby was cancelled: the outcome is not certain."""
 
 
 class Lane:
@@ -92,11 +97,24 @@ class Lane:
         A connection found dead is replaced and, with `repeat`, the statement is run again: right
         for reads, and for writes since a transaction id takes effect once. Statements select
         under `where current_user = session_user`, hence no row at all means a connection on
-        which a role was left set: it is closed and another one is used.
+        which a role was left set: it is closed and another one is used. A commit whose wait for
+        the standby was cancelled counts as success in PostgreSQL, with a warning; here it raises.
         """
 
         async def work(connection: Connection) -> list[TupleRow]:
-            cursor = await connection.execute(statement, parameters)
+            sources: list[str | None] = []
+
+            def note(notice: psycopg.errors.Diagnostic) -> None:
+                # A notice is gone when its handler returns.
+                sources.append(notice.source_function)
+
+            connection.add_notice_handler(note)
+            try:
+                cursor = await connection.execute(statement, parameters)
+            finally:
+                connection.remove_notice_handler(note)
+            if UNCONFIRMED in sources:
+                raise Unconfirmed("the wait for the standby was cancelled")
             rows = await cursor.fetchall()
             if not rows:
                 await connection.close()

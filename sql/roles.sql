@@ -30,6 +30,9 @@ begin
             v_role, current_database(), '30s'
         );
         execute format('alter role %I in database %I set search_path = %L', v_role, current_database(), '');
+        execute format(
+            'alter role %I in database %I set standard_conforming_strings = on', v_role, current_database()
+        );
     end loop;
 
     -- Whoever migrates must be able to give objects to the owner role (a superuser can anyway).

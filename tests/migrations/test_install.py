@@ -87,6 +87,22 @@ def settings_of_roles(db: Database) -> object:
         ).fetchall()
 
 
+def test_functions_of_a_former_version_are_gone_after_an_upgrade(db: Database) -> None:
+    """One left behind would stay in reach of whoever could call it."""
+    before = db.dump()
+    conn = db.connect()
+    conn.execute(
+        "set role rowcast_owner;"
+        "create function sync_internal.former(p_table text) returns text language sql "
+        "security definer as 'select 1';"
+        "create function sync.apply(p_former integer) returns void language sql as 'select';"
+        "grant execute on function sync_internal.former(text) to anon; reset role"
+    )
+    assert db.dump() != before
+    migrate.migrate(db.dsn())
+    assert db.dump() == before
+
+
 def test_remove_leaves_the_database_as_it_was_found(empty_db: Database) -> None:
     before = empty_db.dump()
     migrate.migrate(empty_db.dsn())

@@ -83,4 +83,5 @@ end
 $$;
 
 comment on function sync_internal.fingerprint() is 'Changes when who can see what may have changed.';
-grant execute on function sync_internal.fingerprint() to rowcast_gateway, anon, authenticated, service_role;
+revoke execute on function sync_internal.fingerprint() from anon, authenticated, service_role;
+grant execute on function sync_internal.fingerprint() to rowcast_gateway;

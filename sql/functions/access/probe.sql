@@ -26,7 +26,7 @@ begin
     end loop;
     for i in 1 .. cardinality(p_claims) loop
         perform sync_internal.assume('none', null);
-        v_role := sync_internal.assume_reader(p_claims[i]);
+        v_role := sync_internal.assume_claims(p_claims[i]);
         v_answer := null;
         foreach v_table in array v_tables loop
             v_answer := concat_ws(
@@ -50,30 +50,6 @@ $$;
 
 comment on function sync.gateway_probe(text[], jsonb, text) is 'Which of some records several users may read now.';
 grant execute on function sync.gateway_probe(text[], jsonb, text) to rowcast_gateway;
-
--- Takes on the role and claims of a reader; returns the role. PT401 for a role that is not served.
-create or replace function sync_internal.assume_reader(p_claims text)
-returns text
-language plpgsql
-volatile
-parallel unsafe
-security invoker
-as $$
-declare
-    v_role constant text := coalesce(
-        p_claims::jsonb ->> 'role', case when p_claims is null then 'anon' else 'authenticated' end
-    );
-begin
-    if v_role not in ('anon', 'authenticated') then
-        perform sync_internal.refuse(401, 'unauthorized', 'The token''s role is not served here');
-    end if;
-    perform sync_internal.assume_checked(v_role, p_claims);
-    return v_role;
-end
-$$;
-
-comment on function sync_internal.assume_reader(text) is 'Takes on the role and claims of a reader.';
-grant execute on function sync_internal.assume_reader(text) to rowcast_gateway;
 
 create or replace function sync_internal.seen_of(p_table text, p_ids text[], p_role text)
 returns text[]
@@ -146,7 +122,7 @@ begin
     )) -> 'keys') k;
     for i in 1 .. cardinality(p_claims) loop
         perform sync_internal.assume('none', null);
-        v_role := sync_internal.assume_reader(p_claims[i]);
+        v_role := sync_internal.assume_claims(p_claims[i]);
         v_views := v_views || sync_internal.views_of(
             array(
                 select v_parsed -> e.key from jsonb_array_elements_text(p_keys -> (i - 1)) e (key)

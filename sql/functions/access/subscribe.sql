@@ -16,9 +16,7 @@ parallel unsafe
 security invoker
 as $$
 declare
-    v_role constant text := coalesce(
-        p_claims::jsonb ->> 'role', case when p_claims is null then 'anon' else 'authenticated' end
-    );
+    v_role constant text := sync_internal.claimed_role(p_claims);
     v_keys constant jsonb := sync_internal.parse_keys(p_keys);
     v_missed sync_internal.missed;
     v_answer json;
@@ -26,12 +24,9 @@ begin
     if cardinality(p_keys) > sync_internal.setting('max_keys') then
         perform sync_internal.refuse_limit(422, 'max_keys');
     end if;
-    if v_role not in ('anon', 'authenticated') then
-        perform sync_internal.refuse(401, 'unauthorized', 'The token''s role is not served here');
-    end if;
     -- The feed is the gateway's to read; everything after it is the user's.
     v_missed := sync_internal.missed(p_cursor, v_keys, v_role, p_claims::jsonb ->> 'sub', p_opaque);
-    perform sync_internal.assume_checked(v_role, p_claims);
+    perform sync_internal.assume_claims(p_claims);
     v_answer := sync_internal.join_keys(v_keys, v_missed, v_role);
     perform sync_internal.assume('none', null);
     return v_answer;
@@ -69,7 +64,8 @@ as $$
             end as value,
             case when p.kind = ':' then sync_internal.percent_decode(p.rest) end as id
         from parts p
-        left join sync_internal.tables t on t.name = p.name
+        left join sync_internal.tables t
+            on t.name = p.name and exists (select from pg_class r where r.oid = t.relation)
         left join sync_internal.columns c
             on c.table_id = t.table_id and p.kind = '?' and c.topic and c.name = split_part(p.rest, '=', 1)
     ),

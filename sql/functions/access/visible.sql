@@ -56,15 +56,14 @@ parallel unsafe
 security invoker
 as $$
 declare
-    v_role constant text := coalesce(
-        p_claims::jsonb ->> 'role', case when p_claims is null then 'anon' else 'authenticated' end
-    );
+    v_role constant text := sync_internal.claimed_role(p_claims);
     v_answer jsonb := '{}';
     v_table record;
     v_hidden jsonb;
 begin
-    perform sync_internal.assume_checked(v_role, p_claims);
+    -- The registry is the gateway's to read; everything after it is the user's.
     v_hidden := sync_internal.hidden_columns(v_role, array(select jsonb_object_keys(p_refs)));
+    perform sync_internal.assume_claims(p_claims);
     for v_table in select e.key as name, sync_internal.well_formed(e.key, e.value) as ids from jsonb_each(p_refs) e loop
         begin
             v_answer := v_answer || jsonb_build_object(v_table.name, (
@@ -112,17 +111,5 @@ $$;
 comment on function sync_internal.hidden_columns(text, text[])
 is 'The wire columns of tables that a role may not select.';
 
-create or replace function sync_internal.id_type(p_table text)
-returns text
-language sql
-stable
-parallel safe
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-    select t.id_type from sync_internal.tables t where t.name = p_table
-$$;
-
-comment on function sync_internal.id_type(text) is 'The type of a live table''s ids; null where there is none.';
-grant execute on function sync_internal.hidden_columns(text, text[]), sync_internal.id_type(text)
-to anon, authenticated, service_role, rowcast_gateway;
+revoke execute on function sync_internal.hidden_columns(text, text[]) from anon, authenticated, service_role;
+grant execute on function sync_internal.hidden_columns(text, text[]) to rowcast_gateway;

@@ -8,6 +8,9 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
+    with tables as (
+        select t.* from sync_internal.tables t where exists (select from pg_class c where c.oid = t.relation)
+    )
     -- Roles that would pass by the policies.
     select 'error', 'role_bypasses_rls', r.rolname::text, 'The role bypasses row level security',
         format('alter role %I nobypassrls nosuperuser;', r.rolname)
@@ -18,7 +21,7 @@ as $$
     select 'error', 'role_owns_table', format('%s %s', r.rolname, t.relation),
         'The role owns a live table, or belongs to its owner, and so passes by its policies',
         format('alter table %s owner to another_role;', t.relation)
-    from sync_internal.tables t
+    from tables t
     join pg_class c on c.oid = t.relation
     cross join pg_roles r
     where r.rolname in ('anon', 'authenticated', 'rowcast_gateway', 'rowcast_worker')
@@ -32,13 +35,13 @@ as $$
     union all
     select 'error', 'row_security_off', t.relation::text, 'A live table has row level security switched off',
         format('alter table %s enable row level security;', t.relation)
-    from sync_internal.tables t join pg_class c on c.oid = t.relation
+    from tables t join pg_class c on c.oid = t.relation
     where not c.relrowsecurity
     union all
     select 'error', 'trigger_missing', format('%s %s', t.relation, n.name),
         'A trigger of Rowcast is missing or switched off: changes go unheard',
         format('select sync.refresh(%L);', t.relation)
-    from sync_internal.tables t
+    from tables t
     cross join (values
         ('zzz_rowcast_version'), ('zzz_rowcast_insert'), ('zzz_rowcast_update'),
         ('zzz_rowcast_delete'), ('zzz_rowcast_truncate'),
@@ -51,7 +54,7 @@ as $$
     select 'error', 'leaf_without_triggers', l.relid::regclass::text,
         'A partition was added since: changes made in it directly go unheard',
         format('select sync.refresh(%L);', t.relation)
-    from sync_internal.tables t
+    from tables t
     cross join lateral pg_partition_tree(t.relation) l
     where l.isleaf and l.relid <> t.relation
         and not exists (select from pg_trigger g where g.tgrelid = l.relid and g.tgname = 'zzz_rowcast_insert')
@@ -63,12 +66,26 @@ as $$
     union all
     select 'warning', 'shape_changed', t.relation::text, 'The table has changed since its code was made',
         format('select sync.refresh(%L);', t.relation)
-    from sync_internal.tables t where t.signature <> sync_internal.table_signature(t.relation)
+    from tables t where t.signature <> sync_internal.table_signature(t.relation)
+    union all
+    select 'warning', 'table_dropped', t.name, 'A live table was dropped without being made an ordinary one',
+        'select sync.refresh();'
+    from sync_internal.tables t where t.table_id not in (select l.table_id from tables l)
+    union all
+    select 'warning', 'function_changed', c.name,
+        format('The exposed function %s was dropped or has changed since', c.function),
+        case sync_internal.callable_state(c.function, c.signature)
+            when 'changed' then 'select sync.refresh();'
+            when 'replaced'
+                then format('select sync.expose(%L, %L);', sync_internal.successor(c.function), c.name)
+            else format('select sync.unexpose(%L);', c.name)
+        end
+    from sync_internal.callables c where sync_internal.callable_state(c.function, c.signature) is not null
     union all
     select 'warning', 'soft_delete_in_policy', t.relation::text,
         'A SELECT policy reads the soft delete column: rows cannot be deleted',
         'Leave the column out of the policy; queries leave deleted rows out by themselves.'
-    from sync_internal.tables t
+    from tables t
     where exists (
         select from pg_attribute a
         where a.attrelid = t.relation and a.attname = t.soft_delete
@@ -77,7 +94,7 @@ as $$
     union all
     select 'warning', 'no_policy', t.relation::text, 'The table has no SELECT policy: nobody can read it',
         format('create policy ... on %s for select ...;', t.relation)
-    from sync_internal.tables t
+    from tables t
     where not exists (select from pg_policy p where p.polrelid = t.relation and p.polcmd in ('r', '*'))
     union all
     -- One row per reason: the policies of several roles may share it.

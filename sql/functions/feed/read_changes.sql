@@ -120,5 +120,6 @@ $$;
 
 comment on function sync_internal.epoch() is 'Which history this is, as stored.';
 
-grant execute on function sync_internal.epoch(), sync_internal.read_cursor(text)
-to rowcast_gateway, anon, authenticated, service_role;
+revoke execute on function sync_internal.epoch(), sync_internal.read_cursor(text)
+from anon, authenticated, service_role;
+grant execute on function sync_internal.epoch(), sync_internal.read_cursor(text) to rowcast_gateway;

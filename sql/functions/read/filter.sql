@@ -132,7 +132,8 @@ as $$
     select case
         when p_column ->> 'kind' in ('text', 'enum') then format('t.%I::text collate "C"', p_column ->> 'column')
         -- As the wire shows it: the nearest double of a real is another number.
-        when p_column ->> 'type' = 'real' then format('t.%I::text::double precision', p_column ->> 'column')
+        when p_column ->> 'type' = 'real'
+            then format('(sync_internal.float_json(t.%I) #>> ''{}'')::double precision', p_column ->> 'column')
         else format('t.%I', p_column ->> 'column')
     end
 $$;
@@ -262,7 +263,7 @@ $$;
 comment on function sync_internal.order_sql(jsonb, jsonb) is 'An order, as SQL.';
 
 -- The text that says where a page ended, and the condition that goes on after it. The text holds the order's values of
--- the last row, as PostgreSQL writes them, and its id; the caller saw them all.
+-- the last row, whatever the session has set, and its id; the caller saw them all.
 create or replace function sync_internal.keyset_expression(p_meta jsonb, p_order jsonb)
 returns text
 language sql
@@ -274,13 +275,22 @@ as $$
         'jsonb_build_array(%s)',
         concat(
             string_agg(
-                format('(%s)::text, ', sync_internal.sort_expression(p_meta -> 'columns' -> (o.value ->> 'key'))),
+                format(
+                    case
+                        when k.kind = 'float' then 'sync_internal.float_json(%s) #>> ''{}'', '
+                        when k.kind = 'timestamptz' then 'sync_internal.wire_time(%s), '
+                        when k.kind in ('timestamp', 'date') then 'to_json(%s) #>> ''{}'', '
+                        else '(%s)::text, '
+                    end,
+                    sync_internal.sort_expression(p_meta -> 'columns' -> (o.value ->> 'key'))
+                ),
                 '' order by o.n
             ),
             format('t.%I::text', p_meta ->> 'id')
         )
     )
     from jsonb_array_elements(p_order) with ordinality o (value, n)
+    cross join lateral (select p_meta #>> array['columns', o.value ->> 'key', 'kind']) k (kind)
 $$;
 
 comment on function sync_internal.keyset_expression(jsonb, jsonb)

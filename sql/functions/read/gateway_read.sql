@@ -1,22 +1,6 @@
 -- The gateway's doors for reading: claims in, then the same functions as everybody's, in one statement. A body that is
 -- no JSON is PT400, one nested too deep PT422, a client made for too old a schema (p_schema, where it says) PT426.
 
-create or replace function sync_internal.enter(p_claims text)
-returns void
-language plpgsql
-volatile
-parallel unsafe
-security invoker
-as $$
-begin
-    perform sync_internal.assume_checked(
-        coalesce(p_claims::jsonb ->> 'role', case when p_claims is null then 'anon' else 'authenticated' end), p_claims
-    );
-end
-$$;
-
-comment on function sync_internal.enter(text) is 'Takes on the identity that claims name.';
-
 create or replace function sync_internal.parse_body(p_body text)
 returns jsonb
 language plpgsql
@@ -53,7 +37,7 @@ declare
     v_new constant boolean := sync_internal.check_schema(p_schema);
     v_request constant jsonb := sync_internal.parse_body(p_body);
 begin
-    perform sync_internal.enter(p_claims);
+    perform sync_internal.assume_claims(p_claims);
     return sync.get_records(v_request);
 exception
     when undefined_column or undefined_table or undefined_function or datatype_mismatch or cannot_coerce
@@ -75,7 +59,7 @@ declare
     v_new constant boolean := sync_internal.check_schema(p_schema);
     v_request constant jsonb := sync_internal.parse_body(p_body);
 begin
-    perform sync_internal.enter(p_claims);
+    perform sync_internal.assume_claims(p_claims);
     return sync.query(v_request);
 exception
     when undefined_column or undefined_table or undefined_function or datatype_mismatch or cannot_coerce
@@ -102,7 +86,7 @@ declare
 begin
     -- A slow reader is not a slow statement: FETCH is bounded, the page as a whole is not.
     perform set_config('statement_timeout', '60s', true);
-    perform sync_internal.enter(p_claims);
+    perform sync_internal.assume_claims(p_claims);
     return sync_internal.open_page(v_request);
 exception
     when undefined_column or undefined_table or undefined_function or datatype_mismatch or cannot_coerce
@@ -116,7 +100,7 @@ comment on function sync.gateway_query_open(text, text, bigint) is 'The gateway'
 grant execute on function
 sync.gateway_get_records(text, text, bigint), sync.gateway_query(text, text, bigint),
 sync.gateway_query_open(text, text, bigint),
-sync_internal.enter(text), sync_internal.parse_body(text)
+sync_internal.parse_body(text)
 to rowcast_gateway;
 
 -- What a gateway needs to know before it serves.

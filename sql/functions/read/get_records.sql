@@ -8,6 +8,8 @@ language plpgsql
 stable
 parallel unsafe
 security invoker
+-- Text of this schema is read as it was written, whatever the session has set.
+set standard_conforming_strings = on
 as $$
 declare
     v_variant constant text := sync_internal.variant();

@@ -13,6 +13,8 @@ language plpgsql
 stable
 parallel unsafe
 security invoker
+-- Text of this schema is read as it was written, whatever the session has set.
+set standard_conforming_strings = on
 as $$
 declare
     v_variant constant text := sync_internal.variant();
@@ -126,7 +128,7 @@ begin
         or jsonb_typeof(p_request -> 'table') is distinct from 'string' then
         perform sync_internal.refuse(400, 'bad_request', 'A query names its table');
     end if;
-    v_meta := sync_internal.table_meta(p_request ->> 'table', p_variant);
+    v_meta := sync_internal.meta_of(p_request ->> 'table', p_variant);
     if v_meta is null then
         perform sync_internal.refuse(
             400, 'unknown_table', 'There is no such table', jsonb_build_object('table', p_request ->> 'table')
@@ -242,7 +244,7 @@ begin
         v_child := (
             select c.value from jsonb_array_elements(v_meta -> 'children') c where c.value ->> 'table' = v_name limit 1
         );
-        v_next := sync_internal.table_meta(
+        v_next := sync_internal.meta_of(
             coalesce(v_meta #>> array['columns', v_name, 'parent'], v_child ->> 'table'), p_variant
         );
         if v_next is null then

@@ -41,10 +41,11 @@ as $$
                 )
             )), '{}')
             from sync_internal.tables t
+            where exists (select from pg_class r where r.oid = t.relation)
         ),
         'functions', (
-            select coalesce(jsonb_object_agg(c.name, sync_internal.wire_arguments(c.function)), '{}')
-            from sync_internal.callables c
+            select coalesce(jsonb_object_agg(c.name, sync_internal.wire_arguments(to_regprocedure(c.function))), '{}')
+            from sync_internal.callables c where to_regprocedure(c.function) is not null
         )
     )
 $$;

@@ -13,7 +13,8 @@ $$;
 
 comment on function sync_internal.quoted(text) is 'A name, quoted always.';
 
--- An SQL expression giving the JSON of a column, to be concatenated. p_source: a qualified column such as t.title.
+-- An SQL expression giving the JSON of a column, to be concatenated. p_source: a qualified column such as t.title. No
+-- setting of the session may show in it: a row has one text, whoever wrote or reads it.
 create or replace function sync_internal.json_expression(p_column sync_internal.columns, p_source text)
 returns text
 language sql
@@ -34,6 +35,9 @@ as $$
                 then format('to_json(translate(encode(%s, ''base64''), E''\n'', ''''))', p_source)
             when p_column.kind = 'list' and p_column.element_kind in ('bigint', 'numeric')
                 then format('to_json(%s::text[])', p_source)
+            when 'float' in (p_column.kind, p_column.element_kind)
+                then format('sync_internal.float_json(%s)', p_source)
+            when p_column.kind = 'other' then format('sync_internal.exact_json(%s)', p_source)
             -- char(n) without its padding, as every comparison sees it
             when p_column.kind = 'text' and p_column.sql_type ~ '^(text|character varying)'
                 then format('to_json(%s)', p_source)
@@ -80,7 +84,8 @@ comment on function sync_internal.record_expression(sync_internal.columns[], tex
 is 'The JSON text of a record, as an expression.';
 
 -- An SQL expression telling that a column differs between two rows. Types whose equality overlooks what a reader would
--- see (1.0 and 1.00, letters that differ in case), or that have none, are compared as text.
+-- see (1.0 and 1.00, letters that differ in case), or that have none, are compared as they are stored, as the version
+-- trigger does.
 create or replace function sync_internal.differs_expression(p_column sync_internal.columns, p_old text, p_new text)
 returns text
 language sql
@@ -92,7 +97,7 @@ as $$
         when p_column.kind in ('numeric', 'other', 'list', 'float')
             or p_column.kind = 'text' and p_column.sql_type !~ '^(text|character)'
             then format(
-                '%1$s.%3$s::text is distinct from %2$s.%3$s::text',
+                '(row(%1$s.%3$s)::record *<> row(%2$s.%3$s)::record)',
                 p_old, p_new, sync_internal.quoted(p_column.column_name)
             )
         when p_column.kind = 'text'

@@ -50,8 +50,8 @@ begin
         (
             select string_agg(
                 format(
-                    E'        when %L then return (%L, %s, %L, %L, %L)::sync_internal.traits;\n',
-                    t.name, t.id_type, t.depth,
+                    E'        when %L then return case when %s then (%L, %s, %L, %L, %L)::sync_internal.traits end;\n',
+                    t.name, sync_internal.shape_condition(t), t.id_type, t.depth,
                     t.foreign_triggers and not t.batch, t.foreign_triggers,
                     t.hard_delete and t.soft_delete is null
                 ), '' order by t.name
@@ -72,6 +72,16 @@ begin
                     order by c.position
                 )
             ), '' order by t.name)
+            from sync_internal.tables t
+        ),
+        'return null;', v_roles
+    );
+
+    -- Stable: where it can be folded, the statements it stands in are planned at every call.
+    perform sync_internal.create_dispatch(
+        'id_type', 'p_table text', 'text', 'stable',
+        (
+            select string_agg(format(E'        when %L then return %L;\n', t.name, t.id_type), '' order by t.name)
             from sync_internal.tables t
         ),
         'return null;', v_roles
@@ -103,6 +113,10 @@ begin
     );
     comment on function sync_internal.defers() is 'Generated: whether any constraint can be deferred.';
     execute format('grant execute on function sync_internal.defers() to %s', v_roles);
+
+    update sync_internal.callables c
+    set signature = sync_internal.function_signature(to_regprocedure(c.function))
+    where to_regprocedure(c.function) is not null;
 
     foreach v_role in array array['anon', 'authenticated', 'service_role'] loop
         for v_purpose in
@@ -149,8 +163,10 @@ begin
             (
                 select string_agg(
                     format(
-                        E'        when %1$L then return query select t.%2$I::text, %3$s, %4$s, case when p_records then %5$s end from %6$s t '
-                        'where t.%2$I = any (p_ids::%7$s[]);\n',
+                        -- Asked beforehand: a plan made for these ids is made at every call.
+                        E'        when %1$L then\n            if %8$s then\n'
+                        '                return query select t.%2$I::text, %3$s, %4$s, case when p_records then %5$s end from %6$s t '
+                        'where t.%2$I = any (p_ids::%7$s[]);\n            end if;\n',
                         t.name, t.id_column,
                         case
                             when g.readable && array[t.version_column] then format('t.%I::bigint', t.version_column)
@@ -159,7 +175,8 @@ begin
                         case
                             when g.classes <@ g.readable then sync_internal.class_expression(g.columns, 't') else 'null'
                         end,
-                        sync_internal.record_expression(g.readable_columns, 't'), t.relation, sync_internal.id_sql_type(t)
+                        sync_internal.record_expression(g.readable_columns, 't'), t.relation, sync_internal.id_sql_type(t),
+                        sync_internal.shape_condition(t)
                     ), '' order by t.name
                 )
                 from sync_internal.tables t
@@ -218,13 +235,28 @@ begin
             'return;', v_roles
         );
 
+        -- What reading needs to know of a table.
+        perform sync_internal.create_dispatch(
+            format('meta_%s', v_role), 'p_table text', 'jsonb', 'immutable',
+            (
+                select string_agg(
+                    format(
+                        E'        when %L then return case when %s then %L::jsonb end;\n',
+                        t.name, sync_internal.shape_condition(t), sync_internal.table_meta(t.table_id, v_role)
+                    ), '' order by t.name
+                )
+                from sync_internal.tables t
+            ),
+            'return null;', v_roles
+        );
+
         -- Functions of the application. Arguments are named on the wire; a left out one takes its default.
         perform sync_internal.create_dispatch(
             format('call_%s', v_role), 'p_fn text, p_args jsonb', 'jsonb', 'volatile',
             (
                 select string_agg(sync_internal.call_branch(c), '' order by c.name)
                 from sync_internal.callables c
-                where has_function_privilege(v_role, c.function, 'execute')
+                where has_function_privilege(v_role, to_regprocedure(c.function), 'execute')
             ),
             $none$perform sync_internal.refuse(400, 'unknown_function', 'There is no such function');$none$, v_roles
         );
@@ -241,6 +273,13 @@ language plpgsql
 stable
 parallel safe
 security invoker
+-- What the text of a default depends on.
+set datestyle = 'ISO, YMD'
+set intervalstyle = 'iso_8601'
+set timezone = 'UTC'
+set extra_float_digits = 1
+set bytea_output = 'hex'
+set standard_conforming_strings = on
 as $$
 declare
     v_function pg_catalog.pg_proc;
@@ -248,7 +287,7 @@ declare
     v_arguments text;
     v_required text[];
 begin
-    select * into strict v_function from pg_catalog.pg_proc p where p.oid = p_callable.function;
+    select * into strict v_function from pg_catalog.pg_proc p where p.oid = to_regprocedure(p_callable.function);
     select
         coalesce(array_agg(a.name order by a.n), '{}'),
         coalesce(
@@ -285,9 +324,10 @@ begin
     ) a;
     return format(
         E'        when %L then\n'
+        '            perform sync_internal.check_callable(%L, %L);\n'
         '            perform sync_internal.check_arguments(p_args, %L, %L);\n'
         '            return %s;\n',
-        p_callable.name, v_names, v_required,
+        p_callable.name, p_callable.function, p_callable.signature, v_names, v_required,
         case
             when v_function.prorettype = 'void'::regtype
                 then format(

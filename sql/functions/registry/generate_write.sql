@@ -296,9 +296,10 @@ begin
     v_reads := exists (select from unnest(v_readable) c where c.column_name = v_table.id_column);
     v_id_value := format('p_id::%s', v_id.sql_type);
     v_where_id := format(
-        't.%I = %s', v_table.id_column,
+        't.%I = %s and %s', v_table.id_column,
         -- An id beyond a narrower integer is simply not there.
-        case v_table.id_type when 'bigint' then 'p_id::bigint' else v_id_value end
+        case v_table.id_type when 'bigint' then 'p_id::bigint' else v_id_value end,
+        sync_internal.shape_condition(v_table)
     );
     v_record := sync_internal.record_expression(v_readable, 't');
     select
@@ -402,13 +403,14 @@ end
 
     perform sync_internal.create_generated(
         format('patch_%s_%s', v_table.name, p_role),
-        format('p_row %s, p_ops jsonb, p_updating boolean', v_table.relation),
-        v_table.relation::text, 'volatile',
+        -- Polymorphic: a function that named the table's type would have to be dropped before the table. r is the row,
+        -- which the operations change in its place.
+        'r anyelement, p_ops jsonb, p_updating boolean', 'anyelement', 'volatile',
         format(
             $code$
 #variable_conflict use_variable
 declare
-    r %s := p_row;
+    v_row constant record := r;
     v_op jsonb;
     v_first constant jsonb := p_ops -> 0;
     v_type text;
@@ -446,7 +448,6 @@ begin
     return r;
 end
             $code$,
-            v_table.relation,
             case when v_soft.name is not null and not exists (
                 select from unnest(v_updatable) c where c.column_name = v_table.soft_delete
             ) then
@@ -496,7 +497,7 @@ $c$,
                 from (
                     select k.conname, k.confrelid::regclass as parent,
                         string_agg(
-                            format('r.%1$s is distinct from p_row.%1$s', sync_internal.quoted(ca.attname)),
+                            format('r.%1$s is distinct from v_row.%1$s', sync_internal.quoted(ca.attname)),
                             ' or ' order by u.n
                         ) as changed,
                         string_agg(
@@ -551,7 +552,8 @@ end
 begin
     insert into %1$s (%2$s)
     select %3$s
-    from sync_internal.%4$I(row(%5$s)::%1$s, p_ops, false) p;
+    from sync_internal.%4$I(row(%5$s)::%1$s, p_ops, false) p
+    where %6$s;
     return true;
 end
                 $code$,
@@ -571,7 +573,7 @@ end
                     from unnest(v_insertable) c
                 ),
                 format('patch_%s_%s', v_table.name, p_role),
-                v_default_row
+                v_default_row, sync_internal.shape_condition(v_table)
             ),
             p_role
         );
@@ -753,6 +755,8 @@ language plpgsql
 volatile
 parallel unsafe
 security invoker
+-- The body of a polymorphic function is checked as if its row were a number.
+set check_function_bodies = off
 as $$
 begin
     if length(p_name) > 63 then

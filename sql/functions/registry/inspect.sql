@@ -53,30 +53,30 @@ $$;
 
 comment on function sync_internal.type_kind(oid) is 'What the wire makes of a type.';
 
--- Hashes of everything the generated code was made from: of the table's shape and grants, then of its policies and
--- triggers. It differs after any change of columns, defaults, grants,
--- unique indexes, foreign keys, triggers or policies.
-create or replace function sync_internal.table_signature(p_relation regclass)
+-- A hash of what the generated code copies: columns, types, defaults, grants, foreign keys. Where it differs from the one
+-- the code was made for, the table is refused. Unique indexes are not among it: one that is built concurrently would
+-- shut the table for as long as that takes. The settings are those that the text of a default depends on.
+create or replace function sync_internal.table_shape(p_relation regclass)
 returns text
 language sql
 stable
 parallel safe
 security invoker
+set search_path = pg_catalog, pg_temp
+set datestyle = 'ISO, YMD'
+set intervalstyle = 'iso_8601'
+set timezone = 'UTC'
+set extra_float_digits = 1
+set bytea_output = 'hex'
+set quote_all_identifiers = off
+set standard_conforming_strings = on
 as $$
-    select concat_ws(
-        '-',
-        encode(sha256(convert_to(
-            string_agg(s.line, E'\n' order by s.line collate "C") filter (where s.line !~ '^(policy|trigger) '), 'UTF8'
-        )), 'hex'),
-        encode(sha256(convert_to(
-            string_agg(s.line, E'\n' order by s.line collate "C") filter (where s.line ~ '^(policy|trigger) '), 'UTF8'
-        )), 'hex')
-    )
+    select encode(sha256(convert_to(string_agg(s.line, E'\n' order by s.line collate "C"), 'UTF8')), 'hex')
     from (
         select format(
-            'column %s %s %s %s %s %s%s %s %s %s',
+            'column %s %s %s %s %s %s%s %s',
             a.attnum, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
-            pg_get_expr(d.adbin, d.adrelid), a.attgenerated, a.attidentity, a.attcollation,
+            pg_get_expr(d.adbin, d.adrelid), a.attgenerated, a.attidentity,
             (
                 select string_agg(
                     has_column_privilege(r.role, p_relation, a.attnum, p.privilege)::text,
@@ -84,28 +84,14 @@ as $$
                 )
                 from unnest(array['anon', 'authenticated', 'service_role']) r (role),
                     unnest(array['select', 'insert', 'update']) p (privilege)
-            ),
-            (
-                select string_agg(e.enumlabel, ',' order by e.enumsortorder)
-                from pg_catalog.pg_enum e where e.enumtypid = a.atttypid
             )
         )
         from pg_catalog.pg_attribute a
         left join pg_catalog.pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
         where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped
         union all
-        select format('index %s', pg_get_indexdef(i.indexrelid))
-        from pg_catalog.pg_index i where i.indrelid = p_relation and i.indisunique
-        union all
-        select format('foreign key %s', pg_get_constraintdef(c.oid))
+        select format('reference %s %s %s', c.conkey, c.confrelid::regclass, c.confkey)
         from pg_catalog.pg_constraint c where c.conrelid = p_relation and c.contype = 'f'
-        union all
-        select format('trigger %s %s', t.tgname, t.tgenabled)
-        from pg_catalog.pg_trigger t
-        where t.tgrelid = p_relation and not t.tgisinternal and t.tgname not like 'zzz_rowcast%'
-        union all
-        select format('policy %s %s %s %s', p.polname, p.polcmd, p.polroles, pg_get_expr(p.polqual, p.polrelid))
-        from pg_catalog.pg_policy p where p.polrelid = p_relation
         union all
         select format(
             'table %s %s %s %s', c.oid::regclass, c.relrowsecurity,
@@ -115,7 +101,127 @@ as $$
     ) s (line)
 $$;
 
+comment on function sync_internal.table_shape(regclass) is 'A hash of what the generated code copies of a table.';
+
+-- The shape, and a hash of what else is looked at when a table is made live: values of enums, unique indexes, triggers
+-- and policies. Where only that differs, the code goes on and sync.doctor tells.
+create or replace function sync_internal.table_signature(p_relation regclass)
+returns text
+language sql
+stable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+set datestyle = 'ISO, YMD'
+set intervalstyle = 'iso_8601'
+set timezone = 'UTC'
+set extra_float_digits = 1
+set bytea_output = 'hex'
+set quote_all_identifiers = off
+set standard_conforming_strings = on
+as $$
+    select concat(
+        sync_internal.table_shape(p_relation), '-',
+        encode(sha256(convert_to(string_agg(s.line, E'\n' order by s.line collate "C"), 'UTF8')), 'hex')
+    )
+    from (
+        select format('enum %s %s', a.attname, string_agg(e.enumlabel, ',' order by e.enumsortorder))
+        from pg_catalog.pg_attribute a
+        join pg_catalog.pg_enum e on e.enumtypid = a.atttypid
+        where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped
+        group by a.attname
+        union all
+        select format('index %s', pg_get_indexdef(i.indexrelid))
+        from pg_catalog.pg_index i where i.indrelid = p_relation and i.indisunique
+        union all
+        select format('trigger %s %s', t.tgname, t.tgenabled)
+        from pg_catalog.pg_trigger t
+        where t.tgrelid = p_relation and not t.tgisinternal and t.tgname not like 'zzz_rowcast%'
+        union all
+        select format('policy %s %s %s %s', p.polname, p.polcmd, p.polroles, pg_get_expr(p.polqual, p.polrelid))
+        from pg_catalog.pg_policy p where p.polrelid = p_relation
+    ) s (line)
+$$;
+
 comment on function sync_internal.table_signature(regclass) is 'A hash of what the generated code was made from.';
+
+-- Is the table the one, and of the shape, that code was made for? Generated code asks it with constants. Immutable, so
+-- that PostgreSQL asks once when it makes the plan and, since the plan mentions the table, again whenever the table
+-- has been altered or its grants changed: the answer costs nothing at each call. In a statement on the table itself it
+-- is asked under that statement's lock, so that nothing is written by code that does not fit.
+create or replace function sync_internal.has_shape(p_relation regclass, p_shape text)
+returns boolean
+language plpgsql
+immutable
+parallel safe
+security invoker
+as $$
+begin
+    return sync_internal.has_shape_now(p_relation, p_shape);
+end
+$$;
+
+comment on function sync_internal.has_shape(regclass, text) is 'Whether a table is of the shape code was made for.';
+
+-- Volatile, for a snapshot of its own: that of the statement being planned is older than the lock it has waited for.
+-- Another table that has taken the name lacks the trigger.
+create or replace function sync_internal.has_shape_now(p_relation regclass, p_shape text)
+returns boolean
+language plpgsql
+volatile
+parallel safe
+security invoker
+as $$
+declare
+    v_shape constant text := sync_internal.table_shape(p_relation);
+begin
+    return v_shape = p_shape and exists (
+        select from pg_catalog.pg_trigger t where t.tgrelid = p_relation and t.tgname = 'zzz_rowcast_version'
+    );
+end
+$$;
+
+comment on function sync_internal.has_shape_now(regclass, text) is 'Whether a table is of this shape now.';
+
+-- The same, but PT503 where it does not fit.
+create or replace function sync_internal.fits(p_relation regclass, p_shape text)
+returns boolean
+language plpgsql
+immutable
+parallel safe
+security invoker
+as $$
+begin
+    if not sync_internal.has_shape_now(p_relation, p_shape) then
+        perform sync_internal.refuse(
+            503, 'schema_changed',
+            format('The table''s shape has changed since its code was made: select sync.refresh(%L)', p_relation)
+        );
+    end if;
+    return true;
+end
+$$;
+
+comment on function sync_internal.fits(regclass, text) is 'Refuses a table of another shape than code was made for.';
+grant execute on function
+sync_internal.table_shape(regclass), sync_internal.has_shape_now(regclass, text), sync_internal.fits(regclass, text)
+to anon, authenticated, service_role, rowcast_gateway;
+
+-- How generated code asks it. p_function: fits or has_shape.
+create or replace function sync_internal.shape_condition(p_table sync_internal.tables, p_function text default 'fits')
+returns text
+language sql
+stable
+parallel safe
+security invoker
+as $$
+    select format(
+        'sync_internal.%s(%L::regclass, %L)', p_function, p_table.relation, split_part(p_table.signature, '-', 1)
+    )
+$$;
+
+comment on function sync_internal.shape_condition(sync_internal.tables, text)
+is 'How generated code asks whether its table still fits.';
 
 -- Writes the registry's columns, uniques and traits of a live table anew. PT400 where names collide or do not
 -- come back.
@@ -125,6 +231,13 @@ language plpgsql
 volatile
 parallel unsafe
 security invoker
+-- What the text of a default depends on.
+set datestyle = 'ISO, YMD'
+set intervalstyle = 'iso_8601'
+set timezone = 'UTC'
+set extra_float_digits = 1
+set bytea_output = 'hex'
+set standard_conforming_strings = on
 as $$
 declare
     v_table sync_internal.tables;

@@ -1,12 +1,11 @@
--- What reading needs to know of a live table, as the given role may know it: only columns the role may select. Null
--- where there is no such table. Definer: the registry is private.
-create or replace function sync_internal.table_meta(p_name text, p_role text)
+-- What reading needs to know of a live table, as the given role may know it: only columns the role may select. It is
+-- written into the functions meta_anon, meta_authenticated and meta_service_role as a constant.
+create or replace function sync_internal.table_meta(p_table_id integer, p_role text)
 returns jsonb
 language sql
 stable
 parallel safe
-security definer
-set search_path = pg_catalog, pg_temp
+security invoker
 as $$
     select jsonb_build_object(
         'name', t.name, 'relation', t.relation::text, 'id', t.id_column,
@@ -43,8 +42,27 @@ as $$
             array_agg(g."column") filter (where g.readable) as columns
         from sync_internal.granted_columns(t.table_id, p_role) g
     ) r
-    where t.name = p_name
+    where t.table_id = p_table_id
 $$;
 
-comment on function sync_internal.table_meta(text, text) is 'What reading needs to know of a live table.';
-grant execute on function sync_internal.table_meta(text, text) to anon, authenticated, service_role;
+comment on function sync_internal.table_meta(integer, text) is 'What reading needs to know of a live table.';
+
+-- The same for whoever is reading; null where there is no such table. PT503 where it has changed since.
+create or replace function sync_internal.meta_of(p_table text, p_variant text)
+returns jsonb
+language plpgsql
+stable
+parallel safe
+security invoker
+as $$
+begin
+    return case p_variant
+        when 'authenticated' then sync_internal.meta_authenticated(p_table)
+        when 'service_role' then sync_internal.meta_service_role(p_table)
+        else sync_internal.meta_anon(p_table)
+    end;
+end
+$$;
+
+comment on function sync_internal.meta_of(text, text) is 'What reading needs to know of a live table.';
+grant execute on function sync_internal.meta_of(text, text) to anon, authenticated, service_role;

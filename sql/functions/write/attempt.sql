@@ -226,6 +226,7 @@ declare
     v_detail text;
     v_constraint text;
     v_relation text;
+    v_schema text;
 begin
     begin
         v_claim := sync_internal.claim_receipt(v_tx_id, v_digest);
@@ -403,7 +404,7 @@ begin
         when others or assert_failure then
             get stacked diagnostics
                 v_state = returned_sqlstate, v_message = message_text, v_detail = pg_exception_detail,
-                v_constraint = constraint_name, v_relation = table_name;
+                v_constraint = constraint_name, v_relation = table_name, v_schema = schema_name;
     end;
 
     if v_number is null and v_step.ops is not null and v_detail like '{%"key"%' then
@@ -415,7 +416,7 @@ begin
         limit 1;
     end if;
     v_outcome := sync_internal.explain_error(
-        v_state, v_message, v_detail, v_constraint, v_relation,
+        v_state, v_message, v_detail, v_constraint, format('%I.%I', v_schema, v_relation),
         jsonb_build_object(
             'table', left(v_table, 100), 'id', left(v_id, 200),
             'op', v_number, 'key', sync_internal.shown_key(v_op)
@@ -430,12 +431,6 @@ begin
             else sync_internal.clash_anon(v_table, v_id, v_constraint, v_step.ops, v_step.creating)
         end
     );
-    if v_outcome #>> '{error,code}' in ('unknown_key', 'forbidden_key', 'forbidden', 'required')
-        and sync_internal.shape_changed(v_table) then
-        v_outcome := sync_internal.explain_error(
-            '42703', null, null, null, null, jsonb_build_object('table', v_table), false
-        );
-    end if;
     if v_outcome ->> 'status' = 'refused' and (v_outcome #>> '{error,status}')::integer in (400, 403, 409, 422) then
         begin
             v_ok := sync_internal.store_receipt(v_tx_id, v_digest, v_outcome, v_claim.seq_from);
@@ -505,8 +500,8 @@ begin
         else sync_internal.read_anon(p_table, p_id)
     end;
 exception
-    -- No right on the table at all: nothing to see.
-    when insufficient_privilege then
+    -- No right on the table at all, or it has changed since: nothing to see.
+    when insufficient_privilege or sqlstate 'PT503' then
         return null;
 end
 $$;

@@ -105,47 +105,23 @@ comment on function sync_internal.refusal_detail(text) is 'The DETAIL of a refus
 grant execute on function sync_internal.refusal_detail(text)
 to anon, authenticated, service_role, rowcast_gateway, rowcast_worker;
 
--- The comment of a CHECK constraint of a live table. Definer: only the registry tells which tables are live.
+-- The comment of a CHECK constraint, as the catalogue tells it everybody. p_relation: schema and name, quoted.
 create or replace function sync_internal.constraint_comment(p_relation text, p_constraint text)
 returns text
 language sql
 stable
 parallel safe
-security definer
-set search_path = pg_catalog, pg_temp
+security invoker
 as $$
     select obj_description(c.oid, 'pg_constraint')
-    from sync_internal.tables t
-    join pg_catalog.pg_constraint c on c.conrelid = t.relation and c.conname = p_constraint and c.contype = 'c'
-    join pg_catalog.pg_class r on r.oid = t.relation and r.relname = p_relation
-    limit 1
+    from pg_catalog.pg_constraint c
+    join pg_catalog.pg_class r on r.oid = c.conrelid
+    join pg_catalog.pg_namespace n on n.oid = r.relnamespace
+    where c.conname = p_constraint and c.contype = 'c' and format('%I.%I', n.nspname, r.relname) = p_relation
 $$;
 
 comment on function sync_internal.constraint_comment(text, text) is 'The comment of a CHECK constraint.';
 
 grant execute on function
 sync_internal.explain_error(text, text, text, text, text, jsonb, boolean), sync_internal.constraint_comment(text, text)
-to anon, authenticated, service_role, rowcast_gateway, rowcast_worker;
-
--- Has the table changed its shape since its code was made? Definer: the registry is private.
-create or replace function sync_internal.shape_changed(p_name text)
-returns boolean
-language sql
-stable
-parallel safe
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-    select coalesce(
-        (
-            -- Another policy or trigger leaves the code that writes as it was.
-            select split_part(t.signature, '-', 1) <> split_part(sync_internal.table_signature(t.relation), '-', 1)
-            from sync_internal.tables t where t.name = p_name
-        ),
-        false
-    )
-$$;
-
-comment on function sync_internal.shape_changed(text) is 'Whether the code that writes a live table is out of date.';
-grant execute on function sync_internal.shape_changed(text)
 to anon, authenticated, service_role, rowcast_gateway, rowcast_worker;

@@ -35,12 +35,7 @@ begin
     for i in 1 .. v_count loop
         v_answer := null;
         begin
-            v_role := coalesce(
-                p_claims[i]::jsonb ->> 'role', case when p_claims[i] is null then 'anon' else 'authenticated' end
-            );
-            if v_role not in ('anon', 'authenticated') then
-                perform sync_internal.refuse(401, 'unauthorized', 'The token''s role is not served here');
-            end if;
+            v_role := sync_internal.claimed_role(p_claims[i]);
             -- Before its body is looked at: what it means may have changed, and a refusal would be stored.
             v_ok := p_schemas is null or sync_internal.check_schema(p_schemas[i]);
             v_request := p_bodies[i]::jsonb;
@@ -90,11 +85,8 @@ begin
 
     for i in 1 .. v_count loop
         if v_answers[i] is null then
-            v_role := coalesce(
-                p_claims[i]::jsonb ->> 'role', case when p_claims[i] is null then 'anon' else 'authenticated' end
-            );
             -- Settings outlive a released savepoint: identity is taken on anew before each.
-            v_ok := sync_internal.assume_checked(v_role, p_claims[i]);
+            v_role := sync_internal.assume_claims(p_claims[i]);
             if v_dry[i] then
                 begin
                     v_answer := sync_internal.run(v_requests[i], v_role, v_single[i]);
@@ -123,24 +115,6 @@ $$;
 
 comment on function sync.gateway_write(text[], text[], boolean[], bigint[]) is 'The gateway''s door for writing.';
 grant execute on function sync.gateway_write(text[], text[], boolean[], bigint[]) to rowcast_gateway;
-
--- Takes on a role the gateway may serve; any other is PT401.
-create or replace function sync_internal.assume_checked(p_role text, p_claims text)
-returns boolean
-language plpgsql
-volatile
-parallel unsafe
-security invoker
-as $$
-begin
-    if p_role not in ('anon', 'authenticated') then
-        perform sync_internal.refuse(401, 'unauthorized', 'The token''s role is not served here');
-    end if;
-    return sync_internal.assume(p_role, coalesce(p_claims, '{"role": "anon"}'));
-end
-$$;
-
-comment on function sync_internal.assume_checked(text, text) is 'Takes on a role the gateway may serve.';
 
 -- Does a request write where other users' transactions must not share the commit?
 create or replace function sync_internal.must_run_alone(p_transactions jsonb)
@@ -215,6 +189,6 @@ $$;
 comment on function sync_internal.refused_answer(text, text, text) is 'The answer to a request refused as a whole.';
 
 grant execute on function
-sync_internal.assume_checked(text, text), sync_internal.must_run_alone(jsonb), sync_internal.unreadable(text, text),
+sync_internal.must_run_alone(jsonb), sync_internal.unreadable(text, text),
 sync_internal.refused_answer(text, text, text)
 to rowcast_gateway;

@@ -179,7 +179,7 @@ begin
                 perform sync_internal.refuse(400, 'bad_value', 'The number is too large');
             end if;
             -- Sums of fractions are sums of doubles, as in every client.
-            return to_jsonb(
+            return sync_internal.float_json(
                 sync_internal.to_float(to_jsonb(v_old)) + sync_internal.to_float(p_op -> 'by')
             );
         else

@@ -57,6 +57,11 @@ begin
             v_claim.outcome := sync_internal.refusal(422, 'tx_mismatch', 'This txId was used for another transaction');
             return v_claim;
         elsif v_receipt.digest = p_digest then
+            -- Its commit may have been cancelled or cut off while it waited for the standby. Whoever repeats the answer
+            -- waits anew, and only a commit that writes something does.
+            if current_setting('synchronous_standby_names') <> '' then
+                v_none := pg_logical_emit_message(true, 'rowcast', '');
+            end if;
             v_claim.outcome := case v_receipt.outcome ->> 'status'
                 when 'applied' then v_receipt.outcome || '{"status": "duplicate"}'
                 else v_receipt.outcome

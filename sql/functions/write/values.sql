@@ -233,7 +233,8 @@ begin
             when 'integer' then sync_internal.to_integer(v_element)::text
             when 'bigint' then sync_internal.to_bigint(v_element)::text
             when 'numeric' then sync_internal.to_numeric(v_element)::text
-            when 'float' then sync_internal.to_float(v_element)::text
+            -- The digits as they were sent: the text of a double depends on the session.
+            when 'float' then case sync_internal.to_float(v_element) when 0 then '0' else v_element #>> '{}' end
             when 'boolean' then sync_internal.to_boolean(v_element)::text
             when 'date' then sync_internal.to_date(v_element)::text
         end;
@@ -253,6 +254,33 @@ as $$
     end
 $$;
 
+-- JSON of a value whose text depends on settings of the session.
+create or replace function sync_internal.exact_json(p_value anyelement)
+returns json
+language plpgsql stable parallel safe security invoker
+set datestyle = 'ISO, YMD'
+set intervalstyle = 'postgres'
+set timezone = 'UTC'
+set extra_float_digits = 1
+set bytea_output = 'hex'
+set lc_monetary = 'C'
+as $$
+begin
+    return to_json(p_value);
+end
+$$;
+
+-- The same for doubles and lists of them. Nearly every session writes all their digits: only the others pay.
+create or replace function sync_internal.float_json(p_value anyelement)
+returns json
+language sql stable parallel safe security invoker
+as $$
+    select case
+        when current_setting('extra_float_digits') = '1' then to_json(p_value)
+        else sync_internal.exact_json(p_value)
+    end
+$$;
+
 do $$
 declare
     v_function regprocedure;
@@ -263,7 +291,8 @@ begin
             and p.proname in (
                 'refuse_type', 'to_text', 'to_boolean', 'to_number', 'to_float', 'to_integer', 'to_bigint',
                 'to_numeric',
-                'to_uuid', 'to_timestamptz', 'to_timestamp', 'to_date', 'to_bytea', 'to_texts', 'wire_time'
+                'to_uuid', 'to_timestamptz', 'to_timestamp', 'to_date', 'to_bytea', 'to_texts', 'wire_time',
+                'exact_json', 'float_json'
             )
     loop
         execute format(

@@ -9,6 +9,8 @@ language plpgsql
 volatile
 parallel unsafe
 security invoker
+-- Text of this schema is read as it was written, whatever the session has set.
+set standard_conforming_strings = on
 as $$
 begin
     return (sync_internal.run(
@@ -28,6 +30,8 @@ language plpgsql
 volatile
 parallel unsafe
 security invoker
+-- Text of this schema is read as it was written, whatever the session has set.
+set standard_conforming_strings = on
 as $$
 declare
     v_tx constant jsonb := jsonb_build_object('txId', coalesce(p_tx_id, gen_random_uuid()), 'operations', p_operations)

@@ -198,6 +198,40 @@ def test_changed_id_is_a_delete_and_an_insert(items: psycopg.Connection, told: T
     assert inserted["patch"]["n"] == 9
 
 
+@pytest.mark.parametrize(
+    "versions",
+    [(1, 1, 1), (1, 5, 9), (9, 5, 1), (3, 2, 7), (2, 3, 4), (7, 7, 8)],
+    ids=str,
+)
+@pytest.mark.parametrize("cycle", ["abc", "bac", "bca"], ids=str)
+def test_ids_swapped_in_one_statement(
+    conn: psycopg.Connection, told: Told, versions: tuple[int, int, int], cycle: str
+) -> None:
+    """Whoever follows the feed holds what the table holds: versions rise by one, or start anew."""
+    live(conn, "swaps", "id text primary key deferrable, n integer")
+    held: dict[str, dict[str, Any]] = {}
+    for id_, n, version in zip("abc", (10, 20, 30), versions, strict=True):
+        conn.execute("insert into swaps values (%s, %s, %s)", (id_, n, version))
+        held[id_] = {"id": id_, "n": n, "version": version}
+    told()
+    target = dict(zip("abc", cycle, strict=True))
+    conn.execute(
+        "update swaps set id = case id when 'a' then %s when 'b' then %s else %s end",
+        [target[id_] for id_ in "abc"],
+    )
+    for change in told():
+        if change["kind"] == "delete":
+            del held[change["id"]]
+        elif change["kind"] == "insert":
+            assert change["id"] not in held
+            held[change["id"]] = change["patch"]
+        else:
+            assert change["version"] == held[change["id"]]["version"] + 1
+            held[change["id"]] |= change["patch"] | {"version": change["version"]}
+    rows = conn.execute("select id, n, version from swaps").fetchall()
+    assert held == {id_: {"id": id_, "n": n, "version": v} for id_, n, v in rows}
+
+
 def test_ids_changed_beside_ordinary_updates(items: psycopg.Connection, told: Told) -> None:
     told()
     items.execute("update items set id = case id when 'a' then 'x' else id end, n = n + 1")

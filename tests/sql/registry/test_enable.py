@@ -342,11 +342,23 @@ def test_force_binds_the_owner_too(conn: psycopg.Connection) -> None:
 
 def test_dropped_live_table_does_not_stop_the_others(conn: psycopg.Connection, gate: Gate) -> None:
     live(conn, "things", "id text primary key")
-    conn.execute("drop table things cascade")
+    gate.applied(ALICE, create("things", "a"))
+    conn.execute("drop table things")
+    assert "things" not in value(conn, "select sync.describe()")["tables"]
+    answer = gate.write(ALICE, create("things", "b"))
+    assert (answer.status, answer.code) == (503, "schema_changed")
+    assert gate.refusal("query", ALICE, {"table": "things"})["code"] == "schema_changed"
+    joined = gate.subscribe(ALICE, "things", "things:a", f"tasks:{TASK_1}")
+    assert {error["code"] for error in joined["errors"]} == {"unknown_table"}
+    gate.applied(ALICE, title(TASK_1, "x"))
+    query = "select code, fix from sync.doctor() where object ~ 'things' or code ~ 'dropped'"
+    assert conn.execute(query).fetchall() == [("table_dropped", "select sync.refresh();")]
     conn.execute("select sync.refresh()")
+    assert conn.execute(query).fetchall() == []
+    assert gate.write(ALICE, create("things", "b")).code == "unknown_table"
     live(conn, "things", "id text primary key, again text")
     gate.applied(ALICE, create("things", "a", again="x"))
-    conn.execute("drop table things cascade")
+    conn.execute("drop table things")
     conn.execute("select sync_internal.after_migrate('x')")
     assert "things" not in value(conn, "select sync.describe()")["tables"]
 
@@ -357,8 +369,7 @@ def test_dropped_exposed_function_does_not_stop_the_others(
     conn.execute("drop function public.complete_board(uuid)")
     conn.execute("select sync.refresh()")
     conn.execute("select sync_internal.after_migrate('x')")
-    value(conn, "select sync.describe()")
-    assert gate.write(
-        ALICE, {"type": "call", "fn": "completeBoard", "args": {"boardId": LAUNCH}}
-    ).status in (400, 503)
+    assert "completeBoard" not in value(conn, "select sync.describe()")["functions"]
+    answer = gate.write(ALICE, {"type": "call", "fn": "completeBoard", "args": {"boardId": LAUNCH}})
+    assert (answer.status, answer.code) == (400, "unknown_function")
     gate.applied(ALICE, title(TASK_1, "x"))

@@ -3,19 +3,24 @@
 import psycopg
 import pytest
 
+from tests.postgres import Database
 from tests.sql.engine import (
     ALICE,
     CAROL,
     GARDEN,
     LAUNCH,
     TASK_1,
+    Background,
     Gate,
+    Json,
     call,
     live,
     new_id,
+    pid,
     title,
     tx,
     value,
+    wait_blocked,
 )
 
 pytestmark = pytest.mark.both_versions
@@ -133,6 +138,143 @@ def test_only_the_owner_of_a_function_exposes_it(conn: psycopg.Connection) -> No
         conn.execute("set local role stranger")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             conn.execute("select sync.expose('public.add_up(integer, numeric, text)')")
+
+
+def exposed(conn: psycopg.Connection) -> Json:
+    """The functions that clients are told of."""
+    functions: Json = value(conn, "select sync.describe() -> 'functions'")
+    return functions
+
+
+def findings(conn: psycopg.Connection) -> list[tuple[str, str]]:
+    """What the doctor says of exposed functions, with the fix."""
+    query = "select object, fix from sync.doctor() where code = 'function_changed' order by 1"
+    return conn.execute(query).fetchall()
+
+
+def test_unexposed_function_is_unknown_and_stays(gate: Gate, conn: psycopg.Connection) -> None:
+    conn.execute(FUNCTIONS.encode())
+    conn.execute("select sync.unexpose('countTags')")
+    assert "countTags" not in exposed(conn)
+    assert "addUp" in exposed(conn)
+    assert gate.write(ALICE, call("countTags", tags=[], more=[])).code == "unknown_function"
+    assert value(conn, "select public.tagged('{a}', '[]')") == 1
+    conn.execute("select sync.expose('public.tagged(text[], jsonb)')")
+    assert gate.applied(ALICE, call("tagged", tags=[], more=[])).body["values"] == [0]
+
+
+def test_only_what_is_exposed_and_ones_own_can_be_unexposed(conn: psycopg.Connection) -> None:
+    conn.execute(FUNCTIONS.encode())
+    with pytest.raises(psycopg.errors.InvalidParameterValue) as refused:
+        conn.execute("select sync.unexpose('tagged')")
+    assert refused.value.diag.message_hint
+    with conn.transaction(force_rollback=True):
+        conn.execute("create role stranger in role rowcast_owner")
+        conn.execute("set local role stranger")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            conn.execute("select sync.unexpose('addUp')")
+
+
+def test_function_has_one_name_and_a_name_one_function(conn: psycopg.Connection) -> None:
+    conn.execute(FUNCTIONS.encode())
+    conn.execute("select sync.expose('public.whose()', 'whose')")
+    for again, fix in (
+        ("'public.whose()', 'who'", "sync.unexpose('whose')"),
+        ("'public.tagged(text[], jsonb)'", "sync.unexpose('countTags')"),
+        ("'public.do_nothing()', 'whose'", "sync.unexpose('doNothing')"),
+        ("'public.unnamed()', 'whose'", "sync.unexpose('whose')"),
+    ):
+        conn.execute(
+            "create or replace function public.unnamed() returns integer language sql as 'select 1'"
+        )
+        with pytest.raises(psycopg.errors.InvalidParameterValue) as refused:
+            conn.execute(f"select sync.expose({again})".encode())
+        assert fix in (refused.value.diag.message_hint or "")
+
+
+def test_two_who_expose_one_function_at_once_get_one_name(
+    db: Database, conn: psycopg.Connection
+) -> None:
+    conn.execute("create function public.alone() returns integer language sql as 'select 1'")
+    first, second = db.connect(), db.connect()
+    first.execute("begin")
+    first.execute("select sync.expose('public.alone()', 'one')")
+    waiting = Background(lambda: second.execute("select sync.expose('public.alone()', 'two')"))
+    wait_blocked(conn, pid(second))
+    first.execute("commit")
+    with pytest.raises(psycopg.errors.InvalidParameterValue):
+        waiting.result()
+    assert "one" in exposed(conn)
+
+
+def test_dropped_function_is_unknown_at_once_and_holds_no_name(
+    gate: Gate, conn: psycopg.Connection
+) -> None:
+    conn.execute(FUNCTIONS.encode())
+    conn.execute("drop function public.whose()")
+    answer = gate.write(ALICE, call("whose"))
+    assert (answer.status, answer.code) == (400, "unknown_function")
+    assert "whose" not in exposed(conn)
+    assert findings(conn) == [("whose", "select sync.unexpose('whose');")]
+    conn.execute("select sync.expose('public.do_nothing()')")
+    conn.execute("create function public.heir() returns integer language sql as 'select 7'")
+    conn.execute("select sync.expose('public.heir()', 'whose')")
+    assert gate.applied(ALICE, call("whose")).body["values"] == [7]
+    conn.execute("drop function public.heir()")
+    conn.execute("select sync.unexpose('whose')")
+    assert findings(conn) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "fix"),
+    [
+        (
+            "drop function public.tagged(text[], jsonb); create function "
+            "public.tagged(p_tags uuid[], p_more jsonb) returns bigint language sql as 'select 1'",
+            "select sync.expose('public.tagged(uuid[],jsonb)', 'countTags');",
+        ),
+        (
+            "drop function public.tagged(text[], jsonb); create function "
+            "public.tagged(p_words text[], p_more jsonb) returns bigint language sql as 'select 1'",
+            "select sync.refresh();",
+        ),
+        (
+            "drop function public.tagged(text[], jsonb); create function "
+            "public.tagged(p_tags text[], p_more jsonb) returns void language sql as 'select'",
+            "select sync.refresh();",
+        ),
+        (
+            "create or replace function public.tagged(p_tags text[], p_more jsonb default '[]') "
+            "returns bigint language sql as 'select 1'",
+            "select sync.refresh();",
+        ),
+    ],
+)
+def test_function_made_anew_is_refused_with_the_fix(
+    gate: Gate, conn: psycopg.Connection, change: str, fix: str
+) -> None:
+    conn.execute(FUNCTIONS.encode())
+    conn.execute(change.encode())
+    answer = gate.write(ALICE, call("countTags", tags=[], more=[]))
+    assert (answer.status, answer.code) == (503, "schema_changed")
+    assert fix[:15] in answer.body["detail"]
+    assert findings(conn) == [("countTags", fix)]
+    conn.execute(fix.encode())
+    assert findings(conn) == []
+    called = gate.write(ALICE, call("countTags", tags=[], more=[]))
+    assert (called.status, called.code) in ((200, None), (400, "unknown_argument"))
+    if "default" in change:
+        gate.applied(ALICE, call("countTags", tags=[]))
+
+
+def test_function_replaced_by_its_like_goes_on(gate: Gate, conn: psycopg.Connection) -> None:
+    conn.execute(FUNCTIONS.encode())
+    conn.execute(
+        "drop function public.do_nothing(); create function public.do_nothing() returns void "
+        "language sql as 'select'"
+    )
+    gate.applied(ALICE, call("doNothing"))
+    assert findings(conn) == []
 
 
 def test_setting_a_call_left_is_gone_with_it(gate: Gate, conn: psycopg.Connection) -> None:
