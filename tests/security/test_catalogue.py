@@ -279,7 +279,7 @@ def test_code_generated_for_a_role_is_for_that_role_alone(conn: psycopg.Connecti
         select p.oid::regprocedure::text from pg_proc p, {APPLICATION} r (role)
         where p.pronamespace = 'sync_internal'::regnamespace
             and p.proname ~
-                '^(check|patch|read|insert|update|lock|delete|clash|fetch)_[a-zA-Z0-9]+_(anon|authenticated|service_role)$'
+                '^(check|patch|read|insert|update|several|lock|delete|clash|fetch)_[a-zA-Z0-9]+_(anon|authenticated|service_role)$'
             and p.proname !~ ('_' || r.role || '$')
             and has_function_privilege(r.role, p.oid, 'execute')
     """

@@ -151,16 +151,30 @@ stable
 parallel safe
 security invoker
 as $$
-    select coalesce(
-        sync_internal.claims() ->> 'sub',
+    select coalesce(sync_internal.claims() ->> 'sub', sync_internal.author_without_sub())
+$$;
+
+-- A function of its own that is not inlined: asked for rarely.
+create or replace function sync_internal.author_without_sub()
+returns text
+language plpgsql
+stable
+parallel safe
+security invoker
+as $$
+begin
+    return coalesce(
         'role:' || (sync_internal.claims() ->> 'role'),
         case
             when session_user in ('rowcast_gateway', 'rowcast_worker') then 'role:anon'
             else 'login:' || session_user
         end
-    )
+    );
+end
 $$;
 
+comment on function sync_internal.author_without_sub() is 'The name of receipts where there is no user.';
+
 comment on function sync_internal.author() is 'The name receipts are kept under.';
-grant execute on function sync_internal.author()
+grant execute on function sync_internal.author(), sync_internal.author_without_sub()
 to anon, authenticated, service_role, rowcast_gateway, rowcast_worker;

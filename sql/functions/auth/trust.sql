@@ -58,15 +58,28 @@ comment on function sync.map_identity(text, text) is 'Fills a further setting fr
 -- The role a caller writes as: generated code exists for these three.
 create or replace function sync_internal.variant()
 returns text
+language sql
+stable
+parallel safe
+security invoker
+as $$
+    select case
+        when current_user in ('authenticated', 'anon', 'service_role') then current_user::text
+        else sync_internal.variant_of_login()
+    end
+$$;
+
+comment on function sync_internal.variant() is 'Which generated code serves the caller.';
+
+create or replace function sync_internal.variant_of_login()
+returns text
 language plpgsql
 stable
 parallel safe
 security invoker
 as $$
 begin
-    if current_user in ('authenticated', 'anon', 'service_role') then
-        return current_user;
-    elsif pg_has_role(current_user, 'authenticated', 'usage') and not sync_internal.bypasses_rls() then
+    if pg_has_role(current_user, 'authenticated', 'usage') and not sync_internal.bypasses_rls() then
         return 'authenticated';
     elsif pg_has_role(current_user, 'service_role', 'usage') and not sync_internal.bypasses_rls() then
         return 'service_role';
@@ -75,8 +88,8 @@ begin
 end
 $$;
 
-comment on function sync_internal.variant() is 'Which generated code serves the caller.';
-grant execute on function sync_internal.variant()
+comment on function sync_internal.variant_of_login() is 'Which generated code serves a login of another name.';
+grant execute on function sync_internal.variant(), sync_internal.variant_of_login()
 to anon, authenticated, service_role, rowcast_gateway, rowcast_worker;
 
 create or replace function sync_internal.bypasses_rls()

@@ -290,7 +290,7 @@ begin
         from pg_catalog.pg_proc p
         where p.pronamespace = 'sync_internal'::regnamespace
             and p.proname ~ format(
-                '^(check|patch|read|insert|update|lock|delete|clash)_%s_(anon|authenticated|service_role)$', p_name
+                '^(check|patch|read|insert|update|several|lock|delete|clash)_%s_(anon|authenticated|service_role)$', p_name
             )
     loop
         execute format('drop function %s', v_function);

@@ -59,24 +59,31 @@ immutable
 parallel safe
 security invoker
 as $$
-    select format('concat(''{'', %s, ''}'')', string_agg(g.part, ', ' order by g.bunch))
+    select format('concat(''{'', %s, ''}'')', string_agg(format('concat(%s)', g.part), ', ' order by g.bunch))
     from (
-        select (c.n - 1) / 40 as bunch,
-            format('concat(%s)', string_agg(
-                format(
-                    '%L, %s',
-                    case when c.n > 1 then ',' else '' end || to_json((c.c).name)::text || ':',
-                    sync_internal.json_expression(
-                        c.c, format('%s.%s', p_alias, sync_internal.quoted((c.c).column_name))
-                    )
-                ), ', ' order by c.n
-            )) as part
+        select (c.n - 1) / 30 as bunch, string_agg(c.part, ', ' order by c.n) as part
         from (
-            select u.c,
-                row_number() over (order by (u.c).name <> 'id', (u.c).name <> 'version', (u.c).position) as n
-            from (select p_columns[g.i] as c from generate_subscripts(p_columns, 1) g (i)) u
+            select l.n,
+                -- What needs nothing but quotes goes in as it is: a fifth of the time of a large result.
+                case
+                    when (l.c).nullable then format('%L, %s', l.label, sync_internal.json_expression(l.c, l.source))
+                    when (l.c).kind in ('uuid', 'bigint', 'numeric') then format('%L, %s, ''"''', l.label || '"', l.source)
+                    when (l.c).kind = 'timestamptz'
+                        then format('%L, sync_internal.wire_time(%s), ''"''', l.label || '"', l.source)
+                    when (l.c).kind = 'integer' then format('%L, %s', l.label, l.source)
+                    else format('%L, %s', l.label, sync_internal.json_expression(l.c, l.source))
+                end as part
+            from (
+                select o.c, o.n, case when o.n > 1 then ',' else '' end || to_json((o.c).name)::text || ':' as label,
+                    format('%s.%s', p_alias, sync_internal.quoted((o.c).column_name)) as source
+                from (
+                    select u.c,
+                        row_number() over (order by (u.c).name <> 'id', (u.c).name <> 'version', (u.c).position) as n
+                    from (select p_columns[g.i] as c from generate_subscripts(p_columns, 1) g (i)) u
+                ) o
+            ) l
         ) c
-        group by (c.n - 1) / 40
+        group by (c.n - 1) / 30
     ) g
 $$;
 

@@ -138,34 +138,32 @@ begin
         'language plpgsql volatile security invoker as %2$L',
         'version_' || v_table.name,
         concat(
+            E'\nbegin\n',
+            -- An operation's mark tells that there is a change.
             case when v_table.touch is not null then format(
-                E'\ndeclare\n    v_touched constant boolean := new.%1$s operator(pg_catalog.=) ''-infinity'';',
+                E'    if new.%1$s operator(pg_catalog.=) ''-infinity'' then\n    else\n        new.%1$s := old.%1$s;\n',
                 sync_internal.quoted(v_table.touch)
             ) end,
-            format(E'\nbegin\n    new.%1$s := old.%1$s;\n', sync_internal.quoted(v_table.version_column)),
-            case when v_table.touch is not null then format(
-                E'    new.%1$s := old.%1$s;\n', sync_internal.quoted(v_table.touch)
-            ) end,
+            format(E'    new.%1$s := old.%1$s;\n', sync_internal.quoted(v_table.version_column)),
             (
                 select string_agg(format(E'    new.%1$s := old.%1$s;\n', sync_internal.quoted(a.attname)), '')
                 from pg_catalog.pg_attribute a
                 where a.attrelid = v_table.relation and a.attgenerated = 's' and not a.attisdropped
             ),
-            case when v_table.touch is not null then '    if v_touched or' else '    if' end,
+            E'    if not new operator(pg_catalog.*<>) old then\n        return old;\n    end if;\n',
+            case when v_table.touch is not null then E'    end if;\n' end,
             format(
-                E' new operator(pg_catalog.*<>) old then\n        new.%1$s := old.%1$s operator(pg_catalog.+) 1;\n',
-                sync_internal.quoted(v_table.version_column)
+                E'    new.%1$s := old.%1$s operator(pg_catalog.+) 1;\n', sync_internal.quoted(v_table.version_column)
             ),
             case when v_table.touch is not null then format(
-                $code$        if coalesce(pg_catalog.current_setting('rowcast.now', true), '')
-            operator(pg_catalog.=) '' then
-            new.%1$s := pg_catalog.now();
-        else
-            new.%1$s := sync.now();
-        end if;
+                $code$    if coalesce(pg_catalog.current_setting('rowcast.now', true), '') operator(pg_catalog.=) '' then
+        new.%1$s := pg_catalog.now();
+    else
+        new.%1$s := sync.now();
+    end if;
 $code$, sync_internal.quoted(v_table.touch)
             ) end,
-            E'        return new;\n    end if;\n    return old;\nend\n'
+            E'    return new;\nend\n'
         )
     );
 
@@ -191,21 +189,20 @@ $code$, sync_internal.quoted(v_table.touch)
             $code$
 declare
     v_slot constant smallint := sync_internal.feed_slot();
-    v_new %13$s;
-    v_old %13$s;
+    v_new %12$s;
+    v_old %12$s;
     v_count integer := 0;
-    v_patch text := '';
-    v_undo text := '';
-    v_topics_moved boolean := false;
-    v_moved boolean := false;
-    v_heard boolean := false;
-    v_bulk boolean := false;
+    v_patch text;
+    v_undo text;
+    v_topics text[];
+    v_moved boolean;
+    v_heard boolean;
+    v_bulk boolean;
     v_lost text[];
     v_made text[];
     v_none text;
 begin
-    case (case when %14$s then tg_level || ' ' || tg_op else 'CHANGED' end)
-    when 'CHANGED' then
+    if not %13$s then
         -- What the rows hold would be told wrongly by code made for another shape: let them be read again.
         if tg_level = 'ROW' or tg_op = 'TRUNCATE' then
             v_heard := true;
@@ -217,15 +214,12 @@ begin
         if v_heard then
             insert into sync_internal.changes (slot, table_name, kind) values (v_slot, %1$L, 'bulk');
         end if;
-    when 'STATEMENT UPDATE' then
+    elsif tg_op = 'UPDATE' and tg_level = 'STATEMENT' then
         -- One row, the usual case, costs half as much by plain comparisons as by the statement for many.
         for v_new in select n.* from new_rows n limit 2 loop
             v_count := v_count + 1;
         end loop;
-        if v_count < 2 then
-            if v_count = 0 then
-                return null;
-            end if;
+        if v_count = 1 then
             select o.* into v_old from old_rows o;
             if v_new.%5$s <> v_old.%5$s then
                 -- Another id is another record.
@@ -241,13 +235,13 @@ begin
                     (slot, table_name, record_id, version, kind, topics, patch, undo, class, class_before)
                 values (
                     v_slot, %1$L, v_new.%5$s::text, v_new.%6$s, 'update',
-                    case when v_topics_moved then %9$s || %10$s else %10$s end,
-                    ('{' || substr(v_patch, 2) || '}')::json, ('{' || substr(v_undo, 2) || '}')::json,
-                    %11$s, case when v_moved then %12$s end
+                    v_topics || %9$s,
+                    concat('{', substr(v_patch, 2), '}')::json, concat('{', substr(v_undo, 2), '}')::json,
+                    %10$s, case when v_moved then %11$s end
                 );
                 v_heard := true;
             end if;
-        else
+        elsif v_count > 1 then
             -- A full join is never a nested loop, whatever number of rows its plan was made for; the condition
             -- keeps it one.
             insert into sync_internal.changes
@@ -285,7 +279,7 @@ begin
                 end if;
             end if;
         end if;
-    when 'STATEMENT INSERT' then
+    elsif tg_op = 'INSERT' and tg_level = 'STATEMENT' then
         insert into sync_internal.changes
             (slot, table_name, record_id, version, kind, topics, patch, undo, class, class_before)
         select v_slot, %1$L, %3$s
@@ -298,7 +292,7 @@ begin
                 v_heard := true;
             end if;
         end if;
-    when 'STATEMENT DELETE' then
+    elsif tg_op = 'DELETE' and tg_level = 'STATEMENT' then
         insert into sync_internal.changes
             (slot, table_name, record_id, version, kind, topics, patch, undo, class, class_before)
         select v_slot, %1$L, %4$s
@@ -311,10 +305,10 @@ begin
                 v_heard := true;
             end if;
         end if;
-    when 'STATEMENT TRUNCATE' then
+    elsif tg_op = 'TRUNCATE' then
         insert into sync_internal.changes (slot, table_name, kind) values (v_slot, %1$L, 'truncate');
         v_heard := true;
-    when 'ROW UPDATE' then
+    elsif tg_op = 'UPDATE' then
         if new.%5$s = old.%5$s then
             insert into sync_internal.changes
                 (slot, table_name, record_id, version, kind, topics, patch, undo, class, class_before)
@@ -331,7 +325,7 @@ begin
             select v_slot, %1$L, %3$s from (select new.*) n;
             v_heard := true;
         end if;
-    when 'ROW INSERT' then
+    elsif tg_op = 'INSERT' then
         insert into sync_internal.changes
             (slot, table_name, record_id, version, kind, topics, patch, undo, class, class_before)
         select v_slot, %1$L, %3$s from (select new.*) n;
@@ -341,7 +335,7 @@ begin
             (slot, table_name, record_id, version, kind, topics, patch, undo, class, class_before)
         select v_slot, %1$L, %4$s from (select old.*) o;
         v_heard := true;
-    end case;
+    end if;
     if v_heard then
         -- A commit that may be lost must not reach a screen.
         if current_setting('synchronous_commit') = 'off' then
@@ -388,12 +382,14 @@ end
                     sync_internal.differs_expression(c, 'v_old', 'v_new'), ',' || to_json(c.name)::text || ':',
                     sync_internal.json_expression(c, 'v_new.' || sync_internal.quoted(c.column_name)),
                     sync_internal.json_expression(c, 'v_old.' || sync_internal.quoted(c.column_name)),
-                    case when c.topic then E'                    v_topics_moved := true;\n' end,
+                    case when c.topic then format(
+                        E'                    v_topics := %s;\n', sync_internal.topics_expression(v_all, 'v_old')
+                    ) end,
                     case when c.policy then E'                    v_moved := true;\n' end
                 ), '' order by c.position)
                 from unnest(v_all) c where c.column_name not in (v_table.id_column, v_table.version_column)
             ),
-            sync_internal.topics_expression(v_all, 'v_old'), sync_internal.topics_expression(v_all, 'v_new'),
+            sync_internal.topics_expression(v_all, 'v_new'),
             sync_internal.class_expression(v_all, 'v_new'), sync_internal.class_expression(v_all, 'v_old'),
             v_table.relation, sync_internal.shape_condition(v_table, 'has_shape')
         )

@@ -87,23 +87,35 @@ begin
         'return null;', v_roles
     );
 
-    perform sync_internal.create_dispatch(
-        'rereads', 'p_table text', 'boolean', 'immutable',
-        (
-            select string_agg(format(E'        when %L then return true;\n', t.name), '' order by t.name)
-            from sync_internal.tables t where t.foreign_triggers
-        ),
-        'return false;', v_roles
-    );
-
-    perform sync_internal.create_dispatch(
-        'runs_alone', 'p_table text', 'boolean', 'immutable',
-        (
-            select string_agg(format(E'        when %L then return true;\n', t.name), '' order by t.name)
-            from sync_internal.tables t where t.foreign_triggers and not t.batch
-        ),
-        'return false;', v_roles
-    );
+    -- Constants that are inlined: asked in every transaction.
+    for v_purpose in
+        select *
+        from (values
+            ('rereads', 'rows stand differently after its triggers',
+                (select array_agg(t.name order by t.name) from sync_internal.tables t where t.foreign_triggers)),
+            ('runs_alone', 'its triggers must not share a commit',
+                (
+                    select array_agg(t.name order by t.name)
+                    from sync_internal.tables t
+                    where t.foreign_triggers and not t.batch
+                ))
+        ) p (name, comment, names)
+    loop
+        execute format(
+            'create or replace function sync_internal.%I(p_table text) returns boolean language sql immutable '
+            'parallel safe security invoker as %L',
+            v_purpose.name,
+            case
+                when v_purpose.names is null then 'select false'
+                else format('select coalesce(p_table = any (%L::text[]), false)', v_purpose.names)
+            end
+        );
+        execute format(
+            'comment on function sync_internal.%I(text) is %L', v_purpose.name, 'Generated: whether ' || v_purpose.comment
+        );
+        execute format('revoke execute on function sync_internal.%I(text) from public', v_purpose.name);
+        execute format('grant execute on function sync_internal.%I(text) to %s', v_purpose.name, v_roles);
+    end loop;
 
     -- Whether any constraint can be deferred at all: asking for it costs two statements in each transaction.
     execute format(
@@ -125,8 +137,10 @@ begin
                 ('check', 'p_op jsonb, p_creating boolean', 'text', 'p_op, p_creating',
                     $c$perform sync_internal.refuse(400, 'unknown_table', 'There is no such table');$c$),
                 ('insert', 'p_id text, p_ops jsonb', 'boolean', 'p_id, p_ops', 'return null;'),
-                ('update', 'p_id text, p_ops jsonb, p_want boolean', 'sync_internal.written', 'p_id, p_ops, p_want',
-                    'return null;'),
+                ('update', 'p_id text, p_at jsonb, p_ops jsonb, p_from integer, p_to integer, p_want boolean',
+                    'sync_internal.written', 'p_id, p_at, p_ops, p_from, p_to, p_want', 'return null;'),
+                ('several', 'p_ids text[], p_starts integer[], p_ops jsonb, p_want boolean',
+                    'sync_internal.written[]', 'p_ids, p_starts, p_ops, p_want', 'return null;'),
                 ('delete', 'p_id text', 'bigint', 'p_id', 'return null;'),
                 ('lock', 'p_id text', 'bigint', 'p_id', 'return null;'),
                 ('read', 'p_id text', 'sync_internal.written', 'p_id', 'return null;'),

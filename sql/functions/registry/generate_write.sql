@@ -152,10 +152,154 @@ $$;
 
 comment on function sync_internal.unsuited_expression(text) is 'When an operation does not suit a column.';
 
--- The branch of one column in a patch: applies the operation to r. What is not well formed or not allowed raises RC002,
--- after which the transaction is looked at again with care, to tell the caller what was wrong.
-create or replace function sync_internal.patch_branch(
-    p_table sync_internal.tables, p_column sync_internal.columns, p_updatable boolean
+-- The new value of a column whose operation builds on the value before; null for kinds that know no such operation.
+-- p_source: the value before, p_op and p_path: the operation and what follows the first segment of its key.
+create or replace function sync_internal.applied_expression(
+    p_column sync_internal.columns, p_source text, p_op text, p_path text
+)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+as $$
+    select case
+        when p_column.kind = 'json' then format('sync_internal.patch_json(%s, %s, %s)', p_source, p_op, p_path)
+        when p_column.kind = 'list' then sync_internal.decode_expression(
+            p_column,
+            format(
+                'sync_internal.patch_list((%s)::jsonb, %s)', sync_internal.json_expression(p_column, p_source), p_op
+            )
+        )
+        when p_column.kind in ('integer', 'bigint', 'numeric', 'float')
+            then format(
+                'coalesce(%s, 0) + %s', p_source, sync_internal.decode_expression(p_column, p_op || ' -> ''by''')
+            )
+    end
+$$;
+
+comment on function sync_internal.applied_expression(sync_internal.columns, text, text, text)
+is 'The new value of a column from the one before.';
+
+-- The bytes of a record that max_record_bytes counts. p_source: a qualifier with its dot. jsonb is taken out of what it
+-- may be compressed to.
+create or replace function sync_internal.size_expression(p_columns sync_internal.columns[], p_alias text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+as $$
+    -- Few nodes: each costs at the start of the statement.
+    select concat_ws(
+        ' + ', '0',
+        (
+            select string_agg(
+                format(
+                    'coalesce(%s(%s.%s%s), 0)', case c.kind when 'json' then 'pg_column_size' else 'octet_length' end,
+                    p_alias, sync_internal.quoted(c.column_name), case c.kind when 'json' then ' #> ''{}''' end
+                ), ' + '
+            )
+            from unnest(p_columns) c
+            where c.kind in ('json', 'bytea')
+        ),
+        (
+            select string_agg(format('octet_length(concat(%s))', t.names), ' + ')
+            from (
+                select string_agg(format('%s.%s', p_alias, sync_internal.quoted(u.column_name)), ', ') as names
+                from (
+                    select c.column_name, row_number() over () as n
+                    from unnest(p_columns) c
+                    where c.kind = 'text'
+                ) u
+                group by u.n / 90
+            ) t
+        )
+    )
+$$;
+
+comment on function sync_internal.size_expression(sync_internal.columns[], text)
+is 'The bytes of a record that are limited, as an expression.';
+
+-- The loop that applies operations to r, a row. What is not well formed or not allowed raises RC002, after which the
+-- transaction is looked at again with care, to tell the caller what was wrong. It is made in two kinds:
+-- p_plain false: r is the row as it stands, and every operation is applied to it.
+-- p_plain true: the row is not known. r takes the values that need not know it, and h_<column> says which it has;
+-- of those that need it one may be kept for the UPDATE, as v_stored and d_<column>. Whatever is more than this sets
+-- v_beyond.
+-- p_columns: what has a branch. In the code p_at is what every operation has: its table and id.
+create or replace function sync_internal.operations_loop(
+    p_table sync_internal.tables, p_columns sync_internal.columns[], p_updatable sync_internal.columns[],
+    p_soft sync_internal.columns, p_plain boolean
+)
+returns text
+language plpgsql
+stable
+parallel safe
+security invoker
+as $$
+declare
+    v_leave constant text := 'v_beyond := true; exit;';
+    v_other constant text := case
+        -- A create was checked before; what is left may repeat a default of the server's.
+        when not p_plain then 'if p_updating then raise sqlstate ''RC002''; end if;'
+        else v_leave
+    end;
+    v_removal constant text := case
+        when p_soft.name is null or not p_updatable @> array[p_soft] then 'raise sqlstate ''RC002'';'
+        when not p_columns @> array[p_soft] then v_leave
+        else format(
+            'r.%1$s := case when v_type = ''delete'' then %2$s end; %3$s continue;',
+            sync_internal.quoted(p_soft.column_name),
+            case p_soft.kind when 'boolean' then 'true else false' else 'sync.now()' end,
+            case when p_plain then format('h_%s := true;', p_soft.position) end
+        )
+    end;
+begin
+    return concat(
+        $code$
+    for i in p_from .. p_to loop
+        v_op := p_ops -> i;
+        v_type := v_op ->> 'type';
+        -- Few expressions: each that is reached costs in every transaction.
+        if v_type = 'set' and v_op @> p_at and v_op ? 'key' and v_op - '{type,table,id,key,value}'::text[] = '{}' then
+        elsif v_type = 'set-now' and v_op @> p_at and v_op ? 'key' and v_op - '{type,table,id,key}'::text[] = '{}' then
+        elsif v_type in ('set', 'set-now', 'create', 'call') or not sync_internal.check_form(v_op)
+            or v_op @> p_at is not true then
+            raise sqlstate 'RC002';
+        elsif v_type in ('delete', 'restore') then
+            $code$, v_removal, $code$
+        end if;
+        v_key := v_op ->> 'key';
+        v_path := null;
+        if strpos(v_key, '.') > 0 or jsonb_typeof(v_op -> 'key') is distinct from 'string' then
+            v_path := sync_internal.split_path(v_op -> 'key');
+            v_key := v_path[1];
+            v_path := nullif(v_path[2:], '{}');
+        end if;
+        case v_key
+$code$,
+        (
+            -- The touched column is named by nearly every transaction.
+            select string_agg(
+                sync_internal.operation_branch(p_table, c, p_updatable @> array[c], p_plain),
+                '' order by c.column_name is distinct from p_table.touch, c.position
+            )
+            from unnest(p_columns) c
+        ),
+        format(E'        when ''id'' then\n            %1$s\n        else\n            %1$s\n', v_other),
+        E'        end case;\n    end loop;\n'
+    );
+end
+$$;
+
+comment on function sync_internal.operations_loop(
+    sync_internal.tables, sync_internal.columns[], sync_internal.columns[], sync_internal.columns, boolean
+) is 'The loop of generated code that applies operations.';
+
+-- The branch of one column in that loop.
+create or replace function sync_internal.operation_branch(
+    p_table sync_internal.tables, p_column sync_internal.columns, p_updatable boolean, p_plain boolean
 )
 returns text
 language plpgsql
@@ -165,10 +309,13 @@ security invoker
 as $$
 declare
     v_target constant text := 'r.' || sync_internal.quoted(p_column.column_name);
+    v_decoded constant text := sync_internal.decode_expression(p_column, 'v_op -> ''value''');
     v_refused constant text := concat_ws(
         ' or ', case when not p_updatable then 'p_updating' end,
         nullif(sync_internal.unsuited_expression(p_column.kind), 'false')
     );
+    v_applied constant text := v_target || ' := '
+        || sync_internal.applied_expression(p_column, v_target, 'v_op', 'v_path') || ';';
     v_code text := format(E'        when %L then\n', p_column.name);
 begin
     if v_refused <> '' then
@@ -176,79 +323,80 @@ begin
             E'            if %s then\n                raise sqlstate ''RC002'';\n            end if;\n', v_refused
         );
     end if;
-    if p_column.column_name = p_table.touch then
-        -- A mark for the version trigger, which puts the server's time there.
-        return v_code || format(
-            E'            %1$s := %2$s;\n            %1$s := ''-infinity'';\n',
-            v_target, sync_internal.decode_expression(p_column, 'v_op -> ''value''')
-        );
-    elsif p_column.kind = 'json' then
-        return v_code || format(
-            $code$
+    if p_column.kind = 'json' then
+        v_code := v_code || $code$
             if jsonb_typeof(v_op -> 'value') in ('object', 'array', 'number') then
-                perform sync_internal.check_json(v_op -> 'value', coalesce(cardinality(v_path), 0));
+                v_ok := sync_internal.check_json(v_op -> 'value', coalesce(cardinality(v_path), 0)) is not null;
             end if;
-            if v_path is null and v_type = 'set' then
-                %1$s := nullif(v_op -> 'value', 'null');
-            else
-                %1$s := sync_internal.patch_json(%1$s, v_op, v_path);
-            end if;
-$code$,
-            v_target
-        );
+$code$;
     elsif p_column.kind = 'list' then
-        return v_code || format(
-            $code$
-            if v_type = 'set' then
-                %1$s := %2$s;
-            else
-                perform %4$s;
-                %1$s := %3$s;
-            end if;
-$code$,
-            v_target, sync_internal.decode_expression(p_column, 'v_op -> ''value'''),
-            sync_internal.decode_expression(
-                p_column,
-                format(
-                    'sync_internal.patch_list((%s)::jsonb, v_op)', sync_internal.json_expression(p_column, v_target)
-                )
-            ),
+        v_code := v_code || format(
+            E'            if v_type <> ''set'' then\n                v_ok := %s is not null;\n            end if;\n',
             sync_internal.decode_expression(p_column, 'jsonb_build_array(v_op -> ''value'')')
         );
-    elsif p_column.kind in ('integer', 'bigint', 'numeric', 'float') then
-        return v_code || format(
-            $code$
-            if v_type = 'increment' then
-                %1$s := coalesce(%1$s, 0) + %2$s;
-            else
-                %1$s := %3$s;
-            end if;
-$code$,
-            v_target, sync_internal.decode_expression(p_column, 'v_op -> ''by'''),
-            sync_internal.decode_expression(p_column, 'v_op -> ''value''')
+    end if;
+
+    if p_column.column_name = p_table.touch then
+        -- A mark for the version trigger, which puts the server's time there.
+        v_code := v_code || format(
+            E'            if v_type = ''set'' then\n                %1$s := %2$s;\n            end if;\n%3$s',
+            v_target, v_decoded,
+            case when not p_plain then format(E'            %s := ''-infinity'';\n', v_target) end
+        );
+    elsif v_applied is not null then
+        v_code := v_code || format(
+            E'            if %s then\n%s                %s := %s;\n            else\n                %s\n'
+            '            end if;\n',
+            case p_column.kind
+                when 'json' then 'v_type = ''set'' and v_path is null'
+                when 'list' then 'v_type = ''set'''
+                else 'v_type <> ''increment'''
+            end,
+            case when p_plain then format(
+                E'                if d_%s then\n                    v_beyond := true;\n                    exit;\n'
+                '                end if;\n',
+                p_column.position
+            ) end,
+            v_target, v_decoded,
+            case
+                when not p_plain then v_applied
+                else format(
+                    $code$if h_%1$s then
+                    %2$s
+                elsif v_stored is null then
+                    v_stored := v_op;
+                    v_stored_path := v_path;
+                    d_%1$s := true;
+                    continue;
+                else
+                    v_beyond := true;
+                    exit;
+                end if;$code$,
+                    p_column.position, v_applied
+                )
+            end
         );
     elsif p_column.kind in ('timestamptz', 'timestamp', 'date') then
-        return v_code || format(
-            $code$
-            if v_type = 'set-now' then
-                %1$s := %2$s;
-            else
-                %1$s := %3$s;
-            end if;
-$code$,
+        v_code := v_code || format(
+            E'            if v_type = ''set-now'' then\n                %1$s := %2$s;\n            else\n'
+            '                %1$s := %3$s;\n            end if;\n',
             v_target,
             case p_column.kind when 'timestamptz' then 'sync.now()' else 'sync.now() at time zone ''UTC''' end,
-            sync_internal.decode_expression(p_column, 'v_op -> ''value''')
+            v_decoded
         );
+    else
+        v_code := v_code || format(E'            %s := %s;\n', v_target, v_decoded);
     end if;
-    return v_code || format(
-        E'            %s := %s;\n', v_target, sync_internal.decode_expression(p_column, 'v_op -> ''value''')
-    );
+    if p_plain then
+        v_code := v_code || format(E'            h_%s := true;\n', p_column.position);
+    end if;
+    return v_code;
 end
 $$;
 
-comment on function sync_internal.patch_branch(sync_internal.tables, sync_internal.columns, boolean)
-is 'The branch of one column in a generated patch.';
+comment on function sync_internal.operation_branch(
+    sync_internal.tables, sync_internal.columns, boolean, boolean
+) is 'The branch of one column in the loop that applies operations.';
 
 -- Makes the functions that check, patch, insert, update, delete, lock and read records of one table as one role.
 create or replace function sync_internal.generate_write(p_table_id integer, p_role name)
@@ -266,29 +414,22 @@ declare
     v_updatable sync_internal.columns[];
     v_id sync_internal.columns;
     v_soft sync_internal.columns;
-    v_key constant text := $code$
-        if jsonb_typeof(%1$s -> 'key') = 'string' and strpos(%1$s ->> 'key', '.') = 0 then
-            v_key := %1$s ->> 'key';
-            v_path := null;
-        else
-            v_path := sync_internal.split_path(%1$s -> 'key');
-            v_key := v_path[1];
-            v_path := nullif(v_path[2:], '{}');
-        end if;$code$;
     v_id_value text;
     v_where_id text;
-    v_sizes text;
     v_record text;
     v_version text;
     v_reads boolean;
     v_default_row text;
     v_readable_row text;
+    v_plain sync_internal.columns[];
+    v_plain_code text;
     v_code text;
 begin
     select * into strict v_table from sync_internal.tables t where t.table_id = p_table_id;
     select
         array_agg(g."column"), array_agg(g."column") filter (where g.readable),
-        array_agg(g."column") filter (where g.insertable), array_agg(g."column") filter (where g.updatable)
+        coalesce(array_agg(g."column") filter (where g.insertable), '{}'),
+        coalesce(array_agg(g."column") filter (where g.updatable), '{}')
     into v_all, v_readable, v_insertable, v_updatable
     from sync_internal.granted_columns(p_table_id, p_role) g;
     select * into strict v_id from unnest(v_all) c where c.column_name = v_table.id_column;
@@ -311,7 +452,7 @@ begin
             end, ', ' order by a.attnum
         ),
         string_agg(
-            case when r.position is not null then format('t.%I', a.attname) else 'null' end, ', ' order by a.attnum
+            case when r.position is not null then 't.' || sync_internal.quoted(a.attname) else 'null' end, ', ' order by a.attnum
         )
     into v_default_row, v_readable_row
     from pg_catalog.pg_attribute a
@@ -320,7 +461,7 @@ begin
     where a.attrelid = v_table.relation and a.attnum > 0 and not a.attisdropped;
     v_version := case
         when exists (select from unnest(v_readable) c where c.column_name = v_table.version_column)
-            then format('t.%I', v_table.version_column)
+            then format('t.%I::bigint', v_table.version_column)
         else '0'
     end;
 
@@ -339,11 +480,12 @@ begin
     if v_type in ('delete', 'restore') then
         %s
     end if;
-    %s
+    v_path := sync_internal.split_path(p_op -> 'key');
+    v_key := v_path[1];
+    v_path := nullif(v_path[2:], '{}');
     case v_key
 %s
         else
-            perform sync_internal.split_path(p_op -> 'key');
             perform sync_internal.refuse(400, 'unknown_key', 'There is no such key');
     end case;
     return v_forbidden;
@@ -375,7 +517,6 @@ end
             400, 'not_supported', 'Records of this table cannot be deleted'
         );$c$
             end,
-            format(v_key, 'p_op'),
             (
                 select string_agg(
                     sync_internal.check_branch(
@@ -389,99 +530,37 @@ end
         p_role
     );
 
-    select string_agg(
-        format(
-            case
-                when c.kind = 'json' then 'coalesce(pg_column_size(r.%s), 0)'
-                else 'coalesce(octet_length(r.%s), 0)'
-            end, sync_internal.quoted(c.column_name)
-        ), ' + '
-    )
-    into v_sizes
-    from unnest(v_all) c
-    where c.kind in ('json', 'bytea') or c.kind = 'text';
-
     perform sync_internal.create_generated(
         format('patch_%s_%s', v_table.name, p_role),
         -- Polymorphic: a function that named the table's type would have to be dropped before the table. r is the row,
         -- which the operations change in its place.
-        'r anyelement, p_ops jsonb, p_updating boolean', 'anyelement', 'volatile',
+        'r anyelement, p_ops jsonb, p_from integer, p_to integer, p_updating boolean', 'anyelement', 'volatile',
         format(
             $code$
 #variable_conflict use_variable
 declare
     v_row constant record := r;
     v_op jsonb;
-    v_first constant jsonb := p_ops -> 0;
+    p_at constant jsonb := jsonb_build_object('table', %L, 'id', r.%s::text);
     v_type text;
     v_key text;
     v_path text[];
     v_ok boolean;
 begin
-    for i in 0 .. jsonb_array_length(p_ops) - 1 loop
-        v_op := p_ops -> i;
-        v_type := v_op ->> 'type';
-        if v_type = 'set' then
-            v_ok := v_op - '{type,table,id,key,value}'::text[] = '{}' and v_op ? 'key';
-        elsif v_type = 'set-now' then
-            v_ok := v_op - '{type,table,id,key}'::text[] = '{}' and v_op ? 'key';
-        else
-            v_ok := sync_internal.check_form(v_op) and v_type not in ('create', 'call');
-        end if;
-        if not v_ok or i > 0 and (
-            v_op -> 'id' is distinct from v_first -> 'id' or v_op -> 'table' is distinct from v_first -> 'table'
-        ) then
-            raise sqlstate 'RC002';
-        end if;
-        %s
-        %s
-        case v_key
-%s
-        else
-            -- A create was checked before; what is left may repeat a default of the server's.
-            if p_updating then
-                raise sqlstate 'RC002';
-            end if;
-        end case;
-    end loop;
-%s%s
+%s%s%s
     return r;
 end
             $code$,
-            case when v_soft.name is not null and not exists (
-                select from unnest(v_updatable) c where c.column_name = v_table.soft_delete
-            ) then
-                $c$if v_type in ('delete', 'restore') then
-            raise sqlstate 'RC002';
-        end if;$c$
-            when v_soft.name is not null then format(
-                $c$if v_type = 'delete' then
-            r.%1$s := %2$s;
-            continue;
-        elsif v_type = 'restore' then
-            r.%1$s := %3$s;
-            continue;
-        end if;$c$,
-                sync_internal.quoted(v_table.soft_delete),
-                case v_soft.kind when 'boolean' then 'true' else 'sync.now()' end,
-                case v_soft.kind when 'boolean' then 'false' else 'null' end
-            ) else $c$if v_type in ('delete', 'restore') then
-            raise sqlstate 'RC002';
-        end if;$c$ end,
-            format(v_key, 'v_op'),
-            (
-                select coalesce(string_agg(
-                    sync_internal.patch_branch(
-                        v_table, c, exists (select from unnest(v_updatable) u where u.position = c.position)
-                    ), '' order by c.position
-                ), '')
-                from unnest(v_all) c
-                where (
-                    c.position = any (array(select u.position from unnest(v_updatable) u))
-                    or c.position = any (array(select i.position from unnest(v_insertable) i))
-                ) and c.column_name <> v_table.id_column and c.kind <> 'other'
-            ) || E'        when ''id'' then\n            if p_updating then\n'
-                '                raise sqlstate ''RC002'';\n            end if;\n',
+            v_table.name, sync_internal.quoted(v_table.id_column),
+            sync_internal.operations_loop(
+                v_table,
+                array(
+                    select c from unnest(v_all) c
+                    where (v_updatable @> array[c] or v_insertable @> array[c])
+                        and c.column_name <> v_table.id_column and c.kind <> 'other'
+                ),
+                v_updatable, v_soft, false
+            ),
             -- A reference must name a record the caller can read; a hidden one is answered like a missing one.
             (
                 select string_agg(format(
@@ -520,7 +599,7 @@ $c$,
             format(
                 $c$    if %s > sync_internal.setting('max_record_bytes') then
         perform sync_internal.refuse_limit(413, 'max_record_bytes');
-    end if;$c$, coalesce(v_sizes, '0')
+    end if;$c$, sync_internal.size_expression(v_all, 'r')
             )
         ),
         p_role
@@ -552,7 +631,7 @@ end
 begin
     insert into %1$s (%2$s)
     select %3$s
-    from sync_internal.%4$I(row(%5$s)::%1$s, p_ops, false) p
+    from sync_internal.%4$I(row(%5$s)::%1$s, p_ops, 0, jsonb_array_length(p_ops) - 1, false) p
     where %6$s;
     return true;
 end
@@ -580,11 +659,37 @@ end
     end if;
 
     if cardinality(v_updatable) > 0 and v_reads then
+        -- Nearly every operation gives a column a value that is known before the row is found, or known from the column
+        -- alone. A reference has to be looked up, a column of a unique index is better left out.
+        v_plain := array(
+            select c from unnest(v_updatable) c
+            where not c.in_unique and c.kind <> 'other' and not exists (
+                select from pg_catalog.pg_constraint k
+                join sync_internal.tables p on p.relation = k.confrelid::regclass
+                where k.conrelid = v_table.relation and k.contype = 'f' and c.position = any (k.conkey)
+            )
+        );
+        select format(
+            E'update %s t set %s\n        where %s\n        returning %s, %s',
+            v_table.relation,
+            string_agg(format(
+                '%I = case when h_%s then %s%s else t.%1$I end', c.column_name, c.position,
+                case
+                    when c.column_name = v_table.touch then '''-infinity'''
+                    else 'r.' || sync_internal.quoted(c.column_name)
+                end,
+                ' when d_' || c.position || ' then '
+                || sync_internal.applied_expression(c, format('t.%I', c.column_name), 'v_stored', 'v_stored_path')
+            ), ', '),
+            v_where_id, v_version, sync_internal.size_expression(v_readable, 't')
+        )
+        into v_plain_code
+        from unnest(v_plain) c;
         -- Listing a column of a unique index takes a stronger lock, one that blocks inserts of children: such columns
         -- are assigned only when an operation names them.
         v_code := format(
             $c$update %1$s t set (%%1$s) = (
-            select %%2$s from sync_internal.%2$I(row(%3$s)::%1$s, p_ops, true) p
+            select %%2$s from sync_internal.%2$I(row(%3$s)::%1$s, p_ops, p_from, p_to, true) p
         )
         where %4$s
         returning %5$s$c$,
@@ -598,26 +703,58 @@ end
             v_code, ' into v_written.version; end if;'
         );
         perform sync_internal.create_generated(
-            format('update_%s_%s', v_table.name, p_role), 'p_id text, p_ops jsonb, p_want boolean',
-            'sync_internal.written',
+            format('update_%s_%s', v_table.name, p_role),
+            'p_id text, p_at jsonb, p_ops jsonb, p_from integer, p_to integer, p_want boolean', 'sync_internal.written',
             'volatile',
             format(
                 $code$
+#variable_conflict use_variable
 declare
     v_written sync_internal.written;
+    %s
 begin
     if not %s then
         return null;
     end if;
     %s
+    %s
     return v_written;
 end
                 $code$,
+                (
+                    select format(
+                        E'r %s;\n%s    v_op jsonb;\n    v_type text;\n'
+                        '    v_key text;\n    v_path text[];\n    v_ok boolean;\n    v_beyond boolean;\n'
+                        '    v_stored jsonb;\n    v_stored_path text[];\n    v_size integer;\n',
+                        v_table.relation,
+                        string_agg(format(
+                            E'    h_%1$s boolean;\n%2$s', c.position,
+                            case when sync_internal.applied_expression(c, '', '', '') <> ''
+                                then format(E'    d_%s boolean;\n', c.position)
+                            end
+                        ), '')
+                    )
+                    from unnest(v_plain) c
+                    having count(*) > 0
+                ),
+                -- An id is written the one way the wire writes it.
                 case v_table.id_type
-                    when 'uuid' then 'sync_internal.is_uuid(p_id)'
                     when 'bigint' then 'p_id::bigint::text = p_id'
                     else format('(%s)::text = p_id', v_id_value)
                 end,
+                case when v_plain <> '{}' then concat(
+                    sync_internal.operations_loop(v_table, v_plain, v_updatable, v_soft, true),
+                    '    if v_beyond is null then if p_want then ', v_plain_code, ', ', v_record,
+                    ' into v_written.version, v_size, v_written.record; else ',
+                    v_plain_code, ' into v_written.version, v_size; end if;',
+                    $c$
+        if v_size > sync_internal.setting('max_record_bytes') then
+            perform sync_internal.refuse_limit(413, 'max_record_bytes');
+        end if;
+        return v_written;
+    end if;
+$c$
+                ) end,
                 (
                     select case
                         when bool_or(c.in_unique) and not bool_and(c.in_unique) then format(
@@ -649,6 +786,75 @@ end
             ),
             p_role
         );
+        -- Several records at once, locked in the one order: what a statement costs to begin with is paid once. Null
+        -- where a column of a unique index is named. p_starts: where the operations of each record begin, and the end.
+        v_code := format(
+            E'update %s t set %s\n            from unnest((select v_rows)) p\n            where t.%3$s = p.%3$s and %5$s\n'
+            '            returning t.%3$s::text, %4$s',
+            v_table.relation,
+            (
+                select string_agg(format('%1$s = p.%1$s', sync_internal.quoted(c.column_name)), ', ' order by c.position)
+                from unnest(v_updatable) c where not c.in_unique
+            ),
+            sync_internal.quoted(v_table.id_column), v_version, sync_internal.shape_condition(v_table)
+        );
+        if exists (select from unnest(v_updatable) c where not c.in_unique) then
+            perform sync_internal.create_generated(
+                format('several_%s_%s', v_table.name, p_role),
+                'p_ids text[], p_starts integer[], p_ops jsonb, p_want boolean', 'sync_internal.written[]', 'volatile',
+                format(
+                    $code$
+declare
+    r %1$s;
+    v_rows %1$s[];
+    v_at integer;
+    v_id text;
+    v_written sync_internal.written;
+    v_all sync_internal.written[];
+begin
+    %2$s
+    for r in
+        select %3$s from %1$s t
+        where t.%4$s = any ((select p_ids::%5$s[])::%5$s[]) and %9$s
+        order by t.%4$s::text collate "C"
+        for no key update
+    loop
+        v_at := array_position(p_ids, r.%4$s::text);
+        v_rows := v_rows || sync_internal.%6$I(r, p_ops, p_starts[v_at], p_starts[v_at + 1] - 1, true);
+    end loop;
+    if p_want then
+        for v_id, v_written.version, v_written.record in
+            %7$s, %8$s
+        loop
+            v_all[array_position(p_ids, v_id)] := v_written;
+        end loop;
+    else
+        for v_id, v_written.version in
+            %7$s
+        loop
+            v_all[array_position(p_ids, v_id)] := v_written;
+        end loop;
+    end if;
+    return coalesce(v_all, '{}');
+end
+                    $code$,
+                    v_table.relation,
+                    (
+                        select format(
+                            E'if sync_internal.names_any(p_ops, %L) then\n        return null;\n    end if;',
+                            array_agg(c.name)
+                        )
+                        from unnest(v_updatable) c where c.in_unique
+                        having count(*) > 0
+                    ),
+                    v_readable_row, sync_internal.quoted(v_table.id_column),
+                    case v_table.id_type when 'bigint' then 'bigint' else v_id.sql_type end,
+                    format('patch_%s_%s', v_table.name, p_role), v_code, v_record,
+                    sync_internal.shape_condition(v_table)
+                ),
+                p_role
+            );
+        end if;
         perform sync_internal.create_generated(
             format('lock_%s_%s', v_table.name, p_role), 'p_id text', 'bigint', 'volatile',
             format(
@@ -695,11 +901,15 @@ end
                 $code$
 declare
     n %1$s;
+    v_last constant integer := jsonb_array_length(p_ops) - 1;
 begin
     if p_creating then
-        select p.* into n from sync_internal.%2$I(row(%3$s)::%1$s, p_ops, false) p;
+        select p.* into n from sync_internal.%2$I(row(%3$s)::%1$s, p_ops, 0, v_last, false) p;
     else
-        select p.* into n from %1$s t cross join lateral sync_internal.%2$I(row(%4$s)::%1$s, p_ops, true) p where %5$s;
+        select p.* into n
+        from %1$s t
+        cross join lateral sync_internal.%2$I(row(%4$s)::%1$s, p_ops, 0, v_last, true) p
+        where %5$s;
     end if;
     case p_constraint
 %6$s        else return p_constraint = any (%7$L) and exists (select from %1$s t where %5$s);

@@ -2,41 +2,16 @@
 -- are there together or not at all. Never raises for what the transaction itself brings about; only a cancelled
 -- statement ends the whole call.
 --
+-- p_tx: the transaction as it was sent, null where it is nothing but its id and operations.
 -- p_variant: whose generated code. p_want: records are wanted back, not only versions. Locks: the transaction's id,
 -- then existing rows in the order of (table, id). Stored: applied, and refusals decided here; never what may pass when
 -- tried again.
-create or replace function sync_internal.attempt(p_tx jsonb, p_variant text, p_want boolean)
-returns sync_internal.attempted
-language plpgsql
-volatile
-parallel unsafe
-security invoker
-as $$
-declare
-    v_tx_id constant uuid := p_tx ->> 'txId';
-    v_digest constant bigint := sync_internal.digest(p_tx);
-    v_operations constant jsonb := p_tx -> 'operations';
-    v_tried sync_internal.attempted;
-begin
-    -- A create never gets through the plain way.
-    if not p_tx ?| '{expect,authorId}' and v_operations #> '{0,type}' not in ('"create"', '"call"') then
-        v_tried := sync_internal.attempt_plainly(v_tx_id, v_digest, v_operations, p_variant, p_want);
-        if v_tried.outcome is not null then
-            return v_tried;
-        end if;
-    end if;
-    return sync_internal.attempt_carefully(p_tx, v_tx_id, v_digest, p_variant, p_want);
-end
-$$;
-
-comment on function sync_internal.attempt(jsonb, text, boolean) is 'Carries out one transaction.';
-grant execute on function sync_internal.attempt(jsonb, text, boolean) to anon, authenticated, service_role;
-
+--
 -- Nearly every transaction changes records that are there, is well formed, permitted and new: it is simply tried.
--- Whatever hinders that undoes the try and gives a null outcome: the transaction is to be looked at with care. The
--- patches refuse what the careful way would refuse; they need not know what to say.
-create or replace function sync_internal.attempt_plainly(
-    p_tx_id uuid, p_digest bigint, p_operations jsonb, p_variant text, p_want boolean
+-- Whatever hinders that undoes the try, and the transaction is looked at with care. The generated code refuses what the
+-- careful way would refuse; it need not know what to say.
+create or replace function sync_internal.attempt(
+    p_tx_id uuid, p_operations jsonb, p_tx jsonb, p_variant text, p_want boolean
 )
 returns sync_internal.attempted
 language plpgsql
@@ -45,31 +20,38 @@ parallel unsafe
 security invoker
 as $$
 declare
-    v_op jsonb := p_operations -> 0;
-    v_table text := v_op ->> 'table';
-    v_id text := v_op ->> 'id';
+    v_last constant integer := jsonb_array_length(p_operations) - 1;
+    v_op constant jsonb := p_operations -> 0;
+    v_table constant text := v_op ->> 'table';
+    v_id constant text := v_op ->> 'id';
+    -- What the operations of a record have in common.
+    v_at constant jsonb := jsonb_build_object('table', v_table, 'id', v_id);
     v_seq_from bigint;
     v_written sync_internal.written;
+    v_read sync_internal.written;
+    v_several sync_internal.attempted;
     v_versions jsonb;
     v_map text;
     v_outcome jsonb;
 begin
-    if pg_column_size(p_operations) > sync_internal.setting('max_transaction_bytes') - 1024
-        or jsonb_array_length(p_operations) not between 1 and sync_internal.setting('max_operations')
-        or jsonb_typeof(v_op -> 'id') is distinct from 'string'
-        or jsonb_typeof(v_op -> 'table') is distinct from 'string' then
-        return null;
+    -- A create never gets through this way.
+    if v_op is null or p_tx ?| '{expect,authorId}' or v_op ->> 'type' in ('create', 'call')
+        or v_last >= sync_internal.setting('max_operations')
+        or pg_column_size(p_operations) > sync_internal.setting('max_transaction_bytes') - 1024 then
+        return sync_internal.attempt_carefully(p_tx_id, p_operations, p_tx, p_variant, p_want);
     end if;
     begin
         v_seq_from := nextval('sync_internal.change_seq');
         if sync_internal.defers() then
             set constraints all deferred;
         end if;
-        if p_operations #> '{-1,id}' = v_op -> 'id' then
+        if p_operations -> -1 @> v_at then
             v_written := case p_variant
-                when 'authenticated' then sync_internal.update_authenticated(v_table, v_id, p_operations, p_want)
-                when 'service_role' then sync_internal.update_service_role(v_table, v_id, p_operations, p_want)
-                else sync_internal.update_anon(v_table, v_id, p_operations, p_want)
+                when 'authenticated'
+                    then sync_internal.update_authenticated(v_table, v_id, v_at, p_operations, 0, v_last, p_want)
+                when 'service_role'
+                    then sync_internal.update_service_role(v_table, v_id, v_at, p_operations, 0, v_last, p_want)
+                else sync_internal.update_anon(v_table, v_id, v_at, p_operations, 0, v_last, p_want)
             end;
             if v_written.version is null then
                 raise sqlstate 'RC002';
@@ -77,117 +59,204 @@ begin
             if sync_internal.defers() then
                 set constraints all immediate;
             end if;
+            -- After triggers the row may stand differently.
             if sync_internal.rereads(v_table) then
-                v_written := sync_internal.read_one(v_table, v_id, p_variant);
+                v_read := sync_internal.read_one(v_table, v_id, p_variant);
+                v_written.version := coalesce(v_read.version, v_written.version);
+                v_written.record := v_read.record;
             end if;
-            -- 0 stands for a version the caller may not read, null for a record a trigger has taken away from him.
-            v_versions := case when coalesce(v_written.version, 0) = 0 then '[]' else jsonb_build_array(
+            -- 0 stands for a version the caller may not read.
+            v_versions := case when v_written.version > 0 then jsonb_build_array(
                 jsonb_build_object('table', v_table, 'id', v_id, 'version', v_written.version)
-            ) end;
+            ) else '[]' end;
             if p_want then
                 v_map := sync_internal.record_map(array[v_table], array[v_id], array[v_written.record]);
             end if;
         else
-            declare
-                v_ref text;
-                v_at integer;
-                v_refs text[] := '{}';
-                v_tables text[] := '{}';
-                v_ids text[] := '{}';
-                v_groups jsonb[] := '{}';
-                v_numbers bigint[] := '{}';
-                v_records text[] := '{}';
-                v_order integer[];
-                v_reread boolean := false;
-            begin
-                for i in 0 .. jsonb_array_length(p_operations) - 1 loop
-                    v_op := p_operations -> i;
-                    v_id := v_op ->> 'id';
-                    v_table := v_op ->> 'table';
-                    v_ref := v_table || ' ' || v_id;
-                    v_at := array_position(v_refs, v_ref);
-                    if v_at is not null then
-                        v_groups[v_at] := v_groups[v_at] || v_op;
-                    elsif v_ref is null or jsonb_typeof(v_op -> 'id') <> 'string' then
-                        raise sqlstate 'RC002';
-                    else
-                        v_refs := v_refs || v_ref;
-                        v_tables := v_tables || v_table;
-                        v_ids := v_ids || v_id;
-                        v_groups := v_groups || jsonb_build_array(v_op);
-                        v_reread := v_reread or sync_internal.rereads(v_table);
-                    end if;
-                end loop;
-                -- The one lock order.
-                v_order := array(
-                    select u.n from unnest(v_tables, v_ids) with ordinality u (name, id, n)
-                    order by u.name collate "C", u.id collate "C"
-                );
-                v_versions := '[]';
-                foreach v_at in array v_order loop
-                    v_table := v_tables[v_at];
-                    v_id := v_ids[v_at];
-                    v_written := case p_variant
-                        when 'authenticated'
-                            then sync_internal.update_authenticated(
-                                v_table, v_id, v_groups[v_at], p_want and not v_reread
-                            )
-                        when 'service_role'
-                            then sync_internal.update_service_role(
-                                v_table, v_id, v_groups[v_at], p_want and not v_reread
-                            )
-                        else sync_internal.update_anon(v_table, v_id, v_groups[v_at], p_want and not v_reread)
-                    end;
-                    if v_written.version is null then
-                        raise sqlstate 'RC002';
-                    end if;
-                    v_numbers[v_at] := v_written.version;
-                    v_records[v_at] := v_written.record;
-                end loop;
-                if sync_internal.defers() then
-                    set constraints all immediate;
-                end if;
-                foreach v_at in array v_order loop
-                    if v_reread then
-                        v_written := sync_internal.read_one(v_tables[v_at], v_ids[v_at], p_variant);
-                        v_numbers[v_at] := coalesce(v_written.version, v_numbers[v_at]);
-                        v_records[v_at] := v_written.record;
-                    end if;
-                    if v_numbers[v_at] > 0 then
-                        v_versions := v_versions || jsonb_build_object(
-                            'table', v_tables[v_at], 'id', v_ids[v_at], 'version', v_numbers[v_at]
-                        );
-                    end if;
-                end loop;
-                if p_want then
-                    v_map := sync_internal.record_map(v_tables, v_ids, v_records);
-                end if;
-            end;
+            v_several := sync_internal.write_several(p_operations, p_variant, p_want);
+            v_versions := v_several.outcome;
+            v_map := v_several.record_map;
         end if;
         v_outcome := jsonb_build_object('status', 'applied', 'versions', v_versions);
-        if not sync_internal.store_new_receipt(p_tx_id, p_digest, v_outcome, v_seq_from) then
-            raise sqlstate 'RC002';
+        if sync_internal.store_new_receipt(
+            p_tx_id, sync_internal.digest(p_operations, null), v_outcome, v_seq_from
+        ) then
+            return (v_outcome, v_map, false);
         end if;
-        return (v_outcome, v_map, false);
+        raise sqlstate 'RC002';
     exception
         when serialization_failure or deadlock_detected or lock_not_available then
             -- What was stored before is answered at once, whoever holds the row now.
-            if sync_internal.receipt_known(p_tx_id) then
-                return null;
+            if not sync_internal.receipt_known(p_tx_id) then
+                return (sync_internal.explain_error(sqlstate, null, null, null, null, null, false), null::text, true);
             end if;
-            return (sync_internal.explain_error(sqlstate, null, null, null, null, null, false), null::text, true);
-        when others or assert_failure then
-            return null;
+        when others or assert_failure then null;
     end;
+    return sync_internal.attempt_carefully(p_tx_id, p_operations, p_tx, p_variant, p_want);
 end
 $$;
 
-comment on function sync_internal.attempt_plainly(uuid, bigint, jsonb, text, boolean)
-is 'Tries a transaction that most likely succeeds.';
+comment on function sync_internal.attempt(uuid, jsonb, jsonb, text, boolean) is 'Carries out one transaction.';
+grant execute on function sync_internal.attempt(uuid, jsonb, jsonb, text, boolean) to anon, authenticated, service_role;
+
+-- Carries out operations on several records that are there: gives the versions as outcome, and the records. Raises RC002
+-- for whatever is to be looked at with care. Records are locked in the order of (table, id).
+create or replace function sync_internal.write_several(p_operations jsonb, p_variant text, p_want boolean)
+returns sync_internal.attempted
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+as $$
+declare
+    v_ops jsonb := p_operations;
+    v_last constant integer := jsonb_array_length(p_operations) - 1;
+    v_op jsonb := p_operations -> 0;
+    v_table text := v_op ->> 'table';
+    v_id text := v_op ->> 'id';
+    v_at jsonb := jsonb_build_object('table', v_table, 'id', v_id);
+    v_together boolean := not sync_internal.rereads(v_table);
+    v_reread boolean := not v_together;
+    v_tables text[] := array[v_table];
+    v_ids text[] := array[v_id];
+    v_starts integer[] := '{0}';
+    v_written sync_internal.written;
+    v_all sync_internal.written[];
+    v_number bigint;
+    v_records text[];
+    v_versions jsonb := '[]';
+begin
+    for i in 1 .. v_last loop
+        v_op := v_ops -> i;
+        continue when v_op @> v_at;
+        if v_op ->> 'table' <> v_table or v_op ->> 'id' = any (v_ids) then
+            v_together := false;
+            exit;
+        end if;
+        v_id := v_op ->> 'id';
+        v_at := jsonb_build_object('table', v_table, 'id', v_id);
+        v_tables := v_tables || v_table;
+        v_ids := v_ids || v_id;
+        v_starts := v_starts || i;
+    end loop;
+    -- By one UPDATE for all, since most of what a statement costs is its beginning; unless triggers might change a row
+    -- that it has yet to write.
+    if v_together then
+        v_starts := v_starts || v_last + 1;
+        v_all := case p_variant
+            when 'authenticated' then sync_internal.several_authenticated(v_table, v_ids, v_starts, v_ops, p_want)
+            when 'service_role' then sync_internal.several_service_role(v_table, v_ids, v_starts, v_ops, p_want)
+            else sync_internal.several_anon(v_table, v_ids, v_starts, v_ops, p_want)
+        end;
+    end if;
+    if v_all is null then
+        v_ops := sync_internal.gathered(p_operations);
+        v_tables := '{}';
+        v_ids := '{}';
+        v_at := null;
+        for i in 0 .. v_last loop
+            v_op := v_ops -> i;
+            continue when v_op @> v_at;
+            v_table := v_op ->> 'table';
+            v_id := v_op ->> 'id';
+            v_at := jsonb_build_object('table', v_table, 'id', v_id);
+            v_tables := v_tables || v_table;
+            v_ids := v_ids || v_id;
+            v_starts[cardinality(v_ids)] := i;
+            v_reread := v_reread or sync_internal.rereads(v_table);
+        end loop;
+        v_starts[cardinality(v_ids) + 1] := v_last + 1;
+        for i in 1 .. cardinality(v_ids) loop
+            v_table := v_tables[i];
+            v_id := v_ids[i];
+            v_at := jsonb_build_object('table', v_table, 'id', v_id);
+            v_written := case p_variant
+                when 'authenticated' then sync_internal.update_authenticated(
+                    v_table, v_id, v_at, v_ops, v_starts[i], v_starts[i + 1] - 1, p_want and not v_reread
+                )
+                when 'service_role' then sync_internal.update_service_role(
+                    v_table, v_id, v_at, v_ops, v_starts[i], v_starts[i + 1] - 1, p_want and not v_reread
+                )
+                else sync_internal.update_anon(
+                    v_table, v_id, v_at, v_ops, v_starts[i], v_starts[i + 1] - 1, p_want and not v_reread
+                )
+            end;
+            exit when v_written.version is null;
+            v_all[i] := v_written;
+        end loop;
+    end if;
+    if sync_internal.defers() then
+        set constraints all immediate;
+    end if;
+
+    for i in 1 .. cardinality(v_ids) loop
+        v_written := v_all[i];
+        if v_written.version is null then
+            raise sqlstate 'RC002';
+        end if;
+        -- After triggers the rows may stand differently.
+        if v_reread then
+            v_number := v_written.version;
+            v_written := sync_internal.read_one(v_tables[i], v_ids[i], p_variant);
+            v_written.version := coalesce(v_written.version, v_number);
+        end if;
+        -- 0 stands for a version the caller may not read.
+        if v_written.version > 0 then
+            v_versions := v_versions || jsonb_build_object(
+                'table', v_tables[i], 'id', v_ids[i], 'version', v_written.version
+            );
+        end if;
+        if p_want then
+            v_records := v_records || v_written.record;
+        end if;
+    end loop;
+    return (
+        v_versions, case when p_want then sync_internal.record_map(v_tables, v_ids, v_records) end, false
+    );
+end
+$$;
+
+comment on function sync_internal.write_several(jsonb, text, boolean)
+is 'Carries out operations on several records that are there.';
+grant execute on function sync_internal.write_several(jsonb, text, boolean) to anon, authenticated, service_role;
+
+-- Operations such that those of one record stand together and the records in the one lock order.
+create or replace function sync_internal.gathered(p_operations jsonb)
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+security invoker
+as $$
+declare
+    v_op jsonb;
+    v_at jsonb;
+    v_ref text;
+    v_before text;
+begin
+    for i in 0 .. jsonb_array_length(p_operations) - 1 loop
+        v_op := p_operations -> i;
+        continue when v_op @> v_at;
+        v_at := jsonb_build_object('table', v_op -> 'table', 'id', v_op -> 'id');
+        v_ref := (v_op ->> 'table') || ' ' || (v_op ->> 'id');
+        if v_ref collate "C" <= v_before collate "C" then
+            return (
+                select jsonb_agg(o.op order by o.op ->> 'table' collate "C", o.op ->> 'id' collate "C", o.n)
+                from jsonb_array_elements(p_operations) with ordinality o (op, n)
+            );
+        end if;
+        v_before := v_ref;
+    end loop;
+    return p_operations;
+end
+$$;
+
+comment on function sync_internal.gathered(jsonb) is 'Operations gathered by record, in the one lock order.';
+grant execute on function sync_internal.gathered(jsonb) to anon, authenticated, service_role;
 
 -- The same for every transaction: says what is wrong with it.
 create or replace function sync_internal.attempt_carefully(
-    p_tx jsonb, p_tx_id uuid, p_digest bigint, p_variant text, p_want boolean
+    p_tx_id uuid, p_operations jsonb, p_tx jsonb, p_variant text, p_want boolean
 )
 returns sync_internal.attempted
 language plpgsql
@@ -196,9 +265,8 @@ parallel unsafe
 security invoker
 as $$
 declare
-    v_tx_id constant uuid := p_tx_id;
-    v_digest constant bigint := p_digest;
-    v_operations constant jsonb := p_tx -> 'operations';
+    v_tx constant jsonb := coalesce(p_tx, jsonb_build_object('txId', p_tx_id, 'operations', p_operations));
+    v_digest constant bigint := sync_internal.digest(p_operations, v_tx -> 'expect');
     v_outcome jsonb;
     v_claim sync_internal.claim;
     -- An assignment costs a tenth of PERFORM, which runs a query.
@@ -209,6 +277,8 @@ declare
     v_written sync_internal.written;
     v_op jsonb;
     v_number integer;
+    v_at jsonb;
+    v_last integer;
     v_table text;
     v_id text;
     v_simple boolean := true;
@@ -229,27 +299,27 @@ declare
     v_schema text;
 begin
     begin
-        v_claim := sync_internal.claim_receipt(v_tx_id, v_digest);
+        v_claim := sync_internal.claim_receipt(p_tx_id, v_digest);
     exception
         when serialization_failure or deadlock_detected or lock_not_available then
             return (sync_internal.explain_error(sqlstate, null, null, null, null, null, false), null::text, true);
     end;
     if v_claim.outcome is not null then
-        return sync_internal.attempted_of(v_claim.outcome, p_tx, p_variant, p_want);
+        return sync_internal.attempted_of(v_claim.outcome, v_tx, p_variant, p_want);
     end if;
 
     begin
-        if pg_column_size(p_tx) > sync_internal.setting('max_transaction_bytes') then
+        if pg_column_size(v_tx) > sync_internal.setting('max_transaction_bytes') then
             perform sync_internal.refuse_limit(413, 'max_transaction_bytes');
-        elsif jsonb_array_length(v_operations) > sync_internal.setting('max_operations') then
+        elsif jsonb_array_length(p_operations) > sync_internal.setting('max_operations') then
             perform sync_internal.refuse_limit(422, 'max_operations');
-        elsif v_operations = '[]' then
+        elsif p_operations = '[]' then
             perform sync_internal.refuse(400, 'bad_request', 'A transaction has at least one operation');
         end if;
 
         -- First what depends on the sent text alone: form, names, types.
-        for i in 0 .. jsonb_array_length(v_operations) - 1 loop
-            v_op := v_operations -> i;
+        for i in 0 .. jsonb_array_length(p_operations) - 1 loop
+            v_op := p_operations -> i;
             v_number := i;
             v_ok := sync_internal.check_form(v_op);
             if v_op -> 'type' in ('"call"', '"create"') then
@@ -269,9 +339,9 @@ begin
             end if;
         end loop;
         if v_simple then
-            v_steps := array[(v_table, v_id, v_operations, null, false, false, null)::sync_internal.step];
+            v_steps := array[(v_table, v_id, p_operations, null, false, false, null)::sync_internal.step];
         else
-            v_steps := sync_internal.plan_groups(v_operations);
+            v_steps := sync_internal.plan_groups(p_operations);
             v_reread := true;
         end if;
         foreach v_step in array v_steps loop
@@ -297,12 +367,12 @@ begin
         end loop;
         v_op := null;
         v_number := null;
-        if p_tx ? 'expect' then
-            perform sync_internal.check_expect_form(p_tx -> 'expect', v_steps);
+        if v_tx ? 'expect' then
+            perform sync_internal.check_expect_form(v_tx -> 'expect', v_steps);
         end if;
 
         -- Then what the caller may do.
-        if coalesce(nullif(p_tx -> 'authorId', 'null') <> to_jsonb(sync_internal.author()), false) then
+        if coalesce(nullif(v_tx -> 'authorId', 'null') <> to_jsonb(sync_internal.author()), false) then
             v_table := null;
             v_id := null;
             perform sync_internal.refuse(403, 'forbidden', 'The authorId is not the caller''s');
@@ -317,8 +387,8 @@ begin
         if sync_internal.defers() then
             set constraints all deferred;
         end if;
-        if p_tx ? 'expect' then
-            perform sync_internal.check_expect(p_tx -> 'expect', v_steps, p_variant);
+        if v_tx ? 'expect' then
+            perform sync_internal.check_expect(v_tx -> 'expect', v_steps, p_variant);
         end if;
         foreach v_step in array v_steps loop
             v_table := v_step.name;
@@ -358,16 +428,20 @@ begin
                 end;
                 if v_written.version is null then
                     perform sync_internal.refuse_neutral();
-                elsif p_tx ? 'expect' then
-                    perform sync_internal.check_removed(p_tx -> 'expect', v_table, v_id, v_written.version);
+                elsif v_tx ? 'expect' then
+                    perform sync_internal.check_removed(v_tx -> 'expect', v_table, v_id, v_written.version);
                 end if;
             else
+                v_at := jsonb_build_object('table', v_table, 'id', v_id);
+                v_last := jsonb_array_length(v_step.ops) - 1;
                 v_written := case p_variant
-                    when 'authenticated'
-                        then sync_internal.update_authenticated(v_table, v_id, v_step.ops, p_want and not v_reread)
-                    when 'service_role'
-                        then sync_internal.update_service_role(v_table, v_id, v_step.ops, p_want and not v_reread)
-                    else sync_internal.update_anon(v_table, v_id, v_step.ops, p_want and not v_reread)
+                    when 'authenticated' then sync_internal.update_authenticated(
+                        v_table, v_id, v_at, v_step.ops, 0, v_last, p_want and not v_reread
+                    )
+                    when 'service_role' then sync_internal.update_service_role(
+                        v_table, v_id, v_at, v_step.ops, 0, v_last, p_want and not v_reread
+                    )
+                    else sync_internal.update_anon(v_table, v_id, v_at, v_step.ops, 0, v_last, p_want and not v_reread)
                 end;
                 if v_written.version is null then
                     perform sync_internal.refuse_neutral();
@@ -398,7 +472,7 @@ begin
         if v_values <> '[]' then
             v_outcome := v_outcome || jsonb_build_object('values', v_values);
         end if;
-        v_ok := sync_internal.store_receipt(v_tx_id, v_digest, v_outcome, v_claim.seq_from);
+        v_ok := sync_internal.store_receipt(p_tx_id, v_digest, v_outcome, v_claim.seq_from);
         return (v_outcome, case when p_want then sync_internal.record_map(v_tables, v_ids, v_records) end, false);
     exception
         when others or assert_failure then
@@ -433,22 +507,20 @@ begin
     );
     if v_outcome ->> 'status' = 'refused' and (v_outcome #>> '{error,status}')::integer in (400, 403, 409, 422) then
         begin
-            v_ok := sync_internal.store_receipt(v_tx_id, v_digest, v_outcome, v_claim.seq_from);
+            v_ok := sync_internal.store_receipt(p_tx_id, v_digest, v_outcome, v_claim.seq_from);
         exception
             -- The same id is being written elsewhere, by the plain way, which claims nothing beforehand.
             when serialization_failure or deadlock_detected or lock_not_available then
                 return (sync_internal.explain_error(sqlstate, null, null, null, null, null, false), null::text, true);
         end;
     end if;
-    return sync_internal.attempted_of(v_outcome, p_tx, p_variant, p_want);
+    return sync_internal.attempted_of(v_outcome, v_tx, p_variant, p_want);
 end
 $$;
 
-comment on function sync_internal.attempt_carefully(jsonb, uuid, bigint, text, boolean)
+comment on function sync_internal.attempt_carefully(uuid, jsonb, jsonb, text, boolean)
 is 'Carries out one transaction, saying what is wrong with it.';
-grant execute on function
-sync_internal.attempt_plainly(uuid, bigint, jsonb, text, boolean),
-sync_internal.attempt_carefully(jsonb, uuid, bigint, text, boolean)
+grant execute on function sync_internal.attempt_carefully(uuid, jsonb, jsonb, text, boolean)
 to anon, authenticated, service_role;
 
 -- An outcome with the records that belong to it as they stand now: those a repeated transaction names, or those it

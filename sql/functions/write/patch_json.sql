@@ -111,10 +111,15 @@ begin
         );
     end if;
 
-    -- jsonb equality: deep, whatever the order of keys, 1 = 1.0.
-    select coalesce(jsonb_agg(e.value order by e.n) filter (where e.value <> v_value), '[]')
-    into v_rest
-    from jsonb_array_elements(p_list) with ordinality e (value, n);
+    if jsonb_typeof(v_value) = 'string' and not p_list ? (v_value #>> '{}') then
+        -- A text that is not in the list, the usual case, needs no look at each element.
+        v_rest := p_list;
+    else
+        -- jsonb equality: deep, whatever the order of keys, 1 = 1.0.
+        select coalesce(jsonb_agg(e.value order by e.n) filter (where e.value <> v_value), '[]')
+        into v_rest
+        from jsonb_array_elements(p_list) with ordinality e (value, n);
+    end if;
 
     if v_where is null then
         return v_rest;

@@ -10,7 +10,7 @@ parallel safe
 security invoker
 as $$
     select case when substr(p_id::text, 15, 1) = '7' then
-        to_timestamp(('x' || translate(left(p_id::text, 13), '-', ''))::bit(48)::bigint / 1000.0)
+        to_timestamp(('x' || translate(left(p_id::text, 13), '-', ''))::bit(48)::bigint::float8 / 1000)
     end
 $$;
 
@@ -18,19 +18,17 @@ comment on function sync_internal.id_time(uuid) is 'The time a version 7 id carr
 
 -- What a transaction asks for, as a number that is the same for the same operations and expectations. A hash of the
 -- value, not of its text: nine kilobytes of JSON can print as megabytes.
-create or replace function sync_internal.digest(p_tx jsonb)
+create or replace function sync_internal.digest(p_operations jsonb, p_expect jsonb)
 returns bigint
 language sql
 stable
 parallel safe
 security invoker
 as $$
-    select jsonb_hash_extended(
-        jsonb_build_array(p_tx -> 'operations', coalesce(nullif(p_tx -> 'expect', '[]'), 'null')), 0
-    )
+    select jsonb_hash_extended(jsonb_build_array(p_operations, coalesce(nullif(p_expect, '[]'), 'null')), 0)
 $$;
 
-comment on function sync_internal.digest(jsonb) is 'What a transaction asks for, as a number.';
+comment on function sync_internal.digest(jsonb, jsonb) is 'What a transaction asks for, as a number.';
 
 -- What is known of a transaction before it is tried. Null: nothing, go on; then seq_from is the mark at which its
 -- changes begin. Otherwise an outcome: the stored one, 422 tx_mismatch, 410 too_old or 400 for an id from the future.
@@ -222,7 +220,7 @@ $$;
 comment on function sync_internal.refusal(integer, text, text, jsonb) is 'The outcome of a refused transaction.';
 
 grant execute on function
-sync_internal.digest(jsonb), sync_internal.receipt_known(uuid),
+sync_internal.digest(jsonb, jsonb), sync_internal.receipt_known(uuid),
 sync_internal.claim_receipt(uuid, bigint), sync_internal.lock_receipts(uuid[]),
 sync_internal.store_receipt(uuid, bigint, jsonb, bigint),
 sync_internal.store_new_receipt(uuid, bigint, jsonb, bigint), sync_internal.refusal(integer, text, text, jsonb)

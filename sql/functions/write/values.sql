@@ -12,14 +12,20 @@ begin
 end
 $$;
 
+-- Inlined, since nearly every operation sets a text.
 create or replace function sync_internal.to_text(p_value jsonb)
+returns text
+language sql immutable parallel safe security invoker
+as $$
+    select case when jsonb_typeof(p_value) = 'string' then p_value #>> '{}' else sync_internal.no_text(p_value) end
+$$;
+
+create or replace function sync_internal.no_text(p_value jsonb)
 returns text
 language plpgsql immutable parallel safe security invoker
 as $$
 begin
-    if jsonb_typeof(p_value) = 'string' then
-        return p_value #>> '{}';
-    elsif jsonb_typeof(p_value) <> 'null' then
+    if jsonb_typeof(p_value) <> 'null' then
         perform sync_internal.refuse_type('a string');
     end if;
     return null;
@@ -289,7 +295,7 @@ begin
         select p.oid::regprocedure from pg_proc p
         where p.pronamespace = 'sync_internal'::regnamespace
             and p.proname in (
-                'refuse_type', 'to_text', 'to_boolean', 'to_number', 'to_float', 'to_integer', 'to_bigint',
+                'refuse_type', 'to_text', 'no_text', 'to_boolean', 'to_number', 'to_float', 'to_integer', 'to_bigint',
                 'to_numeric',
                 'to_uuid', 'to_timestamptz', 'to_timestamp', 'to_date', 'to_bytea', 'to_texts', 'wire_time',
                 'exact_json', 'float_json'

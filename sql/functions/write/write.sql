@@ -12,11 +12,13 @@ security invoker
 -- Text of this schema is read as it was written, whatever the session has set.
 set standard_conforming_strings = on
 as $$
+declare
+    v_transactions constant jsonb := case jsonb_typeof(p_transactions)
+        when 'object' then jsonb_build_array(p_transactions) else p_transactions
+    end;
 begin
-    return (sync_internal.run(
-        case jsonb_typeof(p_transactions) when 'object' then jsonb_build_array(p_transactions) else p_transactions end,
-        sync_internal.variant(), false
-    )).body;
+    perform sync_internal.check_envelopes(v_transactions);
+    return (sync_internal.run(v_transactions, sync_internal.variant(), false)).body;
 end
 $$;
 
@@ -34,15 +36,20 @@ security invoker
 set standard_conforming_strings = on
 as $$
 declare
-    v_tx constant jsonb := jsonb_build_object('txId', coalesce(p_tx_id, gen_random_uuid()), 'operations', p_operations)
-        || case when p_expect is null then '{}' else jsonb_build_object('expect', p_expect) end;
     v_result sync_internal.attempted;
     v_error jsonb;
 begin
     if jsonb_typeof(p_operations) is distinct from 'array' then
         perform sync_internal.refuse(400, 'bad_request', 'Operations are a list');
     end if;
-    v_result := sync_internal.attempt(v_tx, sync_internal.variant(), false);
+    p_tx_id := coalesce(p_tx_id, gen_random_uuid());
+    v_result := sync_internal.attempt(
+        p_tx_id, p_operations,
+        case when p_expect is not null then jsonb_build_object(
+            'txId', p_tx_id, 'operations', p_operations, 'expect', p_expect
+        ) end,
+        sync_internal.variant(), false
+    );
     v_error := v_result.outcome -> 'error';
     if v_error is not null then
         perform sync_internal.refuse(
@@ -98,7 +105,6 @@ parallel unsafe
 security invoker
 as $$
 declare
-    v_ok boolean;
     v_tx jsonb;
     v_result sync_internal.attempted;
     v_retry jsonb;
@@ -108,10 +114,9 @@ declare
     v_results text[] := '{}';
     v_maps text[] := '{}';
 begin
-    v_ok := sync_internal.check_envelopes(p_transactions);
     if p_single then
         v_tx := p_transactions -> 0;
-        v_result := sync_internal.attempt(v_tx, p_variant, true);
+        v_result := sync_internal.attempt((v_tx ->> 'txId')::uuid, v_tx -> 'operations', v_tx, p_variant, true);
         return (
             coalesce((v_result.outcome #>> '{error,status}')::integer, 200),
             case
@@ -148,7 +153,7 @@ begin
                     ), null::text, false
                 );
             else
-                v_result := sync_internal.attempt(v_tx, p_variant, true);
+                v_result := sync_internal.attempt((v_tx ->> 'txId')::uuid, v_tx -> 'operations', v_tx, p_variant, true);
             end if;
             if v_result.again then
                 v_retry := v_result.outcome;
