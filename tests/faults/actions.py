@@ -28,7 +28,7 @@ class Ledger:
 
 
 class Person:
-    """Writes at random through a client, about what the client holds and about what it should not."""
+    """Writes at random through a client, of what the client holds and of what it should not."""
 
     def __init__(self, client: Client, scene: Scene, ledger: Ledger, rng: random.Random) -> None:
         self._client = client
@@ -36,7 +36,7 @@ class Person:
         self._ledger = ledger
         self._rng = rng
         self._words = 0
-        self._choices: list[tuple[Callable[[], list[Operation] | None], int]] = [
+        self._choices: list[tuple[Callable[[], list[Operation]], int]] = [
             (self._edit, 24),
             (self._set_now, 3),
             (self._path, 6),
@@ -62,7 +62,7 @@ class Person:
             await asyncio.sleep(self._rng.uniform(*pause))
             operations: list[Operation] = []
             for _ in range(self._rng.choice((1, 1, 1, 2, 3))):
-                operations += self._rng.choices(makers, weights)[0]() or []
+                operations += self._rng.choices(makers, weights)[0]()
             if operations:
                 self._send(operations)
             if self._rng.random() < 0.03:
@@ -122,11 +122,11 @@ class Person:
         self._words += 1
         return f"{self._client.name} {self._words}"
 
-    def _edit(self) -> list[Operation] | None:
+    def _edit(self) -> list[Operation]:
         table = self._rng.choice(("tasks", "tasks", "tasks", "boards", "notes", "workspaces"))
         record = self._held(table)
         if record is None:
-            return None
+            return []
         operations = [_set(table, record["id"], TEXTS[table], self._text())]
         if table == "tasks" and self._rng.random() < 0.5:
             key, value = self._rng.choice(
@@ -141,27 +141,35 @@ class Person:
             operations.append(_set(table, record["id"], key, value))
         return operations
 
-    def _set_now(self) -> list[Operation] | None:
+    def _set_now(self) -> list[Operation]:
         record = self._held("tasks")
         key = self._rng.choice(("updatedAt", "deleted"))
-        return record and [{"type": "set-now", "table": "tasks", "id": record["id"], "key": key}]
+        return (
+            []
+            if record is None
+            else [{"type": "set-now", "table": "tasks", "id": record["id"], "key": key}]
+        )
 
-    def _path(self) -> list[Operation] | None:
+    def _path(self) -> list[Operation]:
         record = self._held("tasks")
         key = self._rng.choice(("metadata.a", "metadata.b.c", "metadata.b.d.e", "metadata.n"))
-        return record and [_set("tasks", record["id"], key, self._rng.choice((1, None, {"x": []})))]
+        return (
+            []
+            if record is None
+            else [_set("tasks", record["id"], key, self._rng.choice((1, None, {"x": []})))]
+        )
 
-    def _count(self) -> list[Operation] | None:
+    def _count(self) -> list[Operation]:
         by = self._rng.randint(1, 5)
         counter = self._rng.choice(self._scene.counters)
         key = "metadata.count"
         return [{"type": "increment", "table": "tasks", "id": counter, "key": key, "by": by}]
 
-    def _list(self) -> list[Operation] | None:
+    def _list(self) -> list[Operation]:
         table = self._rng.choice(("tasks", "notes"))
         record = self._held(table, also_fixed=True)
         if record is None:
-            return None
+            return []
         value = f"tag {self._rng.randint(1, 6)}"
         operation = {"table": table, "id": record["id"], "key": "tags", "value": value}
         if self._rng.random() < 0.3:
@@ -169,7 +177,7 @@ class Person:
         place = self._rng.choice((None, "prepend", "append", {"after": "tag 1"}, {"before": "no"}))
         return [{"type": "listInsert", **operation, **({"position": place} if place else {})}]
 
-    def _create(self) -> list[Operation] | None:
+    def _create(self) -> list[Operation]:
         table, parent, key = self._rng.choice(
             (
                 ("tasks", "boards", "boardId"),
@@ -179,66 +187,76 @@ class Person:
         )
         found = self._held(parent)
         if found is None:
-            return None
+            return []
         made, value = self._scene.new_id(), {key: found["id"], "title": self._text()}
         if self._rng.random() < 0.5:
             return [{"type": "create", "table": table, "id": made, "value": value}]
         return [_set(table, made, name, given) for name, given in {**value, "id": made}.items()]
 
-    def _delete_or_restore(self) -> list[Operation] | None:
+    def _delete_or_restore(self) -> list[Operation]:
         table = self._rng.choice(("tasks", "tasks", "tasks", "notes", "comments", "boards"))
         record = self._held(table)
         if record is None:
-            return None
+            return []
         kind = "delete" if record.get("deleted") is None else "restore"
         if table == "boards":
             kind = self._rng.choice(("restore", "restore", kind))
         return [{"type": kind, "table": table, "id": record["id"]}]
 
-    def _move(self) -> list[Operation] | None:
+    def _move(self) -> list[Operation]:
         record, board = self._held("tasks"), self._held("boards")
-        return record and board and [_set("tasks", record["id"], "boardId", board["id"])]
+        if record is None or board is None:
+            return []
+        return [_set("tasks", record["id"], "boardId", board["id"])]
 
-    def _comment(self) -> list[Operation] | None:
+    def _comment(self) -> list[Operation]:
         record = self._held("tasks")
         if record is None:
-            return None
+            return []
         value = {"taskId": record["id"], "content": self._text()}
         made = self._scene.new_id()
         return [{"type": "create", "table": "comments", "id": made, "value": value}]
 
-    def _note(self) -> list[Operation] | None:
+    def _note(self) -> list[Operation]:
         record = self._held("notes")
-        return record and [_set("notes", record["id"], "content", self._text())]
+        return [] if record is None else [_set("notes", record["id"], "content", self._text())]
 
-    def _private(self) -> list[Operation] | None:
+    def _private(self) -> list[Operation]:
         mine = [task for task, user in self._scene.private_tasks.items() if self._is_me(user)]
         canary = f"canary-{self._client.user} {self._text()}"
         return [_set("tasks", self._rng.choice(mine), "title", canary)]
 
-    def _foreign(self) -> list[Operation] | None:
+    def _foreign(self) -> list[Operation]:
         others = [t for t, user in self._scene.private_tasks.items() if not self._is_me(user)]
         return [_set("tasks", self._rng.choice(others), "title", "mine now")]
 
-    def _nonsense(self) -> list[Operation] | None:
+    def _nonsense(self) -> list[Operation]:
         record = self._held("tasks")
-        return record and [
-            self._rng.choice(
-                (
-                    _set("tasks", record["id"], "nothing", 1),
-                    _set("tasks", record["id"], "status", "unheard of"),
-                    _set("tasks", record["id"], "createdBy", self._client.user),
-                    _set("tasks", record["id"], "boardId", self._scene.new_id()),
-                    {"type": "unheard of", "table": "tasks", "id": record["id"]},
+        return (
+            []
+            if record is None
+            else [
+                self._rng.choice(
+                    (
+                        _set("tasks", record["id"], "nothing", 1),
+                        _set("tasks", record["id"], "status", "unheard of"),
+                        _set("tasks", record["id"], "createdBy", self._client.user),
+                        _set("tasks", record["id"], "boardId", self._scene.new_id()),
+                        {"type": "unheard of", "table": "tasks", "id": record["id"]},
+                    )
                 )
-            )
-        ]
+            ]
+        )
 
-    def _call(self) -> list[Operation] | None:
+    def _call(self) -> list[Operation]:
         board = self._held("boards")
-        return board and [{"type": "call", "fn": "completeBoard", "args": {"boardId": board["id"]}}]
+        return (
+            []
+            if board is None
+            else [{"type": "call", "fn": "completeBoard", "args": {"boardId": board["id"]}}]
+        )
 
-    def _members(self) -> list[Operation] | None:
+    def _members(self) -> list[Operation]:
         table, key, owned = self._rng.choice(
             (
                 ("workspaces", "memberIds", self._scene.shared),
@@ -247,17 +265,17 @@ class Person:
         )
         mine = [record_id for record_id, owner in owned.items() if self._is_me(owner)]
         if not mine:
-            return None
+            return []
         kind = self._rng.choice(("listInsert", "listInsert", "listRemove"))
         other = self._rng.choice([user for user in self._scene.users if not self._is_me(user)])
         where = {"table": table, "id": self._rng.choice(mine)}
         return [{"type": kind, **where, "key": key, "value": other}]
 
-    def _leave(self) -> list[Operation] | None:
+    def _leave(self) -> list[Operation]:
         for (table, record_id), record in self._client.records.items():
             if table in ("workspaceMembers", "notebookMembers") and self._is_me(record["userId"]):
                 return [{"type": "delete", "table": table, "id": record_id}]
-        return None
+        return []
 
     def _is_me(self, user: str) -> bool:
         return user == self._client.user

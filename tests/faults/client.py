@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 import httpx
 import websockets
@@ -295,9 +295,9 @@ class Client:
         if frame.get("errors"):
             self.faults.append(f"keys refused {frame['errors']}")
         for text, version in frame["versions"].items():
-            key = self.keys.get(text)
-            if key is not None and self._version((key.table, key.record_id)) != version:
-                self._fetch((key.table, key.record_id))
+            ref = key_ref(text)
+            if text in self.keys and self._version(ref) != version:
+                self._fetch(ref)
         self._mark_stale(frame.get("stale") or (), "join")
 
     async def _say(self, session: Session, kind: str, **members: Any) -> None:
@@ -322,8 +322,7 @@ class Client:
 
     def _hear(self, element: dict[str, Any]) -> None:
         """One element of an `updates` frame."""
-        table, _, record_id = element["key"].partition(":")
-        ref = (table, unquote(record_id))
+        ref = key_ref(element["key"])
         self._note(ref, "hears", element)
         self._touched[ref] = self._tick()
         if element.get("gone"):
@@ -586,6 +585,7 @@ class Client:
         return task
 
 
-def record_key(table: str, record_id: str) -> str:
-    """The key of one record."""
-    return f"{table}:{quote(record_id, safe='')}"
+def key_ref(key: str) -> Ref:
+    """What a record key names."""
+    table, _, record_id = key.partition(":")
+    return table, unquote(record_id)

@@ -51,7 +51,7 @@ class Run:
         self.world = world
         self.seed = seed
         self.scene = Scene(self._rng("scene"))
-        self.secrecy = Secrecy(self.scene)
+        self.secrecy = Secrecy()
         self.ledger = Ledger()
         self.clients: list[Client] = []
         self.chaos = Chaos(world, self.clients, self._rng("chaos"))

@@ -9,13 +9,12 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from tests.faults.actions import Ledger
-from tests.faults.client import Client, Record, Ref
-from tests.faults.scene import Scene
+from tests.faults.client import Client, Record, Ref, key_ref
 from tests.faults.world import World
 
 CANARY = re.compile(rb"canary-([0-9a-f-]{36}|column)")
@@ -201,13 +200,14 @@ async def check_receipts(world: World, clients: list[Client], ledger: Ledger) ->
 # --- secrecy -------------------------------------------------------------------------------------
 
 
-@dataclass
+@dataclass(frozen=True)
 class Told:
-    """Contents a user received: when, and of which record."""
+    """Contents a user received: when, of which record, and of which version."""
 
     at: float
     user: str
     ref: Ref
+    version: int
 
 
 @dataclass
@@ -219,135 +219,143 @@ class Span:
     until: float = float("inf")
 
 
-@dataclass
 class Secrecy:
     """Witness of everything every client received."""
 
-    scene: Scene
-    leaks: list[str] = field(default_factory=list)
-    _told: list[Told] = field(default_factory=list)
+    def __init__(self) -> None:
+        self._leaks: list[str] = []
+        self._told: list[Told] = []
+        self._access = Access()
 
     def hear(self, user: str, text: bytes) -> None:
-        """Some bytes a user received: looks for marks at once, and keeps which records they show."""
+        """Some bytes a user received: looks for marks, and keeps which records they show."""
         for mark in CANARY.findall(text):
             if mark.decode() != user:
-                self.leaks.append(f"{user} received canary-{mark.decode()}: {text[:500]!r}")
+                self._leaks.append(f"{user} received canary-{mark.decode()}: {text[:500]!r}")
         try:
             body = json.loads(text)
         except ValueError:
-            return  # the error page of nobody; its bytes were looked at
+            return  # no answer of ours; its bytes were looked at
         if not isinstance(body, dict):
             return
         now = time.time()
         for table, records in (body.get("recordMap") or {}).items():
-            self._told += [Told(now, user, (table, record_id)) for record_id in records]
+            for record_id, record in records.items():
+                self._told.append(Told(now, user, (table, record_id), record["version"]))
         for element in body.get("updates") or ():
             if not element.get("gone"):
-                table, _, record_id = element["key"].partition(":")
-                self._told.append(Told(now, user, (table, record_id)))
+                self._told.append(Told(now, user, key_ref(element["key"]), element["version"]))
 
     async def check(self, world: World) -> int:
-        """Whether each record was told only to who could read it. Returns how many were judged.
+        """Whether each version was told only to who could read it. Returns how many were judged.
 
-        A record may be told from the commit that gave it on, and until a while after the commit
-        that took it away.
+        The place where the row stood in that version must be readable: from the commit that gave
+        it on, and until a while after the commit that took it away. Call it at rest.
         """
-        if self.leaks:
-            raise Diverged("\n".join(["secrets were told:", *self.leaks[:5]]))
+        if self._leaks:
+            raise Diverged("\n".join(["secrets were told:", *self._leaks[:5]]))
+        await self._access.follow(world)
         told, self._told = self._told, []
-        access = await Access.read(world)
         window = REVOKED_SECONDS + ON_THE_WAY_SECONDS
         for one in told:
-            if not access.could_read(one.user, one.ref, one.at - window, one.at):
-                raise Diverged(
-                    f"{one.user} was told of {one.ref} at {one.at:.3f}, which he could not read"
-                    f"\n{access.explain(one.user, one.ref)}"
-                )
+            if not self._access.could_see(one, one.at - window, one.at):
+                raise Diverged(f"{one} could not be read by him\n{self._access.explain(one)}")
         return len(told)
 
 
 class Access:
-    """Who could read which row when, from the rows that parents and memberships had."""
+    """Who could read what when, from the rows that parents and memberships had."""
 
     def __init__(self) -> None:
-        self._parents: dict[Ref, list[Span]] = defaultdict(list)
+        self._seq = 0
+        self._places: dict[Ref, list[Span]] = defaultdict(list)
+        self._versions: dict[Ref, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
         self._members: dict[tuple[Ref, str], list[Span]] = defaultdict(list)
         self._memberships: dict[Ref, tuple[Ref, str]] = {}
         self._owners: dict[Ref, str] = {}
 
-    @classmethod
-    async def read(cls, world: World) -> "Access":
-        """From all changes so far, in the order in which they were committed."""
-        access = cls()
+    async def follow(self, world: World) -> None:
+        """Takes in what was committed since, in the order of commits."""
         rows = await world.rows(
-            "select table_name, record_id, kind, patch,"
+            "select seq, table_name, record_id, version, kind, patch,"
             " extract(epoch from pg_xact_commit_timestamp(xid::xid))::float8 as at"
-            " from sync_internal.changes where kind <> 'update' or table_name <> 'tasks'"
-            " or patch ->> 'boardId' is not null"
-            " order by at, seq"
+            " from sync_internal.changes where seq > %s order by at, seq",
+            [self._seq],
         )
         for row in rows:
-            access._take(row["table_name"], row["record_id"], row["kind"], row["patch"], row["at"])
-        return access
+            self._seq = max(self._seq, row["seq"])
+            if row["record_id"] is None:
+                for ref in [ref for ref in self._places if ref[0] == row["table_name"]]:
+                    self._end(ref, row["at"])
+            elif row["kind"] == "delete":
+                self._end((row["table_name"], row["record_id"]), row["at"])
+            else:
+                self._take((row["table_name"], row["record_id"]), row)
 
-    def _take(
-        self, table: str, record_id: str | None, kind: str, patch: Record | None, at: float
-    ) -> None:
-        if record_id is None:
-            for ref in [ref for ref in self._parents if ref[0] == table]:
-                self._end(ref, at)
-            return
-        ref = (table, record_id)
-        if kind == "delete":
-            self._end(ref, at)
-            return
-        values = patch or {}
-        if kind == "insert" and "ownerId" in values:
+    def _take(self, ref: Ref, change: dict[str, Any]) -> None:
+        values = change["patch"] or {}
+        if "ownerId" in values:
             self._owners[ref] = values["ownerId"]
-        if table in PARENTS and PARENTS[table][0] in values:
-            key, parent_table = PARENTS[table]
-            self._close(self._parents[ref], at)
-            self._parents[ref].append(Span(values[key], at))
-            if table in MEMBERS:
+        if ref[0] not in PARENTS:
+            return
+        key, parent_table = PARENTS[ref[0]]
+        places = self._places[ref]
+        if key in values:
+            self._close(places, change["at"])
+            places.append(Span(values[key], change["at"]))
+            if ref[0] in MEMBERS and change["kind"] == "insert":
                 member = ((parent_table, values[key]), values["userId"])
                 self._memberships[ref] = member
-                self._members[member].append(Span("", at))
+                self._members[member].append(Span("", change["at"]))
+        self._versions[ref][change["version"]].add(places[-1].value)
 
     def _end(self, ref: Ref, at: float) -> None:
-        self._close(self._parents[ref], at)
+        self._close(self._places[ref], at)
         if ref in self._memberships:
             self._close(self._members[self._memberships.pop(ref)], at)
 
     @staticmethod
     def _close(spans: list[Span], at: float) -> None:
-        if spans and spans[-1].until > at:
-            spans[-1].until = at
+        if spans:
+            spans[-1].until = min(spans[-1].until, at)
 
-    def could_read(self, user: str, ref: Ref, since: float, until: float) -> bool:
-        """Whether there was a moment between the two at which the user could read the row."""
-        table, _ = ref
-        if table in PARENTS:
-            parent_table = PARENTS[table][1]
-            return any(
-                self.could_read(
-                    user, (parent_table, span.value), max(since, span.since), min(until, span.until)
-                )
-                for span in self._parents.get(ref, ())
-                if span.since <= until and span.until >= since
-            )
-        if self._owners.get(ref) == user and table in ("workspaces", "notebooks"):
-            return True
+    def could_see(self, told: Told, since: float, until: float) -> bool:
+        """Whether there was a moment between the two at which the user could read the place where
+        the row stood in that version.
+        """
+        table, _ = told.ref
+        if table not in PARENTS:
+            return self._could_read(told.user, told.ref, since, until)
         return any(
-            span.since <= until and span.until >= since
-            for span in self._members.get((ref, user), ())
+            self._could_read(told.user, (PARENTS[table][1], place), since, until)
+            for place in self._versions[told.ref][told.version]
         )
 
-    def explain(self, user: str, ref: Ref) -> str:
-        """What is known of a row."""
-        lines = [f"{ref}: {self._parents.get(ref)}"]
-        for span in self._parents.get(ref, ()):
-            parent = (PARENTS[ref[0]][1], span.value)
-            lines.append(
-                f"{parent}: {self._parents.get(parent)} {self._members.get((parent, user))}"
+    def _could_read(self, user: str, ref: Ref, since: float, until: float) -> bool:
+        if ref[0] in PARENTS:
+            return any(
+                self._could_read(
+                    user,
+                    (PARENTS[ref[0]][1], span.value),
+                    max(since, span.since),
+                    min(until, span.until),
+                )
+                for span in self._places[ref]
+                if span.since <= until and span.until >= since
             )
+        return self._owners.get(ref) == user or any(
+            span.since <= until and span.until >= since for span in self._members[ref, user]
+        )
+
+    def explain(self, told: Told) -> str:
+        """Where the row and what it hangs on stood, and when the user was a member."""
+        lines = [f"in version {told.version}: {set(self._versions[told.ref][told.version])}"]
+        refs = [told.ref]
+        while refs:
+            ref = refs.pop()
+            if ref[0] in PARENTS:
+                lines.append(f"{ref}: {self._places[ref][-4:]}")
+                refs += {(PARENTS[ref[0]][1], span.value) for span in self._places[ref][-4:]}
+            else:
+                lines.append(f"{ref}: member {self._members[ref, told.user]}")
         return "\n".join(lines)

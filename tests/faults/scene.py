@@ -52,19 +52,20 @@ class Scene:
     async def build(self, world: World) -> None:
         """Makes the data, as plain SQL."""
         await world.rows(HIDDEN_COLUMN)
+        await world.rows("set synchronous_commit = off")
         self.users = [self.new_id() for _ in range(USERS)]
         for number in range(SHARED_WORKSPACES):
             owner = self.users[number]
             members = self.rng.sample([u for u in self.users if u != owner], self.rng.randint(3, 5))
             workspace = await self._workspace(world, owner, members, f"shared {number}")
             self.shared[workspace] = owner
-            for _ in range(2):
-                board = await self._board(world, workspace, owner, "board")
+            boards = [await self._board(world, workspace, owner, "board") for _ in range(2)]
+            for board in boards:
                 self.boards[board] = workspace
                 tasks = [await self._task(world, board, owner, "task") for _ in range(6)]
                 self.tasks += tasks
                 await self._comments(world, tasks, owner)
-            self.counters.append(await self._task(world, board, owner, "counter"))
+            self.counters.append(await self._task(world, boards[0], owner, "counter"))
         for number in range(SHARED_NOTEBOOKS):
             owner = self.users[-1 - number]
             members = self.rng.sample([u for u in self.users if u != owner], 4)
@@ -81,6 +82,7 @@ class Scene:
             await self._comments(world, tasks, user, canary)
             self.private_notebooks[await self._notebook(world, user, [], canary, 2)] = user
         self.fixed = {*self.counters, *self.private_tasks}
+        await world.rows("reset synchronous_commit")
 
     async def _workspace(self, world: World, owner: str, members: list[str], name: str) -> str:
         made = self.new_id()

@@ -1,5 +1,5 @@
-"""A whole installation of a test's own: PostgreSQL that keeps what it commits, gateways as processes,
-and a proxy on every way between clients, gateways and database.
+"""A whole installation of a test's own: PostgreSQL that keeps what it commits, gateways that are
+processes, and a proxy on every way between clients, gateways and database.
 """
 
 import asyncio
