@@ -139,6 +139,8 @@ class Lane:
                 try:
                     return await work(connection)
                 except psycopg.OperationalError as exc:
+                    if connection.closed:
+                        await self._refresh()
                     if not connection.closed or not left:
                         raise
                     log.warning("connection lost class=%s, trying another", type(exc).__name__)
@@ -149,7 +151,6 @@ class Lane:
                     await connection.close()
                 finally:
                     silent.cancel()
-            await self._refresh()
         raise AssertionError("unreachable")
 
     async def _refresh(self) -> None:
