@@ -293,6 +293,7 @@ class Psql:
         self._scene = scene
         self._rng = rng
         self._words = 0
+        self._version = 1_000_000_000
         self._fixed = list(scene.fixed)
         self._choices: list[tuple[Callable[[], Awaitable[object]], int]] = [
             (self._edit, 20),
@@ -381,7 +382,10 @@ class Psql:
         )
 
     async def _again(self) -> object:
-        """Deleted and made again under the same id in one commit: its version falls."""
+        """Deleted and made again under the same id in one commit: its version falls.
+
+        No two lives of a record share a version, since `have` tells them apart by that alone.
+        """
         found = await self._world.sql(
             "select id from public.tasks where not id = any (%s::uuid[])"
             " order by md5(id::text || %s) limit 1",
@@ -390,11 +394,13 @@ class Psql:
         if not found:
             return None
         board = self._rng.choice(list(self._scene.boards))
+        self._version -= 1000
         # Without parameters: several statements are one transaction then.
         return await self._world.sql(
             f"delete from public.tasks where id = '{found[0]['id']}';"
-            " insert into public.tasks (id, board_id, title, created_by) values"
-            f" ('{found[0]['id']}', '{board}', '{self._text()}', '{self._scene.users[0]}')"
+            " insert into public.tasks (id, board_id, title, created_by, version) values"
+            f" ('{found[0]['id']}', '{board}', '{self._text()}', '{self._scene.users[0]}',"
+            f" {self._version})"
         )
 
     async def _move(self) -> object:
