@@ -1,14 +1,41 @@
-"""Joining a key misses nothing that is committed after `subscribed`."""
+"""Joining a key misses nothing that is committed after `subscribed`, nor while it was asked for."""
 
 import asyncio
 import contextlib
 import uuid
+from collections.abc import Callable
+from typing import Any
 
+import pytest
+
+from app import calls
 from tests.gateway.conftest import ALICE, BOB, Service, Socket
-from tests.gateway.test_socket import create
+from tests.gateway.test_socket import KEY, create
 
 TIMES = 1000
 SOCKETS = 10
+
+
+async def test_who_loses_access_while_he_joins_is_told_to_read_again(
+    service: Service, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, asked, go_on = calls.subscribe, asyncio.Event(), asyncio.Event()
+
+    async def slow(*arguments: Any) -> str:
+        answer = await real(*arguments)
+        asked.set()
+        await go_on.wait()
+        return answer
+
+    async with service.socket(BOB) as bob:
+        monkeypatch.setattr(calls, "subscribe", slow)
+        joining = asyncio.create_task(bob.subscribe(KEY))
+        await asked.wait()
+        run("delete from public.workspace_members where user_id = %s and role = 'member'", BOB)
+        await service.caught_up()
+        go_on.set()
+        await joining
+        assert KEY in (await bob.expect("stale"))["keys"]
 
 
 async def test_a_write_immediately_after_subscribed_is_never_missed(service: Service) -> None:
