@@ -23,7 +23,7 @@ export UV_SYSTEM_CERTS := 1
 export UV_PYTHON_DOWNLOADS := never
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help run test reset ci lint types check-generated generate format bench install lock clean
+.PHONY: help run test soak planted-faults reset ci lint types check-generated generate format bench install lock clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -33,6 +33,12 @@ run: $(RUNTIME) ## Start PostgreSQL, the example apps and the gateway on PORT (8
 
 test: $(DEV) ## Run the tests; ARGS="-k name" narrows them
 	@$(RUN) -m pytest $(ARGS)
+
+soak: $(DEV) ## Convergence under faults for SOAK_SECONDS (600); SOAK_SEED repeats a run
+	@$(RUN) -m tests.faults.soak
+
+planted-faults: $(DEV) ## Break the engine in known ways and see the tests fail; ARGS="name" picks one
+	@$(RUN) -m tests.faults.planted $(ARGS)
 
 reset: $(RUNTIME) ## Delete the data of `make run` (.data, or ROWCAST_DATA_DIR)
 	@$(RUN) -m app reset --yes

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import os
+import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -23,6 +25,8 @@ CHECKOUT_SECONDS: Final = 4.0
 # Giving up early leaves the next try to the next request, so that no backoff outlives an outage.
 RECONNECT_SECONDS: Final = 2.0
 DOWN_SECONDS: Final = 1.0
+# PostgreSQL ends our statements after five: who has not answered by now is not there any more.
+SILENT_SECONDS: Final = 7.0
 TRIES: Final = 3
 UNCONFIRMED: Final = "SyncRepWaitForLSN"  # of PostgreSQL; the text of its warning is translated
 
@@ -128,11 +132,15 @@ class Lane:
         return (await self.rows(statement, parameters))[0][0]
 
     async def _attempt(self, work: Callable[[Connection], Awaitable[T]], tries: int) -> T:
+        loop = asyncio.get_running_loop()
         for left in reversed(range(tries)):
             async with self.connection() as connection:
+                silent = loop.call_later(SILENT_SECONDS, _sever, connection)
                 try:
                     return await work(connection)
                 except psycopg.OperationalError as exc:
+                    if connection.closed:
+                        await self._refresh()
                     if not connection.closed or not left:
                         raise
                     log.warning("connection lost class=%s, trying another", type(exc).__name__)
@@ -141,7 +149,8 @@ class Lane:
                     if not left:
                         raise
                     await connection.close()
-            await self._refresh()
+                finally:
+                    silent.cancel()
         raise AssertionError("unreachable")
 
     async def _refresh(self) -> None:
@@ -180,6 +189,16 @@ class Streams:
             self._of[author] -= 1
             if not self._of[author]:
                 del self._of[author]
+
+
+def _sever(connection: Connection) -> None:
+    """Ends a connection on which nothing comes any more, though it is open: whoever waits on it
+    hears that it is lost. Cancelling would not do, since the driver then waits for the server.
+    """
+    log.warning("connection silent for %.0f s", SILENT_SECONDS)
+    if not connection.closed:
+        with socket.socket(fileno=os.dup(connection.fileno())) as below:
+            below.shutdown(socket.SHUT_RDWR)
 
 
 class Database:

@@ -43,6 +43,7 @@ begin
         select n.name, n.id,
             bool_and(n.kind = 'update' and not n.moved and not n.more and n.class is not distinct from f.class)
             and max(n.version) = f.version as by_patch,
+            bool_or(n.kind = 'delete') as made_again,
             f.version, max(n.n) as n, (array_agg(n.tx_id order by n.n desc))[1] as tx_id
         from news n join found f on f.name = n.name and f.id = n.id
         group by n.name, n.id, f.version
@@ -67,6 +68,11 @@ begin
             'key', r.name || ':' || sync_internal.percent_encode(r.id), 'version', r.version, 'txId', r.tx_id
         )), 'record', c.record
         from records r join contents c on c.name = r.name and c.id = r.id
+        union all
+        -- Deleted and made again: its version may have fallen, which only "gone" allows.
+        select 1, r.n, json_build_object('key', r.name || ':' || sync_internal.percent_encode(r.id)), 'gone', 'true'
+        from records r
+        where r.made_again
         union all
         select 2, 0, json_build_object('key', k.key), 'gone', 'true'
         from keys k
@@ -106,7 +112,8 @@ begin
         'updates', (
             -- By hand: a record is text already, and taking it apart would cost more than reading it did.
             select ('[' || coalesce(string_agg(
-                left(u.head::text, -1) || ',"' || u.member || '":' || u.value || '}', ',' order by u.rank, u.n
+                left(u.head::text, -1) || ',"' || u.member || '":' || u.value || '}', ','
+                order by u.rank, u.n, u.member = 'record'
             ), '') || ']')::json
             from updates u
         )

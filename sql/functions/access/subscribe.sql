@@ -207,6 +207,9 @@ begin
     counted as (
         select m.*, row_number() over w as n,
             row_number() over (partition by m.table_name, m.record_id order by m.xid desc, m.seq desc) as back,
+            row_number() over (
+                partition by m.table_name, m.record_id, m.kind = 'delete' order by m.xid desc, m.seq desc
+            ) = 1 and m.kind = 'delete' as last_delete,
             count(*) over (partition by m.table_name, m.record_id) as times
         from matching m
         where (select sum(x.count) <= v_most and sum(x.bytes) <= v_most_bytes from measured x)
@@ -232,7 +235,7 @@ begin
                 )::sync_internal.missed_change order by c.n
             ), '{}')
             from counted c
-            where c.times <= 5 or c.back = 1
+            where c.times <= 5 or c.back = 1 or c.last_delete
         )
     into v_missed.behind, v_missed.changes;
     v_missed.behind := v_missed.behind || p_opaque
