@@ -76,6 +76,14 @@ POLICIES: Final[LiteralString] = (
 NOTE_POLICIES: Final[LiteralString] = (
     "select sync.gateway_note_policies(p_fingerprint => %s) where current_user = session_user"
 )
+SIGNAL: Final[LiteralString] = (
+    "select sync.gateway_signal(p_gateway => %s::uuid, p_bodies => %b::text[], p_trim => %s)"
+    " where current_user = session_user"
+)
+SIGNALS: Final[LiteralString] = (
+    "select sync.gateway_signals(p_gateway => %s::uuid, p_cursor => %s)"
+    " where current_user = session_user"
+)
 CHUNK: Final = 512 * 1024  # characters
 STATUS: Final[LiteralString] = "select sync.gateway_status() where current_user = session_user"
 SETTLE: Final[LiteralString] = (
@@ -251,6 +259,17 @@ async def policies(lane: Lane) -> str:
 async def note_policies(lane: Lane, fingerprint: str) -> None:
     """The policies were seen as `fingerprint` says. Raises psycopg.Error."""
     await lane.value(NOTE_POLICIES, (fingerprint,))
+
+
+async def signal(lane: Lane, gateway: str, bodies: Sequence[str], trim: bool) -> None:
+    """Tells the other gateways. Raises psycopg.Error; then they may have been told or not."""
+    await lane.rows(SIGNAL, (gateway, list(bodies), trim), repeat=False)
+
+
+async def signals(lane: Lane, gateway: str, cursor: str | None) -> str:
+    """What the other gateways have told since a cursor. Raises psycopg.Error."""
+    text: str = await lane.value(SIGNALS, (gateway, cursor))
+    return text
 
 
 async def status(lane: Lane) -> str:

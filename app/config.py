@@ -4,6 +4,7 @@
 """
 
 import os
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -139,6 +140,40 @@ class Settings(BaseSettings):
         description="Unsent bytes at which a socket is closed as too slow (4408); it resumes by "
         "cursor.",
     )
+    user_sockets: int = Field(
+        default=100, ge=0, description="Sockets one user may have on a gateway; 0: any number."
+    )
+    address_sockets: int = Field(
+        default=0,
+        ge=0,
+        description="Sockets one address (of IPv6 a /64) may have on a gateway; 0: any number. "
+        "Behind a proxy needs `ROWCAST_TRUSTED_PROXIES`.",
+    )
+    user_requests_per_second: float = Field(
+        default=0,
+        ge=0,
+        description="HTTP requests one user may send in a second, and five times as many at once; "
+        "beyond it 429. 0: any number.",
+    )
+    address_requests_per_second: float = Field(
+        default=0, ge=0, description="The same of one address, whoever signs in from it."
+    )
+    user_subscriptions_per_second: float = Field(
+        default=0,
+        ge=0,
+        description="`subscribe` frames one user may send in a second, and five times as many at "
+        "once; beyond it the socket is closed (4429). 0: any number.",
+    )
+    greetings: int = Field(
+        default=100,
+        ge=1,
+        description="Sockets accepted, or greeted, in the same moment; others wait their turn.",
+    )
+    trusted_proxies: Words = Field(
+        default=(),
+        description="Addresses and networks, comma separated, whose `X-Forwarded-For` and "
+        "`X-Forwarded-Proto` are believed: `10.0.0.0/8`.",
+    )
     log_level: str = Field(
         default="info",
         pattern="^(debug|info|warning|error)$",
@@ -157,7 +192,7 @@ class Settings(BaseSettings):
         """Arguments, then the environment, then the files that `<NAME>_FILE` variables name."""
         return init_settings, env_settings, SecretFiles(settings_cls)
 
-    @field_validator("allowed_origins", "jwt_algorithms", mode="before")
+    @field_validator("allowed_origins", "jwt_algorithms", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -171,6 +206,8 @@ class Settings(BaseSettings):
         unknown = set(self.jwt_algorithms) - SYMMETRIC - ASYMMETRIC
         if unknown:
             raise ValueError(f"ROWCAST_JWT_ALGORITHMS: not supported: {', '.join(sorted(unknown))}")
+        for proxy in self.trusted_proxies:
+            ip_network(proxy, strict=False)  # raises ValueError
         if self.dev_sign_in and self.jwt_secret is None:
             raise ValueError("ROWCAST_DEV_SIGN_IN needs ROWCAST_JWT_SECRET to sign its tokens")
         return self

@@ -190,6 +190,8 @@ class Database:
         self.feed = Lane(conninfo, "feed", 2)
         # A stream holds its connection as long as its reader takes: never more than half of them.
         self.streams = Streams(max(1, pool_size // 2))
+        # After a restart everybody subscribes at once; others get to read and write meanwhile.
+        self.joins = asyncio.Semaphore(max(1, pool_size // 2))
 
     async def open(self) -> None:
         """Starts both pools; does not wait for the database."""

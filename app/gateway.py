@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import random
 import time
 from typing import Final
 
@@ -14,15 +15,20 @@ from .config import Settings
 from .cursors import Cursors
 from .db import Database
 from .hub import Hub
+from .limits import Limits
 from .outlet import Outlet
-from .protocol import GOING_AWAY, OUTDATED, UPGRADE
+from .protocol import GOING_AWAY, OUTDATED, UPGRADE, later
 from .relay import Relay
+from .signals import Signals
 from .writes import Writes
 
 log = logging.getLogger("rowcast.gateway")
 
 SWEEP_SECONDS: Final = 3.0
 READY_SECONDS: Final = 2.0
+# Sockets that were sent away come back to other gateways, who have to greet them.
+RETURNS_PER_SECOND: Final = 200
+LONGEST_SPREAD_SECONDS: Final = 30.0
 
 
 class Gateway:
@@ -43,7 +49,11 @@ class Gateway:
             settings.listener_url,
             settings.poll_seconds,
         )
+        self.signals = Signals(self.hub, self.database.feed, settings.heartbeat_seconds)
+        self.relay.read_on = self.signals.fed
         self.writes = Writes(self.database.work, committed=self.relay.committed)
+        self.limits = Limits(settings)
+        self.greeting = asyncio.Semaphore(settings.greetings)
         self.outlets: set[Outlet] = set()
         self.draining = False
         self._sweeper: asyncio.Task[None] | None = None
@@ -55,24 +65,26 @@ class Gateway:
         """Starts pools and relay; does not wait for the database."""
         await self.database.open()
         self.relay.start()
+        self.signals.start()
         self._sweeper = asyncio.create_task(self._sweep_forever())
 
     async def stop(self) -> None:
         """Drains, then ends everything."""
         await self.drain()
+        await self.signals.stop()
         await self.relay.stop()
         if self._sweeper is not None:
             self._sweeper.cancel()
         await self.database.close()
 
     async def drain(self) -> None:
-        """Sends every socket away (1001: reconnect, with jitter) and finishes the writes taken,
-        within `drain_seconds`.
+        """Sends every socket away (1001, each with a time of its own to come back after) and
+        finishes the writes taken, within `drain_seconds`.
         """
         self.draining = True
         outlets = list(self.outlets)
         for outlet in outlets:
-            outlet.close(GOING_AWAY, "the server is stopping")
+            outlet.close(GOING_AWAY, self.farewell(len(outlets)))
         try:
             async with asyncio.timeout(self.settings.drain_seconds):
                 for outlet in outlets:
@@ -80,6 +92,11 @@ class Gateway:
                 await self.writes.idle()
         except TimeoutError:
             log.warning("not everything was finished in time")
+
+    def farewell(self, sockets: int) -> str:
+        """The reason of a close, with a time to come back after that differs for each."""
+        spread = min(LONGEST_SPREAD_SECONDS, 1 + sockets / RETURNS_PER_SECOND)
+        return later("the server is stopping", random.uniform(0, spread))  # noqa: S311
 
     async def readiness(self) -> dict[str, bool]:
         """Whether the database answers, its schema is current, the relay reads the feed."""

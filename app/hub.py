@@ -6,7 +6,7 @@ table's key (`tasks`). What a reader may see is decided elsewhere; the hub only 
 class of rows, what PostgreSQL answered, and per key the classes that were readable under it.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote
@@ -297,6 +297,10 @@ class Hub:
         return [held for held in self._by_key.get(key, ()) if held.reader in wanted]
 
     # --- joining ---------------------------------------------------------------------------------
+
+    def subscribers_of(self, key: str) -> Collection[Subscriber]:
+        """The sockets that hold a key."""
+        return self._by_key.get(key, ())
 
     def hold(self, subscriber: Subscriber) -> str | None:
         """From now on frames wait. Returns the cursor that is true for all sent so far."""

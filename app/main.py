@@ -17,6 +17,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from . import metrics, trace
 from .config import Settings
@@ -64,6 +65,9 @@ def create_app(settings: Settings) -> Starlette:
             await gateway.stop()
 
     middleware = [Middleware(TransportCapture), Middleware(Edge)]
+    if settings.trusted_proxies:
+        proxies = Middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.trusted_proxies))
+        middleware.insert(1, proxies)
     if settings.allowed_origins:
         middleware.append(
             Middleware(

@@ -91,6 +91,9 @@ relay_lag = Gauge("rowcast_relay_idle_seconds", "Seconds since the feed was last
 changes = Counter("rowcast_changes_total", "Changes read from the feed.")
 probes = Counter("rowcast_access_probes_total", "Statements that asked who may read a change.")
 frames = Counter("rowcast_frames_total", "Frames sent to sockets by type.")
+signals_dropped = Counter(
+    "rowcast_signals_dropped_total", "Broadcasts not sent on: too many, or access not known."
+)
 closed = Counter("rowcast_sockets_closed_total", "Sockets closed by the gateway, by code.")
 
 _ALL: tuple[Counter | Gauge | Histogram, ...] = (
@@ -105,6 +108,7 @@ _ALL: tuple[Counter | Gauge | Histogram, ...] = (
     changes,
     probes,
     frames,
+    signals_dropped,
     closed,
 )
 

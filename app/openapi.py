@@ -27,6 +27,8 @@ SERVER_FRAMES: Final[tuple[type[BaseModel], ...]] = (
     protocol.Unsubscribed,
     protocol.Updates,
     protocol.Stale,
+    protocol.Peers,
+    protocol.Broadcasted,
     protocol.Pong,
     protocol.ErrorFrame,
 )

@@ -28,6 +28,7 @@ BAD_FRAME: Final = 4400
 SIGN_IN: Final = 4401
 BAD_ORIGIN: Final = 4403
 UPGRADE: Final = 4426
+RATE: Final = 4429
 GOING_AWAY: Final = 1001
 FAILED: Final = 1011
 OUTDATED: Final = "this version of the app is too old"
@@ -111,18 +112,22 @@ class Ping(Model):
 
 
 class Presence(Model):
-    """Ephemeral state on a record key. Not offered yet: answered by `error` `unsupported`."""
+    """What others who can read this record see of the caller, null to leave. At most 4 KiB; the
+    last one counts, and it has to be said again within two heartbeats.
+    """
 
     type: Literal["presence"]
-    key: Key | None = None
-    state: Json = None
+    key: Key
+    state: dict[str, Json] | None
 
 
 class Broadcast(Model):
-    """An event for the readers of a record. Not offered yet: `error` `unsupported`."""
+    """An event for all others who can read this record now. At most 16 KiB, twenty a second."""
 
     type: Literal["broadcast"]
-    key: Key | None = None
+    key: Key
+    event: Annotated[str, Field(min_length=1, max_length=128)]
+    payload: Json = None
 
 
 ClientFrame = Annotated[
@@ -223,6 +228,33 @@ class Stale(Model):
     reason: Literal["access", "behind", "schema", "bulk"]
 
 
+class PresentPeer(Model):
+    """A socket that is present; `state` null: it has left."""
+
+    peer: Annotated[str, Field(description="One socket, for as long as it lasts.")]
+    user_id: str | None
+    state: dict[str, Json] | None
+
+
+class Peers(Model):
+    """Who is present under a key besides oneself: what has changed or, with `full`, all."""
+
+    type: Literal["presence"] = "presence"
+    key: Key
+    peers: list[PresentPeer]
+    full: Literal[True] | None = None
+
+
+class Broadcasted(Model):
+    """An event another socket has sent."""
+
+    type: Literal["broadcast"] = "broadcast"
+    key: Key
+    event: str
+    payload: Json
+    from_user: Annotated[str | None, Field(alias="from")]
+
+
 class Pong(Model):
     """Answer to `ping`."""
 
@@ -275,6 +307,11 @@ def schema_number(said: str | int | None) -> int | None:
         return None
     text = str(said)
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= 18 else 0
+
+
+def later(reason: str, seconds: float) -> str:
+    """The reason of a close after which the client waits so long before it comes again."""
+    return f"{reason}; retry-after={seconds:.1f}"
 
 
 def storable(text: str) -> bool:
@@ -407,3 +444,24 @@ def stale_frames(keys: Sequence[str], reason: str) -> list[bytes]:
         dumps({"type": "stale", "keys": list(keys[start : start + 1000]), "reason": reason})
         for start in range(0, len(keys), 1000)
     ]
+
+
+def presence_frames(key: str, elements: Sequence[bytes], *, full: bool = False) -> list[bytes]:
+    """Frames of `presence`, each at most 512 KiB. With `full` the first is the whole list as far
+    as it goes, the others add to it; without elements it is an empty list, else there is none.
+    """
+    name, frames, room = dumps(key), [], MAX_FRAME_OUT_BYTES - 1024
+    parts: list[list[bytes]] = [[]] if full or elements else []
+    used = 0
+    for element in elements:
+        if used + len(element) > room:
+            parts.append([])
+            used = 0
+        parts[-1].append(element)
+        used += len(element) + 1
+    for number, part in enumerate(parts):
+        mark = b',"full":true' if full and number == 0 else b""
+        frames.append(
+            b'{"type":"presence","key":%b,"peers":[%b]%b}' % (name, b",".join(part), mark)
+        )
+    return frames

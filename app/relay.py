@@ -10,7 +10,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import psycopg
@@ -83,6 +83,8 @@ class Relay:
         self._looked = False
         self.epoch: str | None = None
         self.ready = asyncio.Event()
+        self.read_on: Callable[[], None] = lambda: None
+        """Called after each reading, the only sign that somebody has rung."""
 
     def start(self) -> None:
         """Starts reading; returns at once, also when there is no database yet."""
@@ -142,6 +144,7 @@ class Relay:
                 # One read takes all there is; what is committed from now on is for the next.
                 await self.read()
                 self._drained_at = time.monotonic()
+                self.read_on()
             except psycopg.errors.QueryCanceled:
                 # More than can be read in the time of a statement: the same would take as long
                 # again, so everybody reads anew.

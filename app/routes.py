@@ -22,6 +22,7 @@ from .auth import COOKIE, Session, bearer, origin_allowed
 from .config import SYMMETRIC
 from .errors import MEDIA_TYPE, RETRY_SECONDS, Problem
 from .gateway import Gateway
+from .limits import address_of
 from .outlet import transport_of
 
 log = logging.getLogger("rowcast.routes")
@@ -101,6 +102,7 @@ async def dev_sign_in(request: Request) -> Response:
         request.headers, settings.allowed_origins
     ):
         raise Problem(403, "origin", "This origin is not allowed")
+    gateway.limits.check_address(_address(request), time.monotonic())
     name = _member(await read_text(request), "user")
     try:
         user_id = await calls.dev_sign_in(gateway.database.work, name)
@@ -211,8 +213,11 @@ async def _joined(header: str, source: AsyncIterator[str]) -> AsyncIterator[str]
 
 
 async def authenticate(request: Request) -> Session:
-    """Who asks: the Bearer token, else the cookie (then the Origin must be ours), else nobody."""
-    gateway = _gateway(request)
+    """Who asks: the Bearer token, else the cookie (then the Origin must be ours), else nobody.
+    Raises 401, 403, or 429 where he or his address asks too often.
+    """
+    gateway, now = _gateway(request), time.monotonic()
+    gateway.limits.check_address(_address(request), now)
     token = bearer(request.headers)
     if token is None and (cookie := request.cookies.get(COOKIE)):
         if not origin_allowed(request.headers, gateway.settings.allowed_origins):
@@ -220,7 +225,9 @@ async def authenticate(request: Request) -> Session:
         token = cookie
     if token is None:
         return gateway.verifier.anonymous()
-    return await gateway.verifier.verify(token)
+    session = await gateway.verifier.verify(token)
+    gateway.limits.check_user(session.user_id, now)
+    return session
 
 
 async def read_text(request: Request) -> str:
@@ -255,6 +262,10 @@ def _too_large(limit: int) -> Problem:
 def _gateway(request: Request) -> Gateway:
     gateway: Gateway = request.app.state.gateway
     return gateway
+
+
+def _address(request: Request) -> str:
+    return address_of(request.client.host if request.client is not None else None)
 
 
 def _json(text: str, status: int = 200) -> Response:

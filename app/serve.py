@@ -73,6 +73,7 @@ def serve(settings: Settings, listener: socket.socket) -> None:
         log_config=_logging(settings.log_level),
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # the application believes the proxies its settings name
         ws_max_size=MAX_FRAME_BYTES,
         ws_per_message_deflate=False,
         ws_ping_interval=settings.heartbeat_seconds,

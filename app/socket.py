@@ -17,7 +17,9 @@ from .delivery import send_stale
 from .errors import Problem, from_database, unexpected
 from .gateway import Gateway
 from .hub import Subscriber
+from .limits import FULL_SECONDS, Places, address_of, subscriber_of
 from .outlet import Outlet, text_frame
+from .presence import Peer, Refused
 from .protocol import Malformed, encode
 
 log = logging.getLogger("rowcast.socket")
@@ -35,7 +37,8 @@ class Closed(Exception):
 async def endpoint(websocket: WebSocket) -> None:
     """Serves one socket from its handshake to its end."""
     gateway: Gateway = websocket.app.state.gateway
-    await websocket.accept()
+    async with gateway.greeting:
+        await websocket.accept()
     outlet = Outlet(websocket.scope, websocket.send, gateway.settings.socket_buffer_bytes)
     gateway.outlets.add(outlet)
     connection = Connection(gateway, websocket, outlet)
@@ -65,19 +68,24 @@ class Connection:
         self._outlet = outlet
         self._session: Session | None = None
         self._subscriber: Subscriber | None = None
+        self._peer: Peer | None = None
+        self._address = address_of(websocket.client.host if websocket.client is not None else None)
+        self._places: list[tuple[Places, str]] = []
         self._expiry: asyncio.TimerHandle | None = None
 
     async def serve(self) -> None:
         """Runs until the peer leaves. Raises Closed or WebSocketDisconnect."""
         headers, settings = self._websocket.headers, self._gateway.settings
         if self._gateway.draining:
-            raise Closed(protocol.GOING_AWAY, "the server is stopping")
+            raise Closed(protocol.GOING_AWAY, self._gateway.farewell(1))
         if "origin" in headers and not origin_allowed(headers, settings.allowed_origins):
             raise Closed(protocol.BAD_ORIGIN, "this origin is not allowed")
+        self._take_place(self._gateway.limits.address_sockets, self._address)
         session = await self._greet()
         subscriber = self._subscriber = self._hub.join(
             session.identity, session.claims, session.role, session.user_id, self._outlet.write
         )
+        self._peer = self._gateway.signals.join(subscriber, session)
         self._gateway.relay.wake()
         malformed = 0
         while True:
@@ -91,14 +99,24 @@ class Connection:
                 if malformed >= protocol.MAX_MALFORMED:
                     raise Closed(protocol.BAD_FRAME, "too many malformed frames") from None
                 continue
-            await self._handle(subscriber, frame)
+            await self._handle(subscriber, self._peer, frame)
 
     def end(self) -> None:
         """Forgets the socket."""
         if self._expiry is not None:
             self._expiry.cancel()
+        if self._peer is not None:
+            self._gateway.signals.leave(self._peer)
         if self._subscriber is not None:
             self._hub.remove(self._subscriber)
+        while self._places:
+            places, name = self._places.pop()
+            places.leave(name)
+
+    def _take_place(self, places: Places, name: str) -> None:
+        if not places.enter(name):
+            raise Closed(protocol.RATE, protocol.later("too many sockets", FULL_SECONDS))
+        self._places.append((places, name))
 
     # --- hello and identity ----------------------------------------------------------------------
 
@@ -118,16 +136,18 @@ class Connection:
             raise Closed(protocol.BAD_FRAME, "the first frame must be hello")
         if hello.protocol != protocol.VERSION:
             raise Closed(protocol.UPGRADE, "this protocol version is not spoken here")
-        session = await self._identify(hello.token)
         relay = self._gateway.relay
         try:
-            async with asyncio.timeout(protocol.HELLO_SECONDS):
+            async with asyncio.timeout(protocol.HELLO_SECONDS), self._gateway.greeting:
+                session = await self._identify(hello.token)
                 await relay.ready.wait()
         except TimeoutError:
             raise Closed(protocol.TRY_LATER, "the database cannot be reached") from None
         self._outlet.schema = protocol.schema_number(hello.schema_version)
         if self._gateway.outdated(self._outlet.schema):
             raise Closed(protocol.UPGRADE, protocol.OUTDATED)
+        if session.user_id is not None:
+            self._take_place(self._gateway.limits.user_sockets, session.user_id)
         self._adopt(session)
         self._send(
             protocol.Welcome(
@@ -178,23 +198,36 @@ class Connection:
 
     # --- frames ----------------------------------------------------------------------------------
 
-    async def _handle(self, subscriber: Subscriber, frame: Any) -> None:
+    async def _handle(self, subscriber: Subscriber, peer: Peer, frame: Any) -> None:
+        signals = self._gateway.signals
         match frame:
             case protocol.Subscribe():
+                self._count_subscription()
                 await self._subscribe(subscriber, frame)
+                signals.subscribed(peer, frame.keys)
             case protocol.Unsubscribe():
+                signals.unsubscribed(peer, frame.keys)
                 self._hub.unsubscribe(subscriber, frame.keys)
                 self._send(protocol.Unsubscribed(id=frame.id))
             case protocol.Ping():
                 self._send(protocol.Pong(cursor=self._sealed(self._hub.cursor_of(subscriber))))
             case protocol.Auth():
-                await self._renew(subscriber, frame.token)
+                await self._renew(subscriber, peer, frame.token)
             case protocol.Presence() | protocol.Broadcast():
-                self._refuse("unsupported", f"{frame.type} is not offered by this server")
+                try:
+                    signals.handle(peer, frame)
+                except Refused as refused:
+                    self._refuse(refused.code, refused.message)
             case _:
                 pass  # a type of a later version, or a second hello
 
-    async def _renew(self, subscriber: Subscriber, token: str) -> None:
+    def _count_subscription(self) -> None:
+        user_id = self._session.user_id if self._session is not None else None
+        name = subscriber_of(user_id, self._address)
+        if wait := self._gateway.limits.user_subscriptions.take(name, time.monotonic()):
+            raise Closed(protocol.RATE, protocol.later("too many subscriptions", wait))
+
+    async def _renew(self, subscriber: Subscriber, peer: Peer, token: str) -> None:
         session, old = await self._identify(token), self._session
         if old is None or session.user_id != old.user_id:
             raise Closed(protocol.SIGN_IN, "another user")
@@ -208,6 +241,7 @@ class Connection:
             session.user_id,
             keep_views=same,
         )
+        self._gateway.signals.renew(peer, session)
         self._send(protocol.Authed(expires_at=_iso(session.expires_at)))
         if not same and subscriber.keys:
             await self._see_anew(subscriber)
@@ -240,20 +274,23 @@ class Connection:
         """
         keys, errors = self._admit(subscriber, frame.keys)
         new = [key for key in keys if key not in subscriber.keys]
-        cursor = self._sealed(self._hub.hold(subscriber)) or ""
+        database, relay = self._gateway.database, self._gateway.relay
         asked = frame.cursor
         if asked is not None:
             asked = self._gateway.cursors.open(asked) or calls.UNUSABLE_CURSOR
-        self._hub.subscribe(subscriber, keys)
-        reader, generation = subscriber.reader, subscriber.reader.generation
+        reader = subscriber.reader
         try:
-            text = await calls.subscribe(
-                self._gateway.database.work,
-                reader.claims,
-                keys,
-                asked,
-                self._gateway.relay.rights.policies.opaque(reader.role),
-            )
+            async with database.joins:
+                cursor = self._sealed(self._hub.hold(subscriber)) or ""
+                self._hub.subscribe(subscriber, keys)
+                generation = reader.generation
+                text = await calls.subscribe(
+                    database.work,
+                    reader.claims,
+                    keys,
+                    asked,
+                    relay.rights.policies.opaque(reader.role),
+                )
         except psycopg.Error as exc:
             self._hub.unsubscribe(subscriber, new)
             problem = from_database(exc)

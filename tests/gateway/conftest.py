@@ -122,7 +122,9 @@ class Service:
         self.app = main.create_app(settings)
         self.gateway: Gateway = self.app.state.gateway
         self.server = main.Server(
-            uvicorn.Config(self.app, ws_per_message_deflate=False, log_level="warning")
+            uvicorn.Config(
+                self.app, ws_per_message_deflate=False, log_level="warning", proxy_headers=False
+            )
         )
         self.http = httpx.AsyncClient(base_url=self.url, timeout=30)
         self._task: asyncio.Task[None] | None = None

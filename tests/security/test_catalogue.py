@@ -39,6 +39,8 @@ GATEWAY_API = {
     "gateway_probe(text[],jsonb,text)",
     "gateway_query(text,text,bigint)",
     "gateway_query_open(text,text,bigint)",
+    "gateway_signal(uuid,text[],boolean)",
+    "gateway_signals(uuid,text)",
     "gateway_status()",
     "gateway_subscribe(text,text[],text,text[])",
     "gateway_views(text[],jsonb)",
