@@ -23,13 +23,16 @@ export UV_SYSTEM_CERTS := 1
 export UV_PYTHON_DOWNLOADS := never
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help run test reset ci lint types check-generated generate format bench install lock clean
+.PHONY: help run run-cluster test reset ci lint types check-generated generate format bench install lock clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
 
 run: $(RUNTIME) ## Start PostgreSQL, the example apps and the gateway on PORT (8000)
 	@exec $(RUN) -m app run
+
+run-cluster: $(RUNTIME) ## The same with two gateways behind HAProxy
+	@exec $(RUN) -m app run --cluster
 
 test: $(DEV) ## Run the tests; ARGS="-k name" narrows them
 	@$(RUN) -m pytest $(ARGS)

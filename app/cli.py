@@ -20,7 +20,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from . import __version__, embedded, migrate, serve, tail
+from . import __version__, cluster, embedded, migrate, serve, tail
 from .binaries import EmbeddedError, find_binaries
 from .config import Settings
 
@@ -67,31 +67,40 @@ def options(
 
 
 @app.command("run")
-def run_() -> None:
+def run_(
+    two: Annotated[
+        bool, typer.Option("--cluster", help="Two gateways behind HAProxy, which has to be there.")
+    ] = False,
+) -> None:
     """Start everything for development: embedded PostgreSQL, schema, example apps, gateway.
 
     With ROWCAST_DATABASE_URL set, that database is used in place of the embedded one. Signing in
     as a demo user needs no password, so never run this where others can reach it.
     """
     settings = Settings()
+    haproxy = cluster.find_haproxy() if two else None
     with _stop_on_signals(), _database(settings) as (login, admin):
         _migrate(admin, examples=True)
         listener = serve.listen(settings.host, settings.port)
-        gateway = serve.Gateway(
-            listener,
-            {
-                "ROWCAST_DATABASE_URL": login,
-                "ROWCAST_DEV_SIGN_IN": "true",
-                "ROWCAST_LOG_LEVEL": os.environ.get("ROWCAST_LOG_LEVEL") or "warning",
-                "ROWCAST_JWT_SECRET": settings.jwt_secret or _kept_secret(settings.data_dir),
-                "ROWCAST_JWT_SECRET_FILE": "",
-                "ROWCAST_DATABASE_URL_FILE": "",
-            },
-        )
+        environment = {
+            "ROWCAST_DATABASE_URL": login,
+            "ROWCAST_DEV_SIGN_IN": "true",
+            "ROWCAST_LOG_LEVEL": os.environ.get("ROWCAST_LOG_LEVEL") or "warning",
+            "ROWCAST_JWT_SECRET": settings.jwt_secret or _kept_secret(settings.data_dir),
+            "ROWCAST_JWT_SECRET_FILE": "",
+            "ROWCAST_DATABASE_URL_FILE": "",
+        }
+        gateway: serve.Gateway | cluster.Cluster
+        if haproxy is None:
+            gateway = serve.Gateway(listener, environment)
+        else:
+            gateway = cluster.Cluster(haproxy, listener, environment)
         try:
             with out.status("Starting the gateway"):
                 gateway.start()
             _welcome(serve.url(listener))
+            if isinstance(gateway, cluster.Cluster):
+                out.print("  Gateways behind HAProxy: " + ", ".join(gateway.urls) + "\n")
             gateway.watch()
         finally:
             with out.status("Stopping"):

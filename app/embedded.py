@@ -194,7 +194,7 @@ class Server:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                preexec_fn=_Become(self._user, os.getpid()),  # noqa: PLW1509  system calls only
+                preexec_fn=Become(self._user, os.getpid()),  # noqa: PLW1509  system calls only
             )
         self._wait_until_ready(self._child)
 
@@ -232,7 +232,7 @@ class Server:
             server = self._child
 
 
-class _Become:
+class Become:
     """Runs in the child between fork and exec: drops root and, on Linux, ends with its parent.
 
     The order matters: the kernel forgets the death signal when the user changes.

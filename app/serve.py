@@ -114,43 +114,46 @@ def end_with(lifeline: int) -> None:
     threading.Thread(target=wait, name="lifeline", daemon=True).start()
 
 
-class Gateway:
-    """`rowcast serve` as a child process that is started again whenever it ends.
+class Child:
+    """A process of ours that is started again whenever it ends."""
 
-    The listening socket stays with the parent: while the child is away, connections wait.
-    The child ends when the parent does, even by kill -9, since a pipe between them closes.
-    """
+    name = "child"
 
-    def __init__(self, listener: socket.socket, environment: Mapping[str, str]) -> None:
-        self._listener = listener
-        self._environment = {**os.environ, **environment}
-        self._lifeline, self._held = os.pipe()
+    def __init__(self) -> None:
         self._child: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
 
+    def launch(self) -> subprocess.Popen[bytes]:
+        """Starts the process. Raises ServeError."""
+        raise NotImplementedError
+
+    def is_ready(self) -> bool:
+        """Whether it serves."""
+        raise NotImplementedError
+
     def start(self) -> None:
         """Starts the child and waits until it is ready. Raises ServeError if it ends instead."""
-        self._child = self._launch()
+        self._child = self.launch()
         deadline = time.monotonic() + START_SECONDS
-        while not _is_ready(url(self._listener)):
+        while not self.is_ready():
             if self._child.poll() is not None or time.monotonic() > deadline:
-                raise ServeError("the gateway did not start; what it printed says why")
+                raise ServeError(f"the {self.name} did not start; what it printed says why")
             time.sleep(POLL_SECONDS)
 
     def watch(self) -> None:
-        """Restarts the child, with growing pauses, until `stop` is called from a signal handler."""
+        """Restarts the child, with growing pauses, until `stop` is called from elsewhere."""
         pause = FIRST_PAUSE_SECONDS
         while self._child is not None:
             started = time.monotonic()
             status = self._child.wait()
             if self._stopping.is_set():
                 return
-            print(f"rowcast: the gateway ended ({status}); starting it again", file=sys.stderr)
+            print(f"rowcast: the {self.name} ended ({status}); starting it again", file=sys.stderr)
             if time.monotonic() - started > LONGEST_PAUSE_SECONDS:
                 pause = FIRST_PAUSE_SECONDS
             self._stopping.wait(pause)
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
-            self._child = self._launch()
+            self._child = self._launch_again()
 
     def stop(self, patience_seconds: float) -> None:
         """Lets the child drain, and ends it after `patience_seconds`."""
@@ -162,23 +165,68 @@ class Gateway:
             except subprocess.TimeoutExpired:
                 self._child.kill()
                 self._child.wait()
-        os.close(self._held)
-        os.close(self._lifeline)
 
-    def _launch(self) -> subprocess.Popen[bytes]:
+    def _launch_again(self) -> subprocess.Popen[bytes] | None:
+        while not self._stopping.is_set():
+            try:
+                return self.launch()
+            except ServeError as error:
+                print(f"rowcast: {error}; trying again", file=sys.stderr)
+                self._stopping.wait(LONGEST_PAUSE_SECONDS)
+        return None
+
+
+class Gateway(Child):
+    """`rowcast serve` as a child process.
+
+    The listening socket stays with the parent: while the child is away, connections wait. With
+    `shared`, for one of several gateways, it does not: connections are refused, and made elsewhere.
+    The child ends when the parent does, even by kill -9, since a pipe between them closes.
+    """
+
+    name = "gateway"
+
+    def __init__(
+        self, listener: socket.socket, environment: Mapping[str, str], *, shared: bool = False
+    ) -> None:
+        super().__init__()
+        self._listener = listener
+        self._place: tuple[str, int] = listener.getsockname()[:2]
+        self._shared = shared
+        self._environment = {**os.environ, **environment}
+        self._lifeline, self._held = os.pipe()
+        self.url = url(listener)
+
+    def is_ready(self) -> bool:
+        """Whether it says so within a second."""
+        return is_ready(self.url)
+
+    def launch(self) -> subprocess.Popen[bytes]:
+        """Starts the process. Raises ServeError."""
+        if self._listener.fileno() < 0:
+            self._listener = listen(*self._place)
         handles = (self._listener.fileno(), self._lifeline)
         package = __name__.rpartition(".")[0]
         command = [sys.executable, "-m", package, "serve", "--handles", "{},{}".format(*handles)]
-        return subprocess.Popen(
+        child = subprocess.Popen(
             command,
             env=self._environment,
             pass_fds=handles,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
+        if self._shared:
+            self._listener.close()
+        return child
+
+    def stop(self, patience_seconds: float) -> None:
+        """Lets the child drain, and ends it after `patience_seconds`."""
+        super().stop(patience_seconds)
+        os.close(self._held)
+        os.close(self._lifeline)
 
 
-def _is_ready(address: str) -> bool:
+def is_ready(address: str) -> bool:
     """Whether the gateway says so within a second; before it accepts, the connection waits."""
     try:
         with urllib.request.urlopen(f"{address}/readyz", timeout=1):

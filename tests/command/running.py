@@ -37,9 +37,9 @@ class Running:
         return True
 
     def children(self) -> list[int]:
-        """The gateway, which is the only child that is Python."""
-        pid = self.process.pid
-        listed = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+        """The gateways, which are the only children that are Python; of whichever thread."""
+        threads = Path(f"/proc/{self.process.pid}/task").iterdir()
+        listed = " ".join((thread / "children").read_text() for thread in threads)
         commands = {int(child): Path(f"/proc/{child}/cmdline") for child in listed.split()}
         return [child for child, path in commands.items() if b"\0serve\0" in path.read_bytes()]
 
@@ -56,9 +56,9 @@ def wait_for(condition: Callable[[], object]) -> None:
         time.sleep(0.05)  # polls processes that are not ours to wait for
 
 
-def start(home: Path, **environment: str) -> Running:
+def start(home: Path, *options: str, **environment: str) -> Running:
     process = subprocess.Popen(
-        [sys.executable, "-m", "app", "run"],
+        [sys.executable, "-m", "app", "run", *options],
         cwd=ROOT,
         env={**os.environ, "PORT": "0", "ROWCAST_DATA_DIR": str(home), **environment},
         stdout=subprocess.PIPE,
