@@ -26,13 +26,13 @@ FRAMES_PER_SECOND: Final = 20.0  # of each kind and socket
 
 # Answers of PostgreSQL. Together with the time to hear of a commit: a reader who lost the record
 # is out within a second.
-ASK_SECONDS: Final = 0.5  # not asked again sooner
+ASK_SECONDS: Final = 0.4  # not asked again sooner
 OLD_SECONDS: Final = 2.0  # asked again though nothing was committed
 DEAD_SECONDS: Final = 5.0  # not believed any more
 
 REFRESH_SECONDS: Final = 3.0  # other gateways are told again
 SILENCE_SECONDS: Final = 9.0  # a peer of another gateway that is not told again is gone
-EVENT_SECONDS: Final = 2.0  # a broadcast that could not be sent by then is not sent
+EVENT_SECONDS: Final = 5.0  # a broadcast that could not be sent by then is not sent
 
 
 class Refused(Exception):
@@ -446,13 +446,15 @@ class Presence:
 
     def _deliver_event(self, event: Event, now: float, told: Told) -> None:
         sender = event.sender
+        if now - event.at > EVENT_SECONDS:
+            metrics.signals_dropped.add()
+            return
         if sender is not None:
+            if event.key not in sender.keys:
+                return
             may = self._may(sender, event.key, now)
-            if may is None or event.key not in sender.keys:
-                if now - event.at < EVENT_SECONDS and event.key in sender.keys:
-                    self._queue(event)
-                else:
-                    metrics.signals_dropped.add()
+            if may is None:
+                self._queue(event)
                 return
             if not may:
                 _refuse(sender, "forbidden", "No such record, or you may not read it")

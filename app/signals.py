@@ -34,7 +34,7 @@ log = logging.getLogger("rowcast.signals")
 
 TURN_SECONDS: Final = 0.025
 LOOP_SHARE: Final = 0.25  # of the event loop's time, at most
-SWEEP_SECONDS: Final = 0.5
+SWEEP_SECONDS: Final = 0.25
 READ_SECONDS: Final = 1.0  # without a ring
 GAP_SECONDS: Final = 3.0
 RETRY_SECONDS: Final = 0.5
@@ -161,15 +161,18 @@ class Signals:
             self._sweep_at = now + SWEEP_SECONDS
         if presence.interest and (self._unread or now - self._read_at >= READ_SECONDS):
             await self._read()
-        presence.advance(time.monotonic())
+        started = time.monotonic()
+        presence.advance(started)
         if sweep:
-            presence.expire(time.monotonic())
-        await self._ask(presence.questions(time.monotonic(), sweep))
+            presence.expire(started)
+        questions = presence.questions(started, sweep)
+        spent = time.monotonic() - started
+        await self._ask(questions)
         started = time.monotonic()
         told = presence.deliver(started)
         if sweep:
             told.peers.extend(presence.due(started).peers)
-        spent = time.monotonic() - started
+        spent += time.monotonic() - started
         await self._tell(told)
         if not presence.interest and self._cursor is not None:
             # Only now: the others had to hear of those who have left.
@@ -179,6 +182,7 @@ class Signals:
     async def _retire(self) -> None:
         """Hears nothing more, and says so."""
         others, self._others, self._cursor = self._others, {}, None
+        self._beacon_at = float("-inf")
         self.presence.lose(None)
         if others:
             await calls.signal(self._lane, self._id, ['{"bye":true}'], trim=False)
