@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from app import presence
-from app.hub import Hub, Subscriber
+from app.hub import Hub
 from app.outlet import payload_of
 from app.presence import Presence
 
@@ -38,8 +38,7 @@ class Visitor:
     def __init__(self, house: House, user: str) -> None:
         self._house = house
         self._frames: list[Any] = []
-        subscriber = Subscriber(user, None, self._take)
-        house.hub.add(subscriber)
+        subscriber = house.hub.join(user, None, "authenticated", user, self._take)
         house.hub.subscribe(subscriber, [KEY])
         self.peer = house.rooms.join(subscriber, user, None, user, house.now)
         house.rooms.subscribed(self.peer, [KEY])
