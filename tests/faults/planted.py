@@ -78,12 +78,12 @@ FAULTS = (
     Fault(
         "subscribed-before-registered",
         "app/socket.py",
-        """        self._hub.subscribe(subscriber, keys)
-        reader, generation""",
-        """        self._send(protocol.Subscribed(id=frame.id, cursor=cursor, versions={}))
-        await asyncio.sleep(0.01)
-        self._hub.subscribe(subscriber, keys)
-        reader, generation""",
+        """                self._hub.subscribe(subscriber, keys)
+                generation""",
+        """                self._send(protocol.Subscribed(id=frame.id, cursor=cursor, versions={}))
+                await asyncio.sleep(0.01)
+                self._hub.subscribe(subscriber, keys)
+                generation""",
         ("tests/gateway/test_join.py",),
     ),
     Fault(
