@@ -424,5 +424,6 @@ def test_login_roles_carry_the_timeouts(conn: psycopg.Connection) -> None:
         "lock_timeout=",
         "idle_in_transaction_session_timeout=",
         "search_path=",
+        "jit=off",
     ):
         assert setting in found
