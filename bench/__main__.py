@@ -1,12 +1,11 @@
 """`python -m bench [--full] [name ...]`: measures, prints the table, writes RESULTS.md.
 
-Names: apply, several, bulk, gateway, initial, signal; without any, all of them. About five minutes;
---full measures three times as long. RESULTS.md is written only when everything was measured.
+Names: see `PARTS`; without any, all of them. About ten minutes; --full measures three times as long. RESULTS.md is written only when everything was measured.
 """
 
 import argparse
 
-from . import gateway, initial, results, signal, writes
+from . import gateway, initial, live, results, signal, writes
 from .stage import Say, stage
 
 PARTS = {
@@ -16,6 +15,12 @@ PARTS = {
     "initial": initial.load,
     "bulk": writes.bulk,
     "signal": signal.plain,
+    "fanout": live.fanout,
+    "latency": live.latency,
+    "revocation": live.revocation,
+    "storm": live.storm,
+    "idle": live.idle,
+    "catchup": live.catch_up,
 }
 
 

@@ -9,7 +9,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +115,9 @@ class Stage:
         )
         try:
             gateway.start()
-            yield Running(listener.getsockname()[1], _child_listening_on(listener.fileno()))
+            yield Running(
+                listener.getsockname()[1], _child_listening_on(listener.fileno()), gateway.start
+            )
         finally:
             gateway.stop(15)
             listener.close()
@@ -125,6 +127,8 @@ class Stage:
 class Running:
     port: int
     pid: int | None
+    again: Callable[[], None]
+    """Starts it anew after its process has ended."""
 
     def memory_kib(self, field: str) -> int | None:
         """VmRSS or VmHWM of the process; None where the system does not tell."""

@@ -103,7 +103,8 @@ $$;
 comment on function sync_internal.parse_keys(text[]) is 'The parts of subscription keys.';
 
 -- The changes since a cursor that touch any of the keys, with the cursor that covers them. Far behind, the keys are
--- stale instead. Of a record changed more than five times only the last change is listed, with more.
+-- stale instead. Of a record changed more than five times only
+-- the last change is listed, with more, its last delete, and where it moved.
 --
 -- What the policies of a table read may have changed meanwhile, and the policies themselves: its keys are stale then, as
 -- are those of tables in p_opaque. p_user: whom memberships concern.
@@ -190,7 +191,9 @@ begin
             and c.table_name = any (v_tables) and c.table_name <> all (v_whole)
     ),
     matching as materialized (
-        select c.* from candidates c
+        select c.xid, c.seq, c.table_name, c.record_id, c.version, c.kind, c.topics, c.class, c.patch,
+            c.class_before is not null as moved
+        from candidates c
         where c.table_name = any (v_tables)
             and (
                 c.record_id is null or c.table_name = any (v_whole)
@@ -198,22 +201,24 @@ begin
                 or exists (select from unnest(c.topics) t (topic) where v_keys ? concat(c.table_name, '?', t.topic))
             )
     ),
-    measured as (
+    measured as materialized (
         select m.table_name, count(*) as count, sum(pg_column_size(m.patch)) as bytes,
             bool_or(m.record_id is null) as bulk
         from matching m
         group by m.table_name
     ),
+    -- Of one record seq is the order in which its changes were made: its row was locked.
     counted as (
-        select m.*, row_number() over w as n,
-            row_number() over (partition by m.table_name, m.record_id order by m.xid desc, m.seq desc) as back,
-            row_number() over (
-                partition by m.table_name, m.record_id, m.kind = 'delete' order by m.xid desc, m.seq desc
-            ) = 1 and m.kind = 'delete' as last_delete,
-            count(*) over (partition by m.table_name, m.record_id) as times
+        select m.*, count(*) over w > 5 as more, max(m.seq) over w as last,
+            max(m.seq) filter (where m.kind = 'delete') over w as last_delete
         from matching m
         where (select sum(x.count) <= v_most and sum(x.bytes) <= v_most_bytes from measured x)
-        window w as (order by m.xid, m.seq)
+        window w as (partition by m.record_id, m.table_name)
+    ),
+    listed as (
+        select c.*, row_number() over (order by c.xid, c.seq) as n
+        from counted c
+        where not c.more or c.moved or c.seq in (c.last, c.last_delete)
     )
     select
         (
@@ -223,19 +228,18 @@ begin
         (
             select coalesce(array_agg(
                 (
-                    c.n, c.table_name, c.record_id, c.version, c.kind, c.class,
-                    c.class_before is not null, c.times > 5, c.topics, case when c.times <= 5 then c.patch end,
+                    l.n, l.table_name, l.record_id, l.version, l.kind, l.class,
+                    l.moved, l.more, l.topics, case when not l.more then l.patch end,
                     (
                         select r.tx_id from sync_internal.receipts r
-                        where r.xid = c.xid and c.seq between r.seq_from and r.seq_to
+                        where r.xid = l.xid and l.seq between r.seq_from and r.seq_to
                         -- A function that was called may itself have applied one: the inner one made it.
                         order by r.seq_from desc
                         limit 1
                     )
-                )::sync_internal.missed_change order by c.n
+                )::sync_internal.missed_change order by l.n
             ), '{}')
-            from counted c
-            where c.times <= 5 or c.back = 1 or c.last_delete
+            from listed l
         )
     into v_missed.behind, v_missed.changes;
     v_missed.behind := v_missed.behind || p_opaque
@@ -257,10 +261,16 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
     with
-    -- How the feed tells of each table that is read: a live one by its changes, else by changes of kind access.
+    -- How the feed tells of each table that is read: a live one by its changes, else by changes of kind access. names:
+    -- what is read of it, null where the feed does not list a part of that.
     sources as (
-        select t.name, l.table_id as source_id, r.column_names,
-            case when l.table_id is null then sync_internal.full_name(r.relation) else l.name end as source
+        select t.name,
+            case when l.table_id is null then sync_internal.full_name(r.relation) else l.name end as source,
+            (
+                select case when coalesce(bool_and(k.name is not null), true) then coalesce(array_agg(k.name), '{}') end
+                from unnest(r.column_names) n (name)
+                left join sync_internal.columns k on k.table_id = l.table_id and k.column_name = n.name
+            ) as names
         from sync_internal.tables t
         join sync_internal.reads r on r.table_id = t.table_id
         left join sync_internal.tables l on l.relation = r.relation and not exists (
@@ -271,17 +281,24 @@ as $$
     select coalesce(array_agg(distinct s.name), '{}')
     from sources s
     where exists (
-        select from sync_internal.changes c
-        where c.table_name in (s.source, '') and (c.xid >= p_xmax or c.xid = any (p_xips))
-            and case
-                when c.kind in ('schema', 'bulk', 'truncate', 'insert', 'delete') then true
-                when c.kind = 'access' then c.patch is null or c.patch::jsonb -> 'users' ? p_user
-                else exists (
-                    select from unnest(s.column_names) n (name)
-                    left join sync_internal.columns k on k.table_id = s.source_id and k.column_name = n.name
-                    where k.name is null or c.patch -> k.name is not null
-                )
-            end
+        select
+        from (
+            -- Compared as pairs, so that nothing but the index by table and xid will do: by xid alone every change of
+            -- every table would be looked at.
+            select c.kind, c.patch from sync_internal.changes c
+            where (c.table_name, c.xid) >= (s.source, p_xmax) and c.table_name <= s.source
+            union all
+            select c.kind, c.patch from sync_internal.changes c
+            where (c.table_name, c.xid) >= ('', p_xmax) and c.table_name <= ''
+            union all
+            select c.kind, c.patch from sync_internal.changes c
+            where c.table_name in (s.source, '') and c.xid = any (p_xips) and c.xid < p_xmax
+        ) c
+        where case
+            when c.kind in ('schema', 'bulk', 'truncate', 'insert', 'delete') then true
+            when c.kind = 'access' then c.patch is null or c.patch::jsonb -> 'users' ? p_user
+            else s.names is null or exists (select from unnest(s.names) n (name) where c.patch -> n.name is not null)
+        end
     )
 $$;
 
