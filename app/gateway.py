@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import time
+from functools import partial
 from typing import Final
 
 import psycopg
@@ -23,6 +24,15 @@ log = logging.getLogger("rowcast.gateway")
 
 SWEEP_SECONDS: Final = 3.0
 READY_SECONDS: Final = 2.0
+# Where each stands in what `sync.status` says.
+OVERVIEW: Final = {
+    metrics.feed_bytes: ("feed", "bytes"),
+    metrics.feed_seconds: ("feed", "oldestSeconds"),
+    metrics.receipts_bytes: ("receipts", "bytes"),
+    metrics.receipts_seconds: ("receipts", "oldestSeconds"),
+    metrics.relays_asleep: ("bell", "asleep"),
+    metrics.relays_awake: ("bell", "awake"),
+}
 
 
 class Gateway:
@@ -50,6 +60,9 @@ class Gateway:
         metrics.sockets.read = lambda: len(self.outlets)
         metrics.keys.read = lambda: self.hub.key_count
         metrics.relay_lag.read = lambda: self.relay.idle_seconds
+        for gauge, path in OVERVIEW.items():
+            gauge.read = partial(self._seen, *path)
+        metrics.relays_behind.read = self._most_behind
 
     async def start(self) -> None:
         """Starts pools and relay; does not wait for the database."""
@@ -118,3 +131,11 @@ class Gateway:
                 outlet.sweep(now)
                 if self.outdated(outlet.schema):
                     outlet.close(UPGRADE, OUTDATED)
+
+    def _seen(self, part: str, name: str) -> float | None:
+        value: float | None = self.relay.overview.get(part, {}).get(name)
+        return value
+
+    def _most_behind(self) -> float | None:
+        relays = self.relay.overview.get("relays")
+        return max((relay["behindSeconds"] for relay in relays), default=None) if relays else None

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -21,6 +21,8 @@ from .outlet import Outlet, text_frame
 from .protocol import Malformed, encode
 
 log = logging.getLogger("rowcast.socket")
+
+SESSION_ENDED: Final = "the session has ended"
 
 
 class Closed(Exception):
@@ -74,10 +76,7 @@ class Connection:
             raise Closed(protocol.GOING_AWAY, "the server is stopping")
         if "origin" in headers and not origin_allowed(headers, settings.allowed_origins):
             raise Closed(protocol.BAD_ORIGIN, "this origin is not allowed")
-        session = await self._greet()
-        subscriber = self._subscriber = self._hub.join(
-            session.identity, session.claims, session.role, session.user_id, self._outlet.write
-        )
+        subscriber = await self._greet()
         self._gateway.relay.wake()
         malformed = 0
         while True:
@@ -102,7 +101,7 @@ class Connection:
 
     # --- hello and identity ----------------------------------------------------------------------
 
-    async def _greet(self) -> Session:
+    async def _greet(self) -> Subscriber:
         try:
             async with asyncio.timeout(protocol.HELLO_SECONDS):
                 text = await self._receive()
@@ -129,6 +128,17 @@ class Connection:
         if self._gateway.outdated(self._outlet.schema):
             raise Closed(protocol.UPGRADE, protocol.OUTDATED)
         self._adopt(session)
+        # Joined before it is asked whether the session counts: if it ends after that was answered,
+        # the relay finds the socket.
+        subscriber = self._subscriber = self._hub.join(
+            session.identity,
+            session.claims,
+            session.role,
+            session.user_id,
+            self._outlet.write,
+            self._end_session,
+        )
+        await self._check(session)
         self._send(
             protocol.Welcome(
                 epoch=relay.epoch or "",
@@ -140,7 +150,21 @@ class Connection:
                 schema_version=relay.schema_version,
             )
         )
-        return session
+        return subscriber
+
+    async def _check(self, session: Session) -> None:
+        """Whether the session still counts is for PostgreSQL to say, whatever the token says."""
+        if session.claims is None:
+            return
+        try:
+            (counts,) = await calls.sessions(self._gateway.database.work, [session.claims])
+        except psycopg.Error:
+            raise Closed(protocol.TRY_LATER, "the database cannot be reached") from None
+        if not counts:
+            raise Closed(protocol.SIGN_IN, SESSION_ENDED)
+
+    def _end_session(self) -> None:
+        self._outlet.close(protocol.SIGN_IN, SESSION_ENDED)
 
     async def _identify(self, token: str | None) -> Session:
         """By the token of the frame, else the Authorization header, else the cookie."""
@@ -208,6 +232,7 @@ class Connection:
             session.user_id,
             keep_views=same,
         )
+        await self._check(session)
         self._send(protocol.Authed(expires_at=_iso(session.expires_at)))
         if not same and subscriber.keys:
             await self._see_anew(subscriber)
@@ -225,7 +250,8 @@ class Connection:
             text = await calls.subscribe(self._gateway.database.work, reader.claims, keys, None)
         except psycopg.Error as exc:
             problem = from_database(exc)
-            raise Closed(protocol.TRY_LATER, problem.detail or problem.code) from None
+            code = protocol.SIGN_IN if problem.status == 401 else protocol.TRY_LATER
+            raise Closed(code, problem.detail or problem.code) from None
         asked = reader.generation == generation
         if asked:
             self._gateway.relay.rights.found(reader, json.loads(text)["views"])
@@ -257,6 +283,8 @@ class Connection:
         except psycopg.Error as exc:
             self._hub.unsubscribe(subscriber, new)
             problem = from_database(exc)
+            if problem.status == 401:
+                raise Closed(protocol.SIGN_IN, problem.detail) from None
             self._refuse(problem.code, problem.detail or "Not subscribed; try again", frame.id)
             self._release(subscriber)
             return
