@@ -78,6 +78,11 @@ class Bell:
         """Whether somebody listens."""
         return self._line is not None
 
+    @property
+    def bit(self) -> int | None:
+        """The number of our bit, where writers may ring for us."""
+        return self._line.bit if self._line is not None else None
+
     def armed(self, bits: int) -> bool:
         """Whether writers who look now ring for us; `bits` as the feed was read with."""
         line = self._line

@@ -70,6 +70,15 @@ VIEWS: Final[LiteralString] = (
     "select sync.gateway_views(p_claims => %s::text[], p_keys => %s::jsonb)"
     " where current_user = session_user"
 )
+SESSIONS: Final[LiteralString] = (
+    "select sync.gateway_sessions(p_claims => %s::text[]) where current_user = session_user"
+)
+REPORT: Final[LiteralString] = (
+    "select sync.gateway_report("
+    "p_name => %s, p_cursor => %s, p_seconds => %s, p_bit => %s)"
+    " where current_user = session_user"
+)
+OVERVIEW: Final[LiteralString] = "select sync.status() where current_user = session_user"
 POLICIES: Final[LiteralString] = (
     "select sync.gateway_access()::text where current_user = session_user"
 )
@@ -248,6 +257,23 @@ async def views(lane: Lane, claims: Sequence[str | None], keys: str) -> str:
     """The classes of rows each of the callers may read under each of his keys now."""
     text: str = await lane.value(VIEWS, (list(claims), keys))
     return text
+
+
+async def sessions(lane: Lane, claims: Sequence[str]) -> list[bool]:
+    """Which of these claims still count. Raises psycopg.Error."""
+    counts: list[bool] = await lane.value(SESSIONS, (list(claims),))
+    return counts
+
+
+async def report(lane: Lane, name: str, cursor: str, seconds: float, bit: int | None) -> None:
+    """A relay says where it is: how long ago it had read everything. Raises psycopg.Error."""
+    await lane.value(REPORT, (name, cursor, seconds, bit))
+
+
+async def overview(lane: Lane) -> dict[str, Any]:
+    """Sizes and ages of feed and receipts, and where the relays are. Raises psycopg.Error."""
+    found: dict[str, Any] = await lane.value(OVERVIEW, ())
+    return found
 
 
 async def policies(lane: Lane) -> str:

@@ -5,6 +5,7 @@ import json
 import logging
 import random
 import time
+from functools import partial
 from typing import Final
 
 import psycopg
@@ -29,6 +30,15 @@ READY_SECONDS: Final = 2.0
 # Sockets that were sent away come back to other gateways, who have to greet them.
 RETURNS_PER_SECOND: Final = 200
 LONGEST_SPREAD_SECONDS: Final = 30.0
+# Where each stands in what `sync.status` says.
+OVERVIEW: Final = {
+    metrics.feed_bytes: ("feed", "bytes"),
+    metrics.feed_seconds: ("feed", "oldestSeconds"),
+    metrics.receipts_bytes: ("receipts", "bytes"),
+    metrics.receipts_seconds: ("receipts", "oldestSeconds"),
+    metrics.relays_asleep: ("bell", "asleep"),
+    metrics.relays_awake: ("bell", "awake"),
+}
 
 
 class Gateway:
@@ -60,6 +70,9 @@ class Gateway:
         metrics.sockets.read = lambda: len(self.outlets)
         metrics.keys.read = lambda: self.hub.key_count
         metrics.relay_lag.read = lambda: self.relay.idle_seconds
+        for gauge, path in OVERVIEW.items():
+            gauge.read = partial(self._seen, *path)
+        metrics.relays_behind.read = self._most_behind
 
     async def start(self) -> None:
         """Starts pools and relay; does not wait for the database."""
@@ -135,3 +148,11 @@ class Gateway:
                 outlet.sweep(now)
                 if self.outdated(outlet.schema):
                     outlet.close(UPGRADE, OUTDATED)
+
+    def _seen(self, part: str, name: str) -> float | None:
+        value: float | None = self.relay.overview.get(part, {}).get(name)
+        return value
+
+    def _most_behind(self) -> float | None:
+        relays = self.relay.overview.get("relays")
+        return max((relay["behindSeconds"] for relay in relays), default=None) if relays else None

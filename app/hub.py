@@ -101,11 +101,12 @@ class Subscriber:
     """One socket: who reads from it, its keys, and what waits while one of its keys is joining.
 
     `cursor` is where the socket stood when it began to wait; while nothing waits, the hub's own
-    cursor holds for it.
+    cursor holds for it. `end` closes it: its session has ended.
     """
 
     reader: Reader
     sink: Callable[[bytes], None]
+    end: Callable[[], None]
     keys: dict[str, None] = field(default_factory=dict)
     cursor: str | None = None
     held: list[bytes] | None = None
@@ -150,9 +151,10 @@ class Hub:
         role: str,
         user_id: str | None,
         sink: Callable[[bytes], None],
+        end: Callable[[], None],
     ) -> Subscriber:
         """Takes a new socket in."""
-        subscriber = Subscriber(self._enter(identity, claims, role, user_id), sink)
+        subscriber = Subscriber(self._enter(identity, claims, role, user_id), sink, end)
         self.subscribers.add(subscriber)
         return subscriber
 
@@ -163,6 +165,13 @@ class Hub:
         self.unsubscribe(subscriber, list(subscriber.keys))
         self.subscribers.discard(subscriber)
         self._leave(subscriber.reader)
+
+    def end(self, reader: Reader) -> None:
+        """His session has ended: his sockets are closed and forgotten."""
+        for subscriber in list(self.subscribers):
+            if subscriber.reader is reader:
+                subscriber.end()
+                self.remove(subscriber)
 
     def renew(
         self,
@@ -176,7 +185,7 @@ class Hub:
     ) -> None:
         """The socket has another token. `keep_views`: what it can read is what it could read."""
         before = subscriber.reader
-        if before.identity == identity:
+        if before.identity == identity or subscriber not in self.subscribers:
             return
         keys = list(subscriber.keys)
         views = {key: before.views[key] for key in keys}
@@ -233,7 +242,9 @@ class Hub:
     # --- keys ------------------------------------------------------------------------------------
 
     def subscribe(self, subscriber: Subscriber, keys: Iterable[str]) -> None:
-        """Registers keys; one that is there already stays as it is."""
+        """Registers keys; one that is there already stays as it is. Not of a forgotten socket."""
+        if subscriber not in self.subscribers:
+            return
         views = subscriber.reader.views
         for key in keys:
             if key not in subscriber.keys:

@@ -32,18 +32,20 @@ class Counter:
 
 
 class Gauge:
-    """A number read when it is asked for."""
+    """A number read when it is asked for; None while it is not known."""
 
     kind = "gauge"
 
     def __init__(self, name: str, text: str) -> None:
         self.name = name
         self.text = text
-        self.read: Callable[[], float] = lambda: 0.0
+        self.read: Callable[[], float | None] = lambda: None
 
     def lines(self) -> Iterator[str]:
         """The sample in Prometheus text form."""
-        yield f"{self.name} {_number(self.read())}"
+        value = self.read()
+        if value is not None:
+            yield f"{self.name} {_number(value)}"
 
 
 class Histogram:
@@ -95,6 +97,17 @@ signals_dropped = Counter(
     "rowcast_signals_dropped_total", "Broadcasts not sent on: too many, or access not known."
 )
 closed = Counter("rowcast_sockets_closed_total", "Sockets closed by the gateway, by code.")
+# Of the database as a whole: every gateway says the same.
+feed_bytes = Gauge("rowcast_feed_bytes", "Size of the feed on disk, indexes too.")
+feed_seconds = Gauge("rowcast_feed_oldest_seconds", "Age of the oldest change in the feed.")
+receipts_bytes = Gauge("rowcast_receipts_bytes", "Size of the receipts on disk, indexes too.")
+receipts_seconds = Gauge("rowcast_receipts_oldest_seconds", "Age of the oldest receipt.")
+relays_asleep = Gauge("rowcast_relays_asleep", "Relays that writers ring for.")
+relays_awake = Gauge("rowcast_relays_awake", "Relays that read without being rung for.")
+relays_behind = Gauge(
+    "rowcast_relays_behind_seconds",
+    "Seconds since the slowest relay of all gateways had read the feed to its end.",
+)
 
 _ALL: tuple[Counter | Gauge | Histogram, ...] = (
     requests,
@@ -110,6 +123,13 @@ _ALL: tuple[Counter | Gauge | Histogram, ...] = (
     frames,
     signals_dropped,
     closed,
+    feed_bytes,
+    feed_seconds,
+    receipts_bytes,
+    receipts_seconds,
+    relays_asleep,
+    relays_awake,
+    relays_behind,
 )
 
 

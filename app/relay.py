@@ -9,6 +9,9 @@ import asyncio
 import json
 import logging
 import math
+import os
+import secrets
+import socket
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -27,9 +30,12 @@ log = logging.getLogger("rowcast.relay")
 
 ALIVE_SECONDS: Final = 5.0
 PRUNE_SECONDS: Final = 3600.0
+REPORT_SECONDS: Final = 1.0
+OVERVIEW_SECONDS: Final = 5.0
 FINGERPRINT_SECONDS: Final = 0.5  # a changed policy or grant is noticed within this
 SPACING_SECONDS: Final = 0.005
 STOP_AGAIN_SECONDS: Final = 0.2
+SESSION_ENDS: Final = "sync_internal.session_ends"  # as the feed names it
 FENCE_SECONDS: Final = 0.25  # longest wait for a long transaction, which may not ring
 # Commits a second. A ring for each costs nothing below, half of the speed of writers far above.
 BUSY: Final = 200
@@ -68,6 +74,8 @@ class Relay:
         self._lane = lane
         self._cursors = cursors
         self._poll_seconds = poll_seconds
+        # Containers may share name and process number.
+        self._name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
         self._awake = asyncio.Event()
         self._bell = Bell(listen_conninfo, opened=self.wake, rung=self._ring)
         self._pace = Pace()
@@ -82,6 +90,7 @@ class Relay:
         self._status: dict[str, Any] = {}
         self._looked = False
         self.epoch: str | None = None
+        self.overview: dict[str, Any] = {}
         self.ready = asyncio.Event()
         self.read_on: Callable[[], None] = lambda: None
         """Called after each reading, the only sign that somebody has rung."""
@@ -90,6 +99,8 @@ class Relay:
         """Starts reading; returns at once, also when there is no database yet."""
         self._keep(self._read_forever())
         self._keep(self._prune_forever())
+        self._keep(self._report_forever())
+        self._keep(self._look_forever())
         self._keep(self._bell.hold())
 
     async def stop(self) -> None:
@@ -216,6 +227,7 @@ class Relay:
             self._fingerprint_at = time.monotonic()
         cursor: str = answer["cursor"]
         self._bits, self._oldest = answer["bell"], answer["xmin"]
+        await self._end_sessions(answer)
         changes, tables = _sort(answer, self._hub)
         self._pace.note(_commits(answer), time.monotonic())
         metrics.changes.add(len(changes))
@@ -245,13 +257,39 @@ class Relay:
         self._status, self._looked = status, True
         self._cursors.use(bytes.fromhex(status["cursorKey"]))
 
-    def _notice_state(self, answer: Mapping[str, Any]) -> None:
+    async def _end_sessions(self, answer: Mapping[str, Any]) -> None:
+        """Closes the sockets whose tokens do not count any more, before anything else is asked for
+        them. Who has signed in again meanwhile keeps his.
+        """
+        unknown = self._is_anew(answer) or SESSION_ENDS in (answer.get("behind") or ())
+        users = {
+            raw["patch"]["user"] for raw in answer.get("changes") or () if raw["kind"] == "session"
+        }
+        asked = [
+            (reader, reader.claims)
+            for reader in self._hub.readers.values()
+            if reader.claims is not None and (unknown or reader.user_id in users)
+        ]
+        if not asked:
+            return
+        counts = await calls.sessions(self._lane, [claims for _, claims in asked])
+        for (reader, _), still in zip(asked, counts, strict=True):
+            if not still:
+                self._hub.end(reader)
+
+    def _is_anew(self, answer: Mapping[str, Any]) -> bool:
+        """Whether changes may have been missed."""
         epoch = str(answer.get("epoch"))
+        return (
+            self._hub.cursor is None or bool(answer.get("stale")) or self.epoch not in (None, epoch)
+        )
+
+    def _notice_state(self, answer: Mapping[str, Any]) -> None:
         # Only now, after the new cursor was taken: what is read sooner could miss a change.
-        if self._hub.cursor is None or answer.get("stale") or self.epoch not in (None, epoch):
+        if self._is_anew(answer):
             self._hub.forget_all()
             self._everything_stale("behind")
-        self.epoch = epoch
+        self.epoch = str(answer.get("epoch"))
 
     def _everything_stale(self, reason: str) -> None:
         for subscriber in list(self._hub.subscribers):
@@ -268,6 +306,34 @@ class Relay:
                 # Nothing is lost by pruning later; several gateways do it in turn.
                 log.warning("not pruned sqlstate=%s", exc.sqlstate)
             await asyncio.sleep(PRUNE_SECONDS)
+
+    # --- where it is -----------------------------------------------------------------------------
+
+    async def _report_forever(self) -> None:
+        """Says once a second where it is in the feed, for `sync.status`."""
+        while True:
+            await self.ready.wait()
+            cursor = self._hub.cursor
+            if cursor is not None:
+                try:
+                    await calls.report(
+                        self._lane, self._name, cursor, self.idle_seconds, self._bell.bit
+                    )
+                except psycopg.Error as exc:
+                    log.info("place in the feed not said sqlstate=%s", exc.sqlstate)
+            await asyncio.sleep(REPORT_SECONDS)
+
+    async def _look_forever(self) -> None:
+        """Keeps what is known of the database as a whole: whoever asks for metrics waits for
+        nothing, and keeps nobody busy.
+        """
+        while True:
+            try:
+                self.overview = await calls.overview(self._lane)
+            except psycopg.Error as exc:
+                self.overview = {}
+                log.info("nothing known of the database sqlstate=%s", exc.sqlstate)
+            await asyncio.sleep(OVERVIEW_SECONDS)
 
     def _keep(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)

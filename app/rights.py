@@ -92,6 +92,9 @@ class Rights:
         answer = json.loads(raw)
         overtaken = {table: set(ids) for table, ids in answer["overtaken"].items()}
         for reader, seen in zip(readers, answer["seen"], strict=True):
+            if seen is None:  # his session has ended, of which the next read tells
+                delivery.fail(reader)
+                continue
             ids_seen = {table: set(ids) for table, ids in seen.items()}
             delivery.learn(reader, refs, ids_seen, overtaken)
 
@@ -191,7 +194,12 @@ class Rights:
             alone = await asyncio.gather(*(self._ask_part([one]) for one in part))
             return [answer for answers in alone for answer in answers]
         return [
-            (reader, {key: self._hub.row_classes(key, answer.get(key, [])) for key in keys})
+            (
+                reader,
+                dict.fromkeys(keys)
+                if answer is None
+                else {key: self._hub.row_classes(key, answer.get(key, [])) for key in keys},
+            )
             for (reader, keys), answer in zip(part, json.loads(raw), strict=True)
         ]
 

@@ -66,6 +66,8 @@ async def write(request: Request) -> Response:
         metrics.refusals.add(code=str(orjson.loads(answer.body).get("code")))
         if answer.status in (429, 503):
             made.headers["Retry-After"] = str(RETRY_SECONDS)
+        elif answer.status == 401:
+            made.headers["WWW-Authenticate"] = "Bearer"
     return made
 
 
@@ -110,7 +112,7 @@ async def dev_sign_in(request: Request) -> Response:
         user_id = None  # the example apps are not installed
     if user_id is None:
         raise Problem(400, "unknown_user", "There is no demo user of this name")
-    now = int(time.time())
+    now = time.time()
     claims = {
         "sub": user_id,
         "role": "authenticated",

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -23,6 +23,8 @@ from .presence import Peer, Refused
 from .protocol import Malformed, encode
 
 log = logging.getLogger("rowcast.socket")
+
+SESSION_ENDED: Final = "the session has ended"
 
 
 class Closed(Exception):
@@ -81,10 +83,7 @@ class Connection:
         if "origin" in headers and not origin_allowed(headers, settings.allowed_origins):
             raise Closed(protocol.BAD_ORIGIN, "this origin is not allowed")
         self._take_place(self._gateway.limits.address_sockets, self._address)
-        session = await self._greet()
-        subscriber = self._subscriber = self._hub.join(
-            session.identity, session.claims, session.role, session.user_id, self._outlet.write
-        )
+        subscriber, session = await self._greet()
         self._peer = self._gateway.signals.join(subscriber, session)
         self._gateway.relay.wake()
         malformed = 0
@@ -120,7 +119,7 @@ class Connection:
 
     # --- hello and identity ----------------------------------------------------------------------
 
-    async def _greet(self) -> Session:
+    async def _greet(self) -> tuple[Subscriber, Session]:
         try:
             async with asyncio.timeout(protocol.HELLO_SECONDS):
                 text = await self._receive()
@@ -149,6 +148,17 @@ class Connection:
         if session.user_id is not None:
             self._take_place(self._gateway.limits.user_sockets, session.user_id)
         self._adopt(session)
+        # Joined before it is asked whether the session counts: if it ends after that was answered,
+        # the relay finds the socket.
+        subscriber = self._subscriber = self._hub.join(
+            session.identity,
+            session.claims,
+            session.role,
+            session.user_id,
+            self._outlet.write,
+            self._end_session,
+        )
+        await self._check(session)
         self._send(
             protocol.Welcome(
                 epoch=relay.epoch or "",
@@ -160,7 +170,21 @@ class Connection:
                 schema_version=relay.schema_version,
             )
         )
-        return session
+        return subscriber, session
+
+    async def _check(self, session: Session) -> None:
+        """Whether the session still counts is for PostgreSQL to say, whatever the token says."""
+        if session.claims is None:
+            return
+        try:
+            (counts,) = await calls.sessions(self._gateway.database.work, [session.claims])
+        except psycopg.Error:
+            raise Closed(protocol.TRY_LATER, "the database cannot be reached") from None
+        if not counts:
+            raise Closed(protocol.SIGN_IN, SESSION_ENDED)
+
+    def _end_session(self) -> None:
+        self._outlet.close(protocol.SIGN_IN, SESSION_ENDED)
 
     async def _identify(self, token: str | None) -> Session:
         """By the token of the frame, else the Authorization header, else the cookie."""
@@ -241,6 +265,7 @@ class Connection:
             session.user_id,
             keep_views=same,
         )
+        await self._check(session)
         self._gateway.signals.renew(peer, session)
         self._send(protocol.Authed(expires_at=_iso(session.expires_at)))
         if not same and subscriber.keys:
@@ -259,7 +284,8 @@ class Connection:
             text = await calls.subscribe(self._gateway.database.work, reader.claims, keys, None)
         except psycopg.Error as exc:
             problem = from_database(exc)
-            raise Closed(protocol.TRY_LATER, problem.detail or problem.code) from None
+            code = protocol.SIGN_IN if problem.status == 401 else protocol.TRY_LATER
+            raise Closed(code, problem.detail or problem.code) from None
         asked = reader.generation == generation
         if asked:
             self._gateway.relay.rights.found(reader, json.loads(text)["views"])
@@ -294,6 +320,8 @@ class Connection:
         except psycopg.Error as exc:
             self._hub.unsubscribe(subscriber, new)
             problem = from_database(exc)
+            if problem.status == 401:
+                raise Closed(protocol.SIGN_IN, problem.detail) from None
             self._refuse(problem.code, problem.detail or "Not subscribed; try again", frame.id)
             self._release(subscriber)
             return

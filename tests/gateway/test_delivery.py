@@ -58,7 +58,9 @@ class Screen:
     def __init__(self, hub: Hub, *keys: str, evidence: bool = False, identity: str = "me") -> None:
         self.frames: list[Any] = []
         self.raw: list[bytes] = []
-        self.subscriber = hub.join(identity, None, "authenticated", identity, self._take)
+        self.subscriber = hub.join(
+            identity, None, "authenticated", identity, self._take, lambda: None
+        )
         hub.subscribe(self.subscriber, keys)
         if evidence:
             for key in keys:

@@ -1,11 +1,13 @@
 """The hub's bookkeeping."""
 
+from functools import partial
+
 from app.hub import MAX_HELD_BYTES, MAX_VIEW_CLASSES, Hub, Subscriber, is_record_key, table_of
 
 
 def subscriber(hub: Hub, *keys: str) -> tuple[Subscriber, list[bytes]]:
     sent: list[bytes] = []
-    made = hub.join("identity", None, "authenticated", "u", sent.append)
+    made = hub.join("identity", None, "authenticated", "u", sent.append, lambda: None)
     hub.subscribe(made, keys)
     return made, sent
 
@@ -148,3 +150,23 @@ def test_kinds_of_keys() -> None:
     assert is_record_key("tasks:a?b")
     assert not is_record_key("tasks?x=a:b")
     assert not is_record_key("tasks")
+
+
+def test_the_end_of_a_session_closes_and_forgets_its_sockets_alone() -> None:
+    hub, ended = Hub(), list[str]()
+    made = [
+        hub.join(who, who, "authenticated", "u", lambda _: None, partial(ended.append, who))
+        for who in ("old", "old", "new")
+    ]
+    for one in made:
+        hub.subscribe(one, ["tasks"])
+    hub.end(made[0].reader)
+    assert ended == ["old", "old"]
+    assert hub.of_table("tasks") == {made[2]: ["tasks"]}
+    # Frames it had sent before it was closed are still handled.
+    hub.subscribe(made[0], ["boards"])
+    hub.renew(made[1], "newer", "newer", "authenticated", "u", keep_views=True)
+    for one in made:
+        hub.remove(one)
+    assert not hub.readers
+    assert hub.key_count == 0

@@ -38,7 +38,7 @@ class Visitor:
     def __init__(self, house: House, user: str) -> None:
         self._house = house
         self._frames: list[Any] = []
-        subscriber = house.hub.join(user, None, "authenticated", user, self._take)
+        subscriber = house.hub.join(user, None, "authenticated", user, self._take, lambda: None)
         house.hub.subscribe(subscriber, [KEY])
         self.peer = house.rooms.join(subscriber, user, None, user, house.now)
         house.rooms.subscribed(self.peer, [KEY])

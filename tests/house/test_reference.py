@@ -7,6 +7,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from app import metrics
 from tests.postgres import Database
 
 pytestmark = pytest.mark.both_versions
@@ -74,6 +75,13 @@ def test_every_finding_of_the_doctor_is_documented() -> None:
     assert len(findings) > 10
     for severity, code in findings:
         assert f"| {severity} | `{code}` |" in page
+
+
+def test_every_metric_is_documented() -> None:
+    page = (DOCS / "how-to" / "operate.md").read_text("utf-8")
+    assert len(metrics._ALL) > 10
+    for metric in metrics._ALL:
+        assert f"`{metric.name}`" in page, metric.name
 
 
 def test_every_setting_is_in_the_reference(shared_db: Database) -> None:

@@ -26,6 +26,12 @@ END_USER_API = {
     "query(jsonb)",
     "write(jsonb)",
 }
+SERVICE_API = END_USER_API | {
+    "disable_user(text)",
+    "enable_user(text)",
+    "end_sessions(text)",
+    "status()",
+}
 GATEWAY_API = {
     "act_as(text,text,jsonb)",
     "describe()",
@@ -41,6 +47,8 @@ GATEWAY_API = {
     "gateway_query_open(text,text,bigint)",
     "gateway_signal(uuid,text[],boolean)",
     "gateway_signals(uuid,text)",
+    "gateway_report(text,text,double precision,integer)",
+    "gateway_sessions(text[])",
     "gateway_status()",
     "gateway_subscribe(text,text[],text,text[])",
     "gateway_views(text[],jsonb)",
@@ -48,19 +56,28 @@ GATEWAY_API = {
     "gateway_write(text[],text[],boolean[],bigint[])",
     "now()",
     "prune()",
+    "status()",
 }
-WORKER_API = {"act_as(text,text,jsonb)", "describe()", "doctor()", "now()", "prune()"}
+WORKER_API = {"act_as(text,text,jsonb)", "describe()", "doctor()", "now()", "prune()", "status()"}
 API = {
     "anon": END_USER_API,
-    "authenticated": END_USER_API,
-    "service_role": END_USER_API,
+    "authenticated": END_USER_API | {"sign_out()"},
+    "service_role": SERVICE_API,
     "rowcast_gateway": GATEWAY_API,
     "rowcast_worker": WORKER_API,
 }
 
+# Of users, for trusted backends alone: an id is all they take, and nothing is all they give.
+OF_USERS = {"sync.disable_user(text)", "sync.enable_user(text)", "sync.end_sessions(text)"}
+
 # Definer functions end users can reach, and what each can tell. Names of tables lead to generated
 # code, which runs with the caller's own rights.
 REACHABLE_DEFINERS = {
+    *OF_USERS,
+    # The caller's own sessions.
+    "sync.sign_out()",
+    # Sizes and times; nothing of rows. For trusted backends.
+    "sync.status()",
     # The registry as a whole: wire names, types and allowed values; nothing of rows.
     "sync.describe()",
     # The caller's own identity.
@@ -242,7 +259,7 @@ def test_no_definer_function_end_users_can_reach_takes_a_name(
                     'xid8'::regtype, 'jsonb'::regtype)
             )
     """
-    assert column(conn, query) == []
+    assert set(column(conn, query)) == OF_USERS
 
 
 def test_no_reachable_definer_function_takes_a_relation_or_runs_text(

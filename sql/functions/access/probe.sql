@@ -2,7 +2,8 @@
 
 -- Which of some records each of several users may read now. p_refs: {"tasks": ["id", ...]}. p_cursor: what the asker
 -- has read of the feed. Gives {"seen": [{"tasks": [ids]}, ... in the order of p_claims], "overtaken": {"tasks": [ids]}},
--- the second being records with a later change, which may stand elsewhere by now.
+-- the second being records with a later change, which may stand elsewhere by now. Null is seen by those whose session
+-- has ended: one of them must not cost the others their answer.
 --
 -- Stable, so that every answer and what is overtaken belong to one snapshot.
 create or replace function sync.gateway_probe(p_claims text[], p_refs jsonb, p_cursor text)
@@ -26,6 +27,10 @@ begin
     end loop;
     for i in 1 .. cardinality(p_claims) loop
         perform sync_internal.assume('none', null);
+        if not sync_internal.session_counts(p_claims[i]::jsonb) then
+            v_seen := v_seen || text 'null';
+            continue;
+        end if;
         v_role := sync_internal.assume_claims(p_claims[i]);
         v_answer := null;
         foreach v_table in array v_tables loop
@@ -103,7 +108,7 @@ grant execute on function sync_internal.overtaken(jsonb, text) to rowcast_gatewa
 
 -- The classes of rows that each of several users may read under each of his keys now. p_keys: [["key", ...], ...] in the
 -- order of p_claims. Gives [{"key": [classes], ...}, ...]; 65 classes mean: too many. A key that is not well formed is
--- not in the answer.
+-- not in the answer; null for those whose session has ended.
 create or replace function sync.gateway_views(p_claims text[], p_keys jsonb)
 returns text
 language plpgsql
@@ -122,6 +127,10 @@ begin
     )) -> 'keys') k;
     for i in 1 .. cardinality(p_claims) loop
         perform sync_internal.assume('none', null);
+        if not sync_internal.session_counts(p_claims[i]::jsonb) then
+            v_views := v_views || text 'null';
+            continue;
+        end if;
         v_role := sync_internal.assume_claims(p_claims[i]);
         v_views := v_views || sync_internal.views_of(
             array(

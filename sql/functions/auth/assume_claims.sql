@@ -1,21 +1,24 @@
 -- From the claims that the gateway's doors are given to the identity they name.
 
 -- The role of claims: their own, authenticated where they name none, anon where there are none. PT401 for any other
--- than these two.
+-- than these two, and where the session has ended (sync.end_sessions).
 create or replace function sync_internal.claimed_role(p_claims text)
 returns text
 language plpgsql
-immutable
+stable
 parallel safe
 security invoker
 as $$
 declare
+    v_claims constant jsonb := p_claims::jsonb;
     v_role constant text := coalesce(
-        p_claims::jsonb ->> 'role', case when p_claims is null then 'anon' else 'authenticated' end
+        v_claims ->> 'role', case when p_claims is null then 'anon' else 'authenticated' end
     );
 begin
     if v_role not in ('anon', 'authenticated') then
         perform sync_internal.refuse(401, 'unauthorized', 'The token''s role is not served here');
+    elsif not sync_internal.session_counts(v_claims) then
+        perform sync_internal.refuse(401, 'unauthorized', 'The session has ended; sign in again');
     end if;
     return v_role;
 end

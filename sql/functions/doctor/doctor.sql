@@ -145,16 +145,28 @@ as $$
         'End that session: the server''s log names it, pg_stat_activity has its age.'
     where pg_notification_queue_usage() > 0.1
     union all
+    select 'warning', 'relay_behind', p.name,
+        format('This gateway read the feed to its end %s ago: its sockets hear late', justify_interval(p.behind)),
+        'See its log: it says what was in the way.'
+    from sync_internal.relay_places() p where p.behind > interval '10 seconds'
+    union all
+    select 'warning', 'not_pruned', 'sync_internal.changes',
+        format('The oldest change is of %s, long past the retention of %s days', o.at, r.days),
+        'select sync.prune(); a gateway does so once an hour.'
+    from (select sync_internal.setting('retention_days') as days) r
+    -- A leaf holds a sixth of the retention, and is emptied when all of it is past.
+    cross join lateral (select c.at from sync_internal.changes c order by c.xid, c.seq limit 1) o
+    where o.at < now() - (r.days * interval '1 day' * 7 / 6 + interval '1 day')
+    union all
     select 'info', 'sizes', 'sync_internal.changes, sync_internal.receipts',
         format(
-            'The feed takes %s, the receipts take %s',
-            (
-                select pg_size_pretty(sum(pg_total_relation_size(i.inhrelid)))
-                from pg_inherits i where i.inhparent = 'sync_internal.changes'::regclass
-            ),
-            pg_size_pretty(pg_total_relation_size('sync_internal.receipts'))
+            'The feed takes %s and begins %s, the receipts take %s; both are kept %s days',
+            pg_size_pretty((s.status #>> '{feed,bytes}')::bigint),
+            coalesce('at ' || (s.status #>> '{feed,oldestAt}'), 'with the next change'),
+            pg_size_pretty((s.status #>> '{receipts,bytes}')::bigint), s.status ->> 'retentionDays'
         ),
-        'Too much: fewer retention_days, by sync.configure().'
+        'Too much: fewer retention_days, by sync.configure(). More: sync.status().'
+    from sync.status() s (status)
 $$;
 
 comment on function sync.doctor() is 'Whether this database is one Rowcast may serve.';

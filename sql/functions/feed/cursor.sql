@@ -173,7 +173,7 @@ declare
 begin
     if v_epoch <> (select s.epoch from sync_internal.state s) then
         truncate sync_internal.changes;
-        update sync_internal.state set epoch = v_epoch, pruned_before = '0';
+        update sync_internal.state set epoch = v_epoch, pruned_before = '0', stale_before = now();
     end if;
     return v_epoch;
 end

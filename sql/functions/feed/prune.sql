@@ -1,5 +1,6 @@
--- Ends what is older than the retention (setting retention_days): empties leaves of the feed and removes receipts. Safe
--- to run at any time and by several at once; the gateway does so once an hour. A leaf is emptied by TRUNCATE, which
+-- Ends what is older than the retention (setting retention_days): empties leaves of the feed and removes receipts; also
+-- ends of sessions older than any token (max_token_days). Safe to run at any time and by several at once; the gateway
+-- does so once an hour. A leaf is emptied by TRUNCATE, which
 -- waits for nobody longer than lock_timeout. Gives the number of receipts removed.
 create or replace function sync.prune()
 returns bigint
@@ -27,9 +28,15 @@ begin
             execute format('truncate %s', v_leaf);
             -- A cursor that has not seen all of it is stale from now on.
             update sync_internal.state s
-            set pruned_before = greatest(s.pruned_before, (v_highest::text::bigint + 1)::text::xid8);
+            set pruned_before = greatest(s.pruned_before, (v_highest::text::bigint + 1)::text::xid8),
+                stale_before = greatest(s.stale_before, v_newest);
         end if;
     end loop;
+
+    -- No token of before these moments is valid any more. Who is disabled stays so.
+    delete from sync_internal.session_ends e
+    where not e.disabled and e.ended_at < now() - sync_internal.setting('max_token_days') * interval '1 day';
+    delete from sync_internal.relays r where r.said_at < now() - interval '1 hour';
 
     -- Ids older than the floor are refused from now on, so their receipts are not needed. It only rises. A receipt also
     -- stays as long as the feed may show its transaction.
