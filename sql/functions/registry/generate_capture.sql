@@ -125,6 +125,7 @@ declare
     v_topics_moved text;
     v_changed text;
     v_was text;
+    v_row text;
 begin
     select * into strict v_table from sync_internal.tables t where t.table_id = p_table_id;
     select array_agg(c order by c.position) into v_all from sync_internal.columns c where c.table_id = p_table_id;
@@ -181,6 +182,51 @@ $code$, sync_internal.quoted(v_table.touch)
     into v_moved, v_topics_moved, v_changed, v_was
     from unnest(v_all) c;
 
+    v_row := format(
+        $code$
+            declare
+                v_old %1$s;
+                v_patch text;
+                v_undo text;
+                v_topics text[];
+                v_moved boolean;
+            begin
+                select o.* into v_old from old_rows o where o.%3$s = v_new.%3$s;
+                if v_new.%4$s - v_old.%4$s = 1 then
+%5$s
+                    insert into sync_internal.changes
+                        (slot, table_name, record_id, version, kind, topics, patch, undo, class, class_before)
+                    values (
+                        v_slot, %2$L, v_new.%3$s::text, v_new.%4$s, 'update', v_topics || %6$s,
+                        concat('{', substr(v_patch, 2), '}')::json, concat('{', substr(v_undo, 2), '}')::json,
+                        %7$s, case when v_moved then %8$s end
+                    );
+                    v_heard := true;
+                elsif v_old is null or v_new *<> v_old then
+                    v_made := v_made || v_new.%3$s::text;
+                end if;
+            end;$code$,
+        v_table.relation, v_table.name, sync_internal.quoted(v_table.id_column),
+        sync_internal.quoted(v_table.version_column),
+        (
+            select string_agg(format(
+                E'                if %1$s then\n'
+                '                    v_patch := concat(v_patch, %2$L, %3$s);\n'
+                '                    v_undo := concat(v_undo, %2$L, %4$s);\n%5$s%6$s'
+                '                end if;\n',
+                sync_internal.differs_expression(c, 'v_old', 'v_new'), ',' || to_json(c.name)::text || ':',
+                sync_internal.json_expression(c, 'v_new.' || sync_internal.quoted(c.column_name)),
+                sync_internal.json_expression(c, 'v_old.' || sync_internal.quoted(c.column_name)),
+                case when c.topic then format(
+                    E'                    v_topics := %s;\n', sync_internal.topics_expression(v_all, 'v_old')
+                ) end,
+                case when c.policy then E'                    v_moved := true;\n' end
+            ), '' order by c.position)
+            from unnest(v_all) c where c.column_name not in (v_table.id_column, v_table.version_column)
+        ),
+        sync_internal.topics_expression(v_all, 'v_new'), sync_internal.class_expression(v_all, 'v_new'),
+        sync_internal.class_expression(v_all, 'v_old')
+    );
     execute format(
         $make$create or replace function sync_internal.%1$I() returns trigger
         language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as %2$L$make$,
@@ -189,20 +235,15 @@ $code$, sync_internal.quoted(v_table.touch)
             $code$
 declare
     v_slot constant smallint := sync_internal.feed_slot();
-    v_new %12$s;
-    v_old %12$s;
+    v_new %9$s;
     v_count integer := 0;
-    v_patch text;
-    v_undo text;
-    v_topics text[];
-    v_moved boolean;
     v_heard boolean;
     v_bulk boolean;
     v_lost text[];
     v_made text[];
     v_none text;
 begin
-    if not %13$s then
+    if not %10$s then
         -- What the rows hold would be told wrongly by code made for another shape: let them be read again.
         if tg_level = 'ROW' or tg_op = 'TRUNCATE' then
             v_heard := true;
@@ -215,33 +256,17 @@ begin
             insert into sync_internal.changes (slot, table_name, kind) values (v_slot, %1$L, 'bulk');
         end if;
     elsif tg_op = 'UPDATE' and tg_level = 'STATEMENT' then
-        -- One row, the usual case, costs half as much by plain comparisons as by the statement for many.
-        for v_new in select n.* from new_rows n limit 2 loop
+        -- Few rows, the usual case, cost less by plain comparisons than by the statement for many: one a half.
+        for v_new in select n.* from new_rows n limit 5 loop
             v_count := v_count + 1;
         end loop;
         if v_count = 1 then
-            select o.* into v_old from old_rows o;
-            if v_new.%5$s <> v_old.%5$s then
-                -- Another id is another record.
-                insert into sync_internal.changes
-                    (slot, table_name, record_id, version, kind, topics, patch, undo, class, class_before)
-                select v_slot, %1$L, %4$s from old_rows o
-                union all
-                select v_slot, %1$L, %3$s from new_rows n;
-                v_heard := true;
-            elsif v_new.%6$s <> v_old.%6$s then
 %8$s
-                insert into sync_internal.changes
-                    (slot, table_name, record_id, version, kind, topics, patch, undo, class, class_before)
-                values (
-                    v_slot, %1$L, v_new.%5$s::text, v_new.%6$s, 'update',
-                    v_topics || %9$s,
-                    concat('{', substr(v_patch, 2), '}')::json, concat('{', substr(v_undo, 2), '}')::json,
-                    %10$s, case when v_moved then %11$s end
-                );
-                v_heard := true;
-            end if;
-        elsif v_count > 1 then
+        elsif v_count < 5 and v_count <= %7$s then
+            for v_new in select n.* from new_rows n loop
+%8$s
+            end loop;
+        else
             -- A full join is never a nested loop, whatever number of rows its plan was made for; the condition
             -- keeps it one.
             insert into sync_internal.changes
@@ -258,8 +283,6 @@ begin
                 insert into sync_internal.changes (slot, table_name, kind) values (v_slot, %1$L, 'bulk');
                 v_heard := true;
             else
-                -- Rows whose id changed have no partner, or one that was another row: a delete and a create. Two
-                -- of one row are apart by one version, or equal.
                 select
                     array_agg(o.%5$s::text) filter (where o.%5$s is not null),
                     array_agg(n.%5$s::text) filter (where n.%5$s is not null)
@@ -269,15 +292,23 @@ begin
                     when n.%5$s is null or o.%5$s is null then true
                     else n.%6$s - o.%6$s <> 1 and (n.%6$s <> o.%6$s or n.* *<> o.*)
                 end;
-                if v_lost is not null then
-                    insert into sync_internal.changes
-                        (slot, table_name, record_id, version, kind, topics, patch, undo, class, class_before)
-                    select v_slot, %1$L, %4$s from old_rows o where o.%5$s::text = any (v_lost)
-                    union all
-                    select v_slot, %1$L, %3$s from new_rows n where n.%5$s::text = any (v_made);
-                    v_heard := true;
-                end if;
             end if;
+        end if;
+        -- Rows whose id changed have no partner, or one that was another row: a delete and a create. Two of one row are
+        -- apart by one version, or equal.
+        if v_made is not null then
+            if v_lost is null then
+                v_lost := array(
+                    select o.%5$s::text from old_rows o
+                    where o.%5$s::text = any (v_made) or not exists (select from new_rows n where n.%5$s = o.%5$s)
+                );
+            end if;
+            insert into sync_internal.changes
+                (slot, table_name, record_id, version, kind, topics, patch, undo, class, class_before)
+            select v_slot, %1$L, %4$s from old_rows o where o.%5$s::text = any (v_lost)
+            union all
+            select v_slot, %1$L, %3$s from new_rows n where n.%5$s::text = any (v_made);
+            v_heard := true;
         end if;
     elsif tg_op = 'INSERT' and tg_level = 'STATEMENT' then
         insert into sync_internal.changes
@@ -373,24 +404,7 @@ end
                 sync_internal.record_expression(v_all, 'o'), sync_internal.class_expression(v_all, 'o')
             ),
             sync_internal.quoted(v_table.id_column), sync_internal.quoted(v_table.version_column), v_most,
-            (
-                select string_agg(format(
-                    E'                if %1$s then\n'
-                    '                    v_patch := concat(v_patch, %2$L, %3$s);\n'
-                    '                    v_undo := concat(v_undo, %2$L, %4$s);\n%5$s%6$s'
-                    '                end if;\n',
-                    sync_internal.differs_expression(c, 'v_old', 'v_new'), ',' || to_json(c.name)::text || ':',
-                    sync_internal.json_expression(c, 'v_new.' || sync_internal.quoted(c.column_name)),
-                    sync_internal.json_expression(c, 'v_old.' || sync_internal.quoted(c.column_name)),
-                    case when c.topic then format(
-                        E'                    v_topics := %s;\n', sync_internal.topics_expression(v_all, 'v_old')
-                    ) end,
-                    case when c.policy then E'                    v_moved := true;\n' end
-                ), '' order by c.position)
-                from unnest(v_all) c where c.column_name not in (v_table.id_column, v_table.version_column)
-            ),
-            sync_internal.topics_expression(v_all, 'v_new'),
-            sync_internal.class_expression(v_all, 'v_new'), sync_internal.class_expression(v_all, 'v_old'),
+            v_row,
             v_table.relation, sync_internal.shape_condition(v_table, 'has_shape')
         )
     );

@@ -204,19 +204,30 @@ def test_changed_id_is_a_delete_and_an_insert(items: psycopg.Connection, told: T
     ids=str,
 )
 @pytest.mark.parametrize("cycle", ["abc", "bac", "bca"], ids=str)
+@pytest.mark.parametrize("others", [0, 5])
 def test_ids_swapped_in_one_statement(
-    conn: psycopg.Connection, told: Told, versions: tuple[int, int, int], cycle: str
+    conn: psycopg.Connection,
+    told: Told,
+    versions: tuple[int, int, int],
+    cycle: str,
+    others: int,
 ) -> None:
-    """Whoever follows the feed holds what the table holds: versions rise by one, or start anew."""
+    """Whoever follows the feed holds what the table holds: versions rise by one, or start anew.
+    Few rows are told in another way than many.
+    """
     live(conn, "swaps", "id text primary key deferrable, n integer")
     held: dict[str, dict[str, Any]] = {}
     for id_, n, version in zip("abc", (10, 20, 30), versions, strict=True):
         conn.execute("insert into swaps values (%s, %s, %s)", (id_, n, version))
         held[id_] = {"id": id_, "n": n, "version": version}
+    for number in range(others):
+        conn.execute("insert into swaps values (%s, 0, 1)", (f"other{number}",))
+        held[f"other{number}"] = {"id": f"other{number}", "n": 0, "version": 1}
     told()
     target = dict(zip("abc", cycle, strict=True))
     conn.execute(
-        "update swaps set id = case id when 'a' then %s when 'b' then %s else %s end",
+        "update swaps set n = case when id in ('a', 'b', 'c') then n else n + 1 end,"
+        " id = case id when 'a' then %s when 'b' then %s when 'c' then %s else id end",
         [target[id_] for id_ in "abc"],
     )
     for change in told():
@@ -232,11 +243,17 @@ def test_ids_swapped_in_one_statement(
     assert held == {id_: {"id": id_, "n": n, "version": v} for id_, n, v in rows}
 
 
-def test_ids_changed_beside_ordinary_updates(items: psycopg.Connection, told: Told) -> None:
+@pytest.mark.parametrize("others", ["", "defg"])
+def test_ids_changed_beside_ordinary_updates(
+    items: psycopg.Connection, told: Told, others: str
+) -> None:
+    for other in others:
+        items.execute("insert into items (id, n) values (%s, 0)", (other,))
     told()
     items.execute("update items set id = case id when 'a' then 'x' else id end, n = n + 1")
     kinds = sorted((change["kind"], change["id"]) for change in told())
-    assert kinds == [("delete", "a"), ("insert", "x"), ("update", "b"), ("update", "c")]
+    updates = [("update", id_) for id_ in "bc" + others]
+    assert kinds == [("delete", "a"), ("insert", "x"), *updates]
 
 
 @pytest.mark.parametrize(
