@@ -27,6 +27,7 @@ declare
     -- What the operations of a record have in common.
     v_at constant jsonb := jsonb_build_object('table', v_table, 'id', v_id);
     v_seq_from bigint;
+    v_began timestamptz;
     v_written sync_internal.written;
     v_read sync_internal.written;
     v_several sync_internal.attempted;
@@ -46,6 +47,7 @@ begin
             set constraints all deferred;
         end if;
         if p_operations -> -1 @> v_at then
+            v_began := clock_timestamp();
             v_written := case p_variant
                 when 'authenticated'
                     then sync_internal.update_authenticated(v_table, v_id, v_at, p_operations, 0, v_last, p_want)
@@ -55,6 +57,13 @@ begin
             end;
             if v_written.version is null then
                 raise sqlstate 'RC002';
+            end if;
+            -- One that waited for the row was let through by what its policies saw before: a membership may have
+            -- ended meanwhile. A second statement sees what is true now.
+            if clock_timestamp() - v_began > interval '1 ms' then
+                if sync_internal.lock_one(v_table, v_id, p_variant) is null then
+                    raise sqlstate 'RC002';
+                end if;
             end if;
             if sync_internal.defers() then
                 set constraints all immediate;
@@ -98,6 +107,26 @@ $$;
 
 comment on function sync_internal.attempt(uuid, jsonb, jsonb, text, boolean) is 'Carries out one transaction.';
 grant execute on function sync_internal.attempt(uuid, jsonb, jsonb, text, boolean) to anon, authenticated, service_role;
+
+-- Locks a record that the current role may update; its version, null where it may not.
+create or replace function sync_internal.lock_one(p_table text, p_id text, p_variant text)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+as $$
+begin
+    return case p_variant
+        when 'authenticated' then sync_internal.lock_authenticated(p_table, p_id)
+        when 'service_role' then sync_internal.lock_service_role(p_table, p_id)
+        else sync_internal.lock_anon(p_table, p_id)
+    end;
+end
+$$;
+
+comment on function sync_internal.lock_one(text, text, text) is 'Locks a record that the current role may update.';
+grant execute on function sync_internal.lock_one(text, text, text) to anon, authenticated, service_role;
 
 -- Carries out operations on several records that are there: gives the versions as outcome, and the records. Raises RC002
 -- for whatever is to be looked at with care. Records are locked in the order of (table, id).
@@ -722,11 +751,7 @@ begin
         if v_expected.version = 0 then
             v_found := coalesce((sync_internal.read_one(v_expected.name, v_expected.id, p_variant)).version, 0);
         else
-            v_found := case p_variant
-                when 'authenticated' then sync_internal.lock_authenticated(v_expected.name, v_expected.id)
-                when 'service_role' then sync_internal.lock_service_role(v_expected.name, v_expected.id)
-                else sync_internal.lock_anon(v_expected.name, v_expected.id)
-            end;
+            v_found := sync_internal.lock_one(v_expected.name, v_expected.id, p_variant);
             if v_found is null and exists (
                 select from unnest(p_steps) s where s.removing and s.name = v_expected.name and s.id = v_expected.id
             ) then

@@ -27,6 +27,7 @@ from tests.sql.engine import (
     tx,
     value,
     wait_blocked,
+    wait_until,
 )
 
 pytestmark = pytest.mark.both_versions
@@ -133,6 +134,30 @@ def test_writer_that_waited_applies_to_the_newest_row(gate: Gate, db: Database) 
     first.commit()
     assert second.result().status == 200
     assert value(conn, "select metadata from tasks where id = %s", TASK_1) == {"votes": 11}
+
+
+@pytest.mark.parametrize("ids", [(TASK_1,), (TASK_1, TASK_2)], ids=["one", "two"])
+def test_writer_who_lost_his_membership_while_he_waited_is_refused(
+    gate: Gate, db: Database, ids: tuple[str, ...]
+) -> None:
+    conn = db.connect()
+    assert gate.write(BOB, *[title(task, "before") for task in ids]).status == 200
+    first = db.connect(autocommit=False)
+    first.execute("update tasks set title = 'held' where id = %s", (TASK_1,))
+    first.execute("delete from workspace_members where user_id = %s", (BOB,))
+    second = Background(lambda: gate.write(BOB, *[title(task, "after") for task in ids]))
+    wait_blocked(conn, pid(gate.conn))
+    wait_until(
+        lambda: value(
+            conn,
+            "select clock_timestamp() - query_start > '20 ms' from pg_stat_activity where pid = %s",
+            pid(gate.conn),
+        ),
+        "the writer has waited for a while",
+    )
+    first.commit()
+    assert second.result().status == 403
+    assert value(conn, "select count(*) from tasks where title = 'after'") == 0
 
 
 def test_expectation_is_compared_with_the_newest_row(gate: Gate, db: Database) -> None:
