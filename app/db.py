@@ -1,4 +1,4 @@
-"""Connections: two pools in autocommit, each statement on its own, reconnecting by themselves."""
+"""Connections: three pools in autocommit, each statement on its own, reconnecting by themselves."""
 
 import asyncio
 import logging
@@ -202,22 +202,27 @@ def _sever(connection: Connection) -> None:
 
 
 class Database:
-    """`work` serves requests, `feed` the relay and its access checks."""
+    """`work` serves requests, `feed` the relay and its access checks, `aside` what may wait:
+    presence, reports, pruning.
+    """
 
     def __init__(self, conninfo: str, pool_size: int) -> None:
         self.work = Lane(conninfo, "work", pool_size)
         self.feed = Lane(conninfo, "feed", 2)
+        self.aside = Lane(conninfo, "aside", 2)
         # A stream holds its connection as long as its reader takes: never more than half of them.
         self.streams = Streams(max(1, pool_size // 2))
         # After a restart everybody subscribes at once; others get to read and write meanwhile.
         self.joins = asyncio.Semaphore(max(1, pool_size // 2))
 
     async def open(self) -> None:
-        """Starts both pools; does not wait for the database."""
+        """Starts the pools; does not wait for the database."""
         await self.work.open()
         await self.feed.open()
+        await self.aside.open()
 
     async def close(self) -> None:
-        """Closes both pools."""
+        """Closes the pools."""
         await self.work.close()
         await self.feed.close()
+        await self.aside.close()

@@ -11,11 +11,12 @@ from typing import Any, Final, NamedTuple
 
 from . import metrics
 from .access import Policies
-from .hub import Hub, Reader, RowClass, Subscriber, is_record_key, record_key
+from .hub import Hub, Reader, RowClass, Subscriber, View, is_record_key, record_key
 from .outlet import text_frame
 from .protocol import stale_frames, update_element, updates_frames
 
 MAX_ELEMENTS: Final = 4000  # for one socket in one wake-up; beyond it its keys become stale
+MAX_TOLD: Final = 200_000  # for all sockets together: half a second in which nothing else runs
 
 NOTHING: Final[frozenset[str]] = frozenset()
 
@@ -156,6 +157,18 @@ class Delivery:
         self._frames: dict[tuple[int, ...], list[bytes]] = {}
         self._plans: dict[Reader, dict[int, list[Step]]] = {}
 
+    def keys_of_too_much(self) -> set[str]:
+        """The keys concerned, if telling everybody of every change would take too long."""
+        told = 0
+        keys: set[str] = set()
+        for change in self._changes:
+            for key, subscribers in self._hub.holders(
+                change.table, change.record_id, change.topics
+            ):
+                told += len(subscribers)
+                keys.add(key)
+        return keys if told > MAX_TOLD else set()
+
     # --- what has to be asked --------------------------------------------------------------------
 
     def unknown(self) -> dict[Reader, Refs]:
@@ -206,7 +219,9 @@ class Delivery:
             for _, subscribers in self._hub.holders(change.table, change.record_id, change.topics):
                 for subscriber in subscribers:
                     reader = subscriber.reader
-                    if (change.table, reader.role) not in cacheable:
+                    if (change.table, reader.role) not in cacheable and (
+                        reader not in self._failed
+                    ):
                         answer = self._answers.get(reader)
                         if answer is None or not answer.covers(change.table, change.record_id):
                             refs = found.setdefault(reader, {})
@@ -323,14 +338,18 @@ class Delivery:
         heard: dict[Subscriber, list[tuple[str, Element]]] = {}
         stale: dict[Subscriber, dict[str, None]] = {}
         for position, change in enumerate(self._changes):
+            ended: list[View] = []
             matched = self._hub.matches(change.table, change.record_id, change.topics)
             for subscriber, keys in matched.items():
                 if among is not None and subscriber not in among:
                     continue
                 for step in self._steps(position, change, subscriber.reader):
-                    element = _tell(subscriber, keys, change, step, stale)
+                    element = _tell(subscriber, keys, change, step, stale, ended)
                     if element is not None:
                         heard.setdefault(subscriber, []).append((change.xid, element))
+            # Only now: sockets of one reader share a view, and each has to be told.
+            for view in ended:
+                view.classes, view.assumed = (), False
         self._dispatch(heard, stale, before, cursor)
 
     def _dispatch(
@@ -509,8 +528,11 @@ def _tell(
     change: Change,
     step: Step,
     stale: dict[Subscriber, dict[str, None]],
+    ended: list[View],
 ) -> Element | None:
-    """The element this socket gets for a step; keeps its views and its stale keys."""
+    """The element this socket gets for a step; keeps its views and its stale keys. `ended`: views
+    of records of which nothing is left to see.
+    """
     views = subscriber.reader.views
     if isinstance(step, Unknown):
         stale.setdefault(subscriber, {}).update(dict.fromkeys(keys))
@@ -522,9 +544,7 @@ def _tell(
                     views[key].add(change.after)
         return step
     if isinstance(step, Gone):
-        for key in keys:
-            if is_record_key(key):
-                views[key].classes = ()
+        ended.extend(views[key] for key in keys if is_record_key(key))
         return step.element
     element: Element | None = None
     for key in keys:
@@ -533,7 +553,7 @@ def _tell(
         if is_record_key(key):
             # He could read it under its own key, so its end is no secret to him.
             element = step.gone
-            views[key].classes = ()
+            ended.append(views[key])
         else:
             stale.setdefault(subscriber, {})[key] = None
     return element

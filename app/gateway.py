@@ -55,11 +55,12 @@ class Gateway:
         self.relay = Relay(
             self.hub,
             self.database.feed,
+            self.database.aside,
             self.cursors,
             settings.listener_url,
             settings.poll_seconds,
         )
-        self.signals = Signals(self.hub, self.database.feed, settings.heartbeat_seconds)
+        self.signals = Signals(self.hub, self.database.aside, settings.heartbeat_seconds)
         self.relay.read_on = self.signals.fed
         self.writes = Writes(self.database.work, committed=self.relay.committed)
         self.limits = Limits(settings)

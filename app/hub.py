@@ -62,7 +62,8 @@ class Reader:
     """One identity (role and whole claims) with sockets here, and what is known about it.
 
     `known`: whether it may see the rows of a class. `unproven`: keys whose view has to be asked
-    for before it counts again. `generation` rises whenever its rights may have changed.
+    for before it counts again. `generation` rises whenever its rights may have changed. `left`:
+    while it is being asked, the sockets that have gone over to another token.
     """
 
     identity: str
@@ -74,6 +75,7 @@ class Reader:
     views: dict[str, View] = field(default_factory=dict)
     unproven: set[str] = field(default_factory=set)
     generation: int = 0
+    left: list["Subscriber"] | None = None
 
     def learn(self, row_class: RowClass, readable: bool) -> None:
         """Keeps an answer of PostgreSQL."""
@@ -191,14 +193,19 @@ class Hub:
         views = {key: before.views[key] for key in keys}
         self.unsubscribe(subscriber, keys)
         reader = subscriber.reader = self._enter(identity, claims, role, user_id)
+        if before.left is not None:
+            before.left.append(subscriber)
         self._leave(before)
         self.subscribe(subscriber, keys)
         if keep_views:
             for key, view in views.items():
-                if not reader.views[key].evidence:
-                    reader.views[key].classes = view.classes
-                    reader.views[key].assumed = view.assumed
-                    reader.unproven.update({key} if view.assumed else ())
+                known = reader.views[key]
+                known.assumed = known.assumed or view.assumed
+                if view.classes is None:
+                    known.classes = None
+                for row_class in view.classes or ():
+                    known.add(row_class)
+                reader.unproven.update({key} if view.assumed else ())
 
     def _enter(self, identity: str, claims: str | None, role: str, user_id: str | None) -> Reader:
         reader = self.readers.get(identity)
@@ -301,6 +308,10 @@ class Hub:
                 for subscriber in holders:
                     found.setdefault(subscriber, []).append(key)
         return found
+
+    def sockets_with(self, key: str) -> list[Subscriber]:
+        """The sockets that hold a key."""
+        return list(self._by_key.get(key, ()))
 
     def sockets_of(self, readers: Iterable[Reader], key: str) -> list[Subscriber]:
         """The sockets of these readers that hold a key."""

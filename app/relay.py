@@ -23,8 +23,8 @@ from .bell import Bell, pause
 from .cursors import Cursors
 from .db import Lane
 from .delivery import Change, Delivery, read_change, send_stale
-from .hub import Hub
-from .rights import Rights
+from .hub import Hub, Reader
+from .rights import Rights, named
 
 log = logging.getLogger("rowcast.relay")
 
@@ -66,12 +66,14 @@ class Relay:
         self,
         hub: Hub,
         lane: Lane,
+        aside: Lane,
         cursors: Cursors,
         listen_conninfo: str | None,
         poll_seconds: float,
     ) -> None:
         self._hub = hub
         self._lane = lane
+        self._aside = aside
         self._cursors = cursors
         self._poll_seconds = poll_seconds
         # Containers may share name and process number.
@@ -217,8 +219,17 @@ class Relay:
         # Before there is a cursor: it must not lie before the news of the policies.
         if self.rights.policies.fingerprint is None:
             await self.rights.load()
+        taken = self.rights.take_unproven()
+        try:
+            await self._read_and_tell(look, taken)
+        except BaseException:
+            self.rights.put_back(taken)
+            raise
+        self.ready.set()
+
+    async def _read_and_tell(self, look: bool, unproven: Mapping[Reader, set[str]]) -> None:
         # Before the changes are read: what ends after this was seen by it.
-        proven = await self.rights.ask_views(self.rights.unproven())
+        proven = await self.rights.ask_views(unproven)
         answer = json.loads(await calls.changes(self._lane, self._hub.cursor, look))
         if look:
             if await self.rights.look(answer["fingerprint"]):
@@ -237,17 +248,22 @@ class Relay:
         seen = await self.rights.ask_views(touched)
         self.rights.learn(seen)
         delivery = Delivery(self._hub, self.rights.policies, changes, self._cursors.seal)
+        too_much = delivery.keys_of_too_much()
+        if too_much:
+            delivery = Delivery(self._hub, self.rights.policies, (), self._cursors.seal)
         await self.rights.ask_all(delivery, cursor)
         # From here on nothing waits: what is stale is said before a cursor claims it was sent.
         self._notice_state(answer)
         for table in tables:
             for subscriber, keys in self._hub.of_table(table).items():
                 send_stale(subscriber, keys, "bulk")
+        for key in too_much:
+            for subscriber in self._hub.sockets_with(key):
+                send_stale(subscriber, [key], "bulk")
         self.rights.tell_flips(seen, lambda: self._cursors.seal(self._hub.cursor or cursor))
         self.rights.keep_views(proven)
         delivery.send(cursor)
         self.rights.stop_assuming(proven)
-        self.ready.set()
 
     async def _look_at_server(self) -> None:
         """A restore or a promotion makes another history of the feed."""
@@ -268,7 +284,7 @@ class Relay:
         asked = [
             (reader, reader.claims)
             for reader in self._hub.readers.values()
-            if reader.claims is not None and (unknown or reader.user_id in users)
+            if reader.claims is not None and (unknown or named(reader, users))
         ]
         if not asked:
             return
@@ -301,7 +317,7 @@ class Relay:
         while True:
             await self.ready.wait()
             try:
-                await calls.prune(self._lane)
+                await calls.prune(self._aside)
             except psycopg.Error as exc:
                 # Nothing is lost by pruning later; several gateways do it in turn.
                 log.warning("not pruned sqlstate=%s", exc.sqlstate)
@@ -317,7 +333,7 @@ class Relay:
             if cursor is not None:
                 try:
                     await calls.report(
-                        self._lane, self._name, cursor, self.idle_seconds, self._bell.bit
+                        self._aside, self._name, cursor, self.idle_seconds, self._bell.bit
                     )
                 except psycopg.Error as exc:
                     log.info("place in the feed not said sqlstate=%s", exc.sqlstate)
@@ -329,7 +345,7 @@ class Relay:
         """
         while True:
             try:
-                self.overview = await calls.overview(self._lane)
+                self.overview = await calls.overview(self._aside)
             except psycopg.Error as exc:
                 self.overview = {}
                 log.info("nothing known of the database sqlstate=%s", exc.sqlstate)

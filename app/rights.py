@@ -7,7 +7,7 @@ record is asked for, as each reader, every time.
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 import psycopg
@@ -17,7 +17,7 @@ from .access import EVERYONE, Policies
 from .db import Lane
 from .delivery import Answer, Delivery, Refs, gone_frame, send_stale
 from .errors import from_database
-from .hub import Hub, Reader, RowClass, is_record_key, table_of
+from .hub import Hub, Reader, RowClass, Subscriber, is_record_key, table_of
 from .protocol import dumps
 
 log = logging.getLogger("rowcast.rights")
@@ -25,6 +25,7 @@ log = logging.getLogger("rowcast.rights")
 VIEW_READERS: Final = 100  # asked in one statement about their keys
 VIEW_KEYS: Final = 200
 PROBE_READERS: Final = 500
+MAX_ROUNDS: Final = 5
 
 Views = dict[Reader, dict[str, tuple[RowClass, ...] | None]]
 """Per reader and key the classes readable under it; None: too many."""
@@ -59,11 +60,18 @@ class Rights:
 
     async def ask_all(self, delivery: Delivery, cursor: str) -> None:
         """Asks until nothing is missing. Sockets come, and change their identity, meanwhile."""
+        rounds = 0
         while True:
             unknown, uncached = delivery.unknown(), delivery.uncached()
             gained = {} if unknown else delivery.gained()
             if not unknown and not uncached and not gained:
                 return
+            rounds += 1
+            if rounds > MAX_ROUNDS:
+                # Somebody changes faster than he can be asked: the others do not wait for him.
+                for reader in {*unknown, *uncached, *gained}:
+                    delivery.fail(reader)
+                continue
             await asyncio.gather(
                 *(self._probe(delivery, *group, cursor) for group in _alike(unknown)),
                 *(self._ask_each(delivery, reader, refs) for reader, refs in uncached.items()),
@@ -135,33 +143,50 @@ class Rights:
         found: dict[Reader, set[str]] = {}
         for table, users in tables.items():
             for reader in self._hub.readers.values():
-                if users is not EVERYONE and reader.user_id not in users:
+                if users is not EVERYONE and not named(reader, users):
                     continue
                 reader.forget(table)
                 keys = {key for key, _ in reader.views_of(table)}
                 if keys:
+                    reader.left = reader.left or []
                     found.setdefault(reader, set()).update(keys)
         return found
 
-    def found(self, reader: Reader, views: Mapping[str, Sequence[str] | None]) -> None:
-        """Takes in the classes a subscription found readable under its keys."""
+    def found(self, subscriber: Subscriber, views: Mapping[str, Sequence[str] | None]) -> None:
+        """Takes in the classes a subscription found readable under its keys. The reader's other
+        sockets may not have been told of what is new among them, and read again.
+        """
+        reader = subscriber.reader
         for key, texts in views.items():
             view = reader.views.get(key)
             if view is None:
                 continue
-            classes = self._hub.row_classes(key, texts)
+            before, classes = view.classes, self._hub.row_classes(key, texts)
             if classes is None:
                 view.classes = None
-                continue
-            for row_class in classes:
+            for row_class in classes or ():
                 view.add(row_class)
             if (table_of(key), reader.role) in self.policies.cacheable:
-                reader.learn_all(classes)
+                reader.learn_all(classes or ())
+            if view.sockets > 1 and view.classes != before:
+                for other in self._hub.sockets_of([reader], key):
+                    if other is not subscriber:
+                        send_stale(other, [key], "access")
 
-    def unproven(self) -> dict[Reader, set[str]]:
-        return {
-            reader: set(reader.unproven) for reader in self._hub.readers.values() if reader.unproven
-        }
+    def take_unproven(self) -> dict[Reader, set[str]]:
+        """The keys whose views have to be asked for. Whoever is told meanwhile to read again is
+        unproven anew.
+        """
+        taken: dict[Reader, set[str]] = {}
+        for reader in self._hub.readers.values():
+            if reader.unproven:
+                taken[reader], reader.unproven = reader.unproven, set()
+        return taken
+
+    def put_back(self, taken: Mapping[Reader, set[str]]) -> None:
+        """They could not be asked for."""
+        for reader, keys in taken.items():
+            reader.unproven.update(key for key in keys if key in reader.views)
 
     async def ask_views(self, asked: Mapping[Reader, set[str]]) -> Views:
         """The classes each reader may see under each of these keys now. Raises psycopg.Error."""
@@ -217,6 +242,10 @@ class Rights:
         flipped: dict[str, set[Reader]] = {}
         lost: dict[str, set[Reader]] = {}
         for reader, classes in seen.items():
+            # Of whoever changed his token meanwhile is not known what he saw.
+            for subscriber in reader.left or ():
+                send_stale(subscriber, classes, "access")
+            reader.left = None
             for key, now in classes.items():
                 view = reader.views.get(key)
                 if view is None:
@@ -242,9 +271,8 @@ class Rights:
         for reader, classes in proven.items():
             for key, now in classes.items():
                 view = reader.views.get(key)
-                if view is not None:
+                if view is not None and key not in reader.unproven:
                     view.classes = now
-                    reader.unproven.discard(key)
 
     def stop_assuming(self, proven: Views) -> None:
         for reader, classes in proven.items():
@@ -252,6 +280,12 @@ class Rights:
                 view = reader.views.get(key)
                 if view is not None and key not in reader.unproven:
                     view.assumed = False
+
+
+def named(reader: Reader, users: Collection[str]) -> bool:
+    """Whether a reader is among some users. A uuid may be written in large letters in a token."""
+    name = reader.user_id
+    return name is not None and (name in users or name.lower() in users)
 
 
 def _alike(asked: Mapping[Reader, Refs]) -> list[tuple[list[Reader], Refs]]:

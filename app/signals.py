@@ -38,6 +38,7 @@ SWEEP_SECONDS: Final = 0.25
 READ_SECONDS: Final = 1.0  # without a ring
 GAP_SECONDS: Final = 3.0
 RETRY_SECONDS: Final = 0.5
+STOP_AGAIN_SECONDS: Final = 0.2
 FAREWELL_SECONDS: Final = 2.0
 MAX_PARCEL_BYTES: Final = 256 * 1024
 MAX_ASKED: Final = 200  # callers in one statement
@@ -68,8 +69,10 @@ class Signals:
         """Ends the task and says goodbye."""
         if self._task is None:
             return
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        # Again until it helps, as in the relay: a wait may swallow its cancellation.
+        while not self._task.done():
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=STOP_AGAIN_SECONDS)
         with contextlib.suppress(psycopg.Error, TimeoutError):
             # In vain they would notice the silence.
             async with asyncio.timeout(FAREWELL_SECONDS):

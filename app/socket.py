@@ -24,6 +24,10 @@ from .protocol import Malformed, encode
 
 log = logging.getLogger("rowcast.socket")
 
+FRAMES_A_TURN: Final = 64
+RENEWALS: Final = 10
+RENEWALS_SECONDS: Final = 10.0
+
 SESSION_ENDED: Final = "the session has ended"
 
 
@@ -74,6 +78,7 @@ class Connection:
         self._address = address_of(websocket.client.host if websocket.client is not None else None)
         self._places: list[tuple[Places, str]] = []
         self._expiry: asyncio.TimerHandle | None = None
+        self._renewals: list[float] = []
 
     async def serve(self) -> None:
         """Runs until the peer leaves. Raises Closed or WebSocketDisconnect."""
@@ -86,9 +91,13 @@ class Connection:
         subscriber, session = await self._greet()
         self._peer = self._gateway.signals.join(subscriber, session)
         self._gateway.relay.wake()
-        malformed = 0
-        while True:
+        malformed = frames = 0
+        while not self._outlet.closing:
             text = await self._receive()
+            frames += 1
+            if frames % FRAMES_A_TURN == 0:
+                # What has come already is handed out without a pause: others want their turn, too.
+                await asyncio.sleep(0)
             try:
                 frame = protocol.parse(text)
                 malformed = 0
@@ -236,6 +245,7 @@ class Connection:
             case protocol.Ping():
                 self._send(protocol.Pong(cursor=self._sealed(self._hub.cursor_of(subscriber))))
             case protocol.Auth():
+                self._count_renewal()
                 await self._renew(subscriber, peer, frame.token)
             case protocol.Presence() | protocol.Broadcast():
                 try:
@@ -244,6 +254,14 @@ class Connection:
                     self._refuse(refused.code, refused.message)
             case _:
                 pass  # a type of a later version, or a second hello
+
+    def _count_renewal(self) -> None:
+        """A token lasts minutes; each new one makes all that is known of its reader unknown."""
+        now = time.monotonic()
+        self._renewals = [at for at in self._renewals if now - at < RENEWALS_SECONDS]
+        if len(self._renewals) >= RENEWALS:
+            raise Closed(protocol.RATE, protocol.later("too many renewals", RENEWALS_SECONDS))
+        self._renewals.append(now)
 
     def _count_subscription(self) -> None:
         user_id = self._session.user_id if self._session is not None else None
@@ -281,14 +299,15 @@ class Connection:
         self._hub.hold(subscriber)
         generation = reader.generation
         try:
-            text = await calls.subscribe(self._gateway.database.work, reader.claims, keys, None)
+            async with self._gateway.database.joins:
+                text = await calls.subscribe(self._gateway.database.work, reader.claims, keys, None)
         except psycopg.Error as exc:
             problem = from_database(exc)
             code = protocol.SIGN_IN if problem.status == 401 else protocol.TRY_LATER
             raise Closed(code, problem.detail or problem.code) from None
         asked = reader.generation == generation
         if asked:
-            self._gateway.relay.rights.found(reader, json.loads(text)["views"])
+            self._gateway.relay.rights.found(subscriber, json.loads(text)["views"])
         send_stale(subscriber, keys, "access", proven=asked)
         self._release(subscriber)
 
@@ -331,7 +350,7 @@ class Connection:
         self._hub.unsubscribe(subscriber, [key for key in new if key in dropped])
         versions = answer.get("versions") or {}
         if reader.generation == generation:
-            self._gateway.relay.rights.found(reader, answer.get("views") or {})
+            self._gateway.relay.rights.found(subscriber, answer.get("views") or {})
         # One group each: a replay may be cut anywhere, since no frame of it moves the cursor.
         replay = [[protocol.replayed_element(update)] for update in answer.get("updates") or ()]
         for payload in protocol.updates_frames(replay, cursor, cursor):

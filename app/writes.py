@@ -170,11 +170,11 @@ class Writes:
         self._held_bytes_of[item.author] += sign * item.size
 
     def _is_slow(self, item: Item) -> bool:
-        until = self._slow_until.get(item.session.identity)
+        until = self._slow_until.get(item.session.author)
         if until is None:
             return False
         if until < time.monotonic():
-            del self._slow_until[item.session.identity]
+            del self._slow_until[item.session.author]
             return False
         return item.size > SLOW_BYTES
 
@@ -225,9 +225,11 @@ class Writes:
             return
         if time.monotonic() - began > SLOW_SECONDS:
             # Whoever sends much work at once goes on beside the others for a while.
+            now = time.monotonic()
+            self._slow_until = {who: at for who, at in self._slow_until.items() if at > now}
             for item in batch:
                 if item.size > SLOW_BYTES:
-                    self._slow_until[item.session.identity] = time.monotonic() + SLOW_FOR_SECONDS
+                    self._slow_until[item.session.author] = now + SLOW_FOR_SECONDS
         for item, answer in zip(batch, answers, strict=True):
             if answer.again:
                 self._beside(self._alone, item)

@@ -1,5 +1,6 @@
 """Who hears of what when rights change: answers kept for a class of rows, and what ends them."""
 
+import asyncio
 import json
 import uuid
 from collections.abc import Callable
@@ -16,7 +17,9 @@ from tests.gateway.conftest import (
     Service,
     Socket,
     settings_for,
+    token,
     transaction,
+    until,
 )
 
 KEY = f"tasks?boardId={BOARD}"
@@ -202,3 +205,89 @@ async def test_a_policy_that_cannot_be_followed_is_asked_for_each_change(
         await service.post("/api/realtime/write", transaction(put("tasks", task, "title", "x")))
     async with service.socket(CAROL) as carol:
         assert KEY in (await carol.subscribe(KEY, cursor=cursor))["stale"]
+
+
+async def test_what_a_second_tab_finds_is_told_to_the_first(
+    service: Service, run: Callable[..., Any]
+) -> None:
+    async with service.socket(CAROL) as one, service.socket(CAROL) as two:
+        await one.subscribe(KEY)
+        await service.gateway.relay.stop()  # the second asks before the relay has read
+        run(
+            "insert into public.workspace_members (workspace_id, user_id) values (%s, %s)",
+            WORKSPACE,
+            CAROL,
+        )
+        await two.subscribe(KEY)
+        service.gateway.relay.start()
+        assert await stale_keys(one, KEY) == {"access"}
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["renewed", "other rights"])
+async def test_a_token_renewed_while_he_is_asked_loses_no_flip(
+    service: Service, monkeypatch: pytest.MonkeyPatch, same: bool
+) -> None:
+    real, asked, renewed = calls.views, asyncio.Event(), asyncio.Event()
+
+    async def views(lane: Any, claims: list[str], keys: str) -> str:
+        answer = await real(lane, claims, keys)
+        if BOB in str(claims) and not asked.is_set():
+            asked.set()
+            await renewed.wait()
+        return answer
+
+    async with service.socket(BOB) as bob:
+        await bob.subscribe(KEY)
+        await service.caught_up()
+        monkeypatch.setattr(calls, "views", views)
+        writing = asyncio.create_task(members(service))
+        await asked.wait()
+        more = {} if same else {"team": "x"}
+        await bob.send({"type": "auth", "token": token(BOB, seconds=900, **more)})
+        await bob.expect("authed")
+        renewed.set()
+        await writing
+        assert await stale_keys(bob, KEY) == {"access"}
+
+
+async def test_rights_lost_right_after_being_told_to_read_again_are_told(
+    service: Service, monkeypatch: pytest.MonkeyPatch, run: Callable[..., Any]
+) -> None:
+    """What was asked before a grant must not stand for what he has read after it."""
+    real, grants = calls.views, [CAROL]
+
+    async def views(lane: Any, claims: list[str], keys: str) -> str:
+        answer = await real(lane, claims, keys)
+        if CAROL in str(claims) and grants:
+            run(
+                "insert into public.workspace_members (workspace_id, user_id) values (%s, %s)",
+                WORKSPACE,
+                grants.pop(),
+            )
+        return answer
+
+    async with service.socket(CAROL) as carol:
+        await carol.subscribe(KEY)
+        await service.caught_up()
+        (reader,) = service.gateway.hub.readers.values()
+        monkeypatch.setattr(calls, "views", views)
+        reader.unproven.add(KEY)
+        service.gateway.relay.wake()
+        assert await stale_keys(carol, KEY) == {"access"}
+        await until(lambda: not reader.unproven)
+        carol.heard.clear()
+        run(
+            "delete from public.workspace_members where user_id = %s and workspace_id = %s",
+            CAROL,
+            WORKSPACE,
+        )
+        assert await stale_keys(carol, KEY) == {"access"}
+
+
+async def test_a_user_written_in_large_letters_loses_his_rights_like_any_other(
+    service: Service,
+) -> None:
+    async with service.socket(BOB.upper()) as bob:
+        await bob.subscribe(KEY)
+        await members(service)
+        assert await stale_keys(bob, KEY) == {"access"}

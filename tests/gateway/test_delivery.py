@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from app import delivery as delivery_module
 from app.access import Policies
 from app.delivery import Answer, Change, Delivery, Refs
 from app.hub import Hub
@@ -371,3 +372,20 @@ def test_a_reader_who_could_not_be_asked_reads_again(hub: Hub) -> None:
     assert delivery.unknown() == {}
     delivery.send("new")
     assert screen.stale == ["tasks"]
+
+
+def test_every_socket_of_a_reader_is_told_that_a_record_is_gone(hub: Hub) -> None:
+    one, two = (Screen(hub, "tasks:1", evidence=True) for _ in range(2))
+    send(hub, [edit(hub, "A", None)])
+    assert one.updates == two.updates == [{"key": "tasks:1", "gone": True}]
+
+
+def test_telling_everybody_of_very_much_is_bounded(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery_module, "MAX_TOLD", 5)
+    Screen(hub, "tasks", "tasks:1")
+    few = [edit(hub, record_id=str(number)) for number in range(4)]
+    assert Delivery(hub, CACHEABLE, few, str).keys_of_too_much() == set()
+    many = [edit(hub, record_id=str(number)) for number in range(6)]
+    assert Delivery(hub, CACHEABLE, many, str).keys_of_too_much() == {"tasks", "tasks:1"}

@@ -174,7 +174,12 @@ begin
         (
             select c.* from sync_internal.changes c
             where not v_is_near and c.xid >= v_from.xmax and array_append(c.topics, c.record_id) && v_terms
-                and c.table_name <> all (v_whole)
+                and c.table_name = any (v_tables) and c.table_name <> all (v_whole)
+                -- All that makes it one of ours before the limit: other tables may share a topic.
+                and (
+                    v_keys ? concat(c.table_name, ':', c.record_id)
+                    or exists (select from unnest(c.topics) t (topic) where v_keys ? concat(c.table_name, '?', t.topic))
+                )
             limit v_most + 1
         )
         union all
@@ -251,7 +256,8 @@ $$;
 comment on function sync_internal.missed(text, jsonb, text, text, text[])
 is 'The changes since a cursor that touch any of the keys.';
 
--- Those of some tables whose policies read what has changed since a cursor, or whose policies have changed.
+-- Those of some tables whose policies read what has changed since a cursor, or whose policies have changed; also where
+-- too much has changed to look at.
 create or replace function sync_internal.touched(p_tables text[], p_xmax xid8, p_xips xid8[], p_user text)
 returns text[]
 language sql
@@ -296,7 +302,7 @@ as $$
         ) c
         where case
             when c.kind in ('schema', 'bulk', 'truncate', 'insert', 'delete') then true
-            when c.kind = 'access' then c.patch is null or c.patch::jsonb -> 'users' ? p_user
+            when c.kind = 'access' then c.patch is null or c.patch::jsonb -> 'users' ?| array[p_user, lower(p_user)]
             else s.names is null or exists (select from unnest(s.names) n (name) where c.patch -> n.name is not null)
         end
     )

@@ -124,7 +124,7 @@ begin
         );
     end if;
 
-    select a.attname, a.attnum, k.kind into v_id
+    select a.attname, a.attnum, k.kind, a.atttypid, a.attcollation into v_id
     from pg_catalog.pg_index i
     join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
     cross join lateral sync_internal.type_kind(a.atttypid) k
@@ -136,6 +136,18 @@ begin
             p_table, 'has no usable id',
             'An id is one not null column of type uuid, text or bigint that is the primary key or '
             'unique: p_id => ''column''.'
+        );
+    end if;
+    -- Two texts of one id would be two records to everybody else.
+    if v_id.kind = 'text' and (
+        sync_internal.base_type(v_id.atttypid) not in ('text'::regtype, 'varchar'::regtype)
+        or exists (
+            select from pg_catalog.pg_collation c where c.oid = v_id.attcollation and not c.collisdeterministic
+        )
+    ) then
+        perform sync_internal.refuse_enable(
+            p_table, format('has an id, %I, that is equal to other texts than its own', v_id.attname),
+            'An id of letters is of type text with an ordinary collation.'
         );
     end if;
     if not exists (

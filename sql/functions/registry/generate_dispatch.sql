@@ -384,7 +384,8 @@ comment on function sync_internal.check_arguments(jsonb, text[], text[])
 is 'Whether a call names the arguments its function takes.';
 grant execute on function sync_internal.check_arguments(jsonb, text[], text[]) to anon, authenticated, service_role;
 
--- The branch of one table: a query per column that keys may name. p_known: whether the role may read the columns of the
+-- The branch of one table: a query per column that keys may name. More than 64 classes, or more than 5000 rows to look
+-- at, are 65 classes: too many. p_known: whether the role may read the columns of the
 -- class; where not, every row counts as of one class.
 create or replace function sync_internal.classes_branch(
     p_table sync_internal.tables, p_columns sync_internal.columns[], p_known boolean
@@ -400,7 +401,10 @@ as $$
         p_table.name,
         string_agg(
             format(
-                E'                when %L then return query select v.n, array(select distinct %s from %s t%s limit 65)'
+                E'                when %L then return query select v.n, (select '
+                'case when sum(g.count) > 5000 then array_fill(''''::text, ''{65}'') '
+                'else coalesce((array_agg(g.class))[:65], ''{}'') end from ('
+                'select r.class, count(*) from (select %s as class from %s t%s limit 5001) r group by 1) g)'
                 ' from unnest(p_values) with ordinality v (value, n);\n',
                 k.name,
                 case when p_known then sync_internal.class_expression(p_columns, 't') else quote_literal('') end,

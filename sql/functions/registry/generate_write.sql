@@ -758,12 +758,14 @@ $c$
                 (
                     select case
                         when bool_or(c.in_unique) and not bool_and(c.in_unique) then format(
-                            $c$if sync_internal.names_any(p_ops, %L) then
+                            $c$if %s then
         %s
     else
         %s
     end if;$c$,
-                            array_agg(c.name) filter (where c.in_unique), format(v_code, a.columns, a.patched),
+                            sync_internal.names_unique(
+                                array_agg(c.name) filter (where c.in_unique), v_soft
+                            ), format(v_code, a.columns, a.patched),
                             format(
                                 v_code,
                                 string_agg(format('%I', c.column_name), ', ' order by c.position)
@@ -841,8 +843,8 @@ end
                     v_table.relation,
                     (
                         select format(
-                            E'if sync_internal.names_any(p_ops, %L) then\n        return null;\n    end if;',
-                            array_agg(c.name)
+                            E'if %s then\n        return null;\n    end if;',
+                            sync_internal.names_unique(array_agg(c.name), v_soft)
                         )
                         from unnest(v_updatable) c where c.in_unique
                         having count(*) > 0
@@ -987,3 +989,22 @@ $$;
 
 comment on function sync_internal.create_generated(text, text, text, text, text, name)
 is 'Creates one generated function.';
+
+-- Whether operations change a column of a unique index, as a condition: they name its key, or delete or restore where
+-- that is the column they set.
+create or replace function sync_internal.names_unique(p_names text[], p_soft sync_internal.columns)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+as $$
+    select format('sync_internal.names_any(p_ops, %L)', p_names) || case
+        when p_soft.in_unique
+            then $c$ or p_ops @? '$[*] ? (@.type == "delete" || @.type == "restore")'$c$
+        else ''
+    end
+$$;
+
+comment on function sync_internal.names_unique(text[], sync_internal.columns)
+is 'Whether operations change a column of a unique index.';

@@ -93,6 +93,12 @@ as $$
         select format('reference %s %s %s', c.conkey, c.confrelid::regclass, c.confkey)
         from pg_catalog.pg_constraint c where c.conrelid = p_relation and c.contype = 'f'
         union all
+        -- Code that knows of none to be deferred leaves it to the commit, where a refusal comes too late.
+        select 'deferrable'
+        where exists (
+            select from pg_catalog.pg_constraint c where c.conrelid = p_relation and c.condeferrable
+        )
+        union all
         select format(
             'table %s %s %s %s', c.oid::regclass, c.relrowsecurity,
             has_table_privilege('authenticated', c.oid, 'delete'), has_table_privilege('service_role', c.oid, 'delete')
