@@ -286,7 +286,15 @@ as $$
     )
     select coalesce(array_agg(distinct s.name), '{}')
     from sources s
-    where exists (
+    where (
+        -- Nobody waits for everybody's changes of a month to be looked through.
+        select count(*) > 10000
+        from (
+            select from sync_internal.changes c
+            where (c.table_name, c.xid) >= (s.source, p_xmax) and c.table_name <= s.source
+            limit 10001
+        ) c
+    ) or exists (
         select
         from (
             -- Compared as pairs, so that nothing but the index by table and xid will do: by xid alone every change of

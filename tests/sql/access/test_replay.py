@@ -33,3 +33,32 @@ def test_record_made_again_is_gone_first(
     assert gone == {"key": KEY, "gone": True}
     assert (again["key"], again["version"]) == (KEY, 1 + edits_after)
     assert again["record"]["version"] == 1 + edits_after
+
+
+def test_other_tables_under_the_same_topic_hide_no_change(
+    gate: Gate, conn: psycopg.Connection
+) -> None:
+    """More of them than are ever read at once."""
+    cursor = gate.cursor()
+    conn.execute(
+        "insert into sync_internal.changes (slot, table_name, record_id, version, kind, topics) "
+        "select sync_internal.feed_slot(), 'boards', gen_random_uuid(), 2, 'update', %s "
+        "from generate_series(1, 12000)",
+        ([f"boardId={LAUNCH}"],),
+    )
+    conn.execute("update public.tasks set title = 'mine' where id = %s", (TASK_1,))
+    answer = gate.subscribe(ALICE, f"tasks?boardId={LAUNCH}", cursor=cursor)
+    assert [update["patch"]["title"] for update in answer["updates"]] == ["mine"]
+
+
+def test_too_much_of_what_policies_read_is_not_looked_through(
+    gate: Gate, conn: psycopg.Connection
+) -> None:
+    cursor = gate.cursor()
+    conn.execute(
+        "insert into sync_internal.changes (slot, table_name, kind, patch) "
+        "select sync_internal.feed_slot(), 'public.workspace_members', 'access', "
+        """'{"users": ["somebody"]}' from generate_series(1, 10001)"""
+    )
+    answer = gate.subscribe(ALICE, f"tasks?boardId={LAUNCH}", cursor=cursor)
+    assert answer["stale"] == [f"tasks?boardId={LAUNCH}"]

@@ -50,6 +50,7 @@ CHANGES = {
     "grant select (id, version, name) on things to authenticated",
     "reference": "alter table things add column parent text references things",
     "foreign key": "alter table things add foreign key (name) references things not valid",
+    "deferrable constraint": "alter table things add unique (name) deferrable",
     "security off": "alter table things disable row level security",
     "renamed table": "alter table things rename to objects",
     "another table": "alter table things rename to objects; create table things "

@@ -214,3 +214,22 @@ def test_stored_json_counts_by_its_size_not_by_what_it_is_compressed_to(
     assert stored(conn, TASK_1, "pg_column_size(metadata)") < 2000
     answer = gate.write(ALICE, set_("tasks", TASK_1, "description", "b" * 2000))
     assert (answer.status, answer.error["limit"]) == (413, "max_record_bytes")
+
+
+@pytest.mark.parametrize("ids", [["a"], ["a", "b"]], ids=["one", "several"])
+def test_deleting_sets_the_column_also_where_a_unique_index_holds_it(
+    gate: Gate, conn: psycopg.Connection[Any], ids: list[str]
+) -> None:
+    live(
+        conn,
+        "slugs",
+        "id text primary key, slug text, deleted timestamptz, "
+        "unique nulls not distinct (slug, deleted)",
+        ", p_soft_delete => 'deleted'",
+    )
+    conn.execute("insert into slugs (id, slug) values ('a', 'x'), ('b', 'y')")
+    gate.applied(ALICE, *[{"type": "delete", "table": "slugs", "id": i} for i in ids])
+    query = "select array_agg(id order by id) from slugs where deleted is not null"
+    assert value(conn, query) == ids
+    gate.applied(ALICE, *[{"type": "restore", "table": "slugs", "id": i} for i in ids])
+    assert value(conn, query) is None
