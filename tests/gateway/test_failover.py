@@ -4,7 +4,9 @@ silent "nothing missed".
 
 import asyncio
 import contextlib
+import os
 import signal
+import socket
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -308,6 +310,13 @@ async def test_address_that_moves_to_a_standby_before_it_is_promoted(
     async with Service(settings_for(url)) as service, service.socket(BOB) as bob:
         await bob.subscribe(KEY)
         epoch = bob.heard[0]["epoch"]
+        # A machine that dies without a word cannot be had here; this is what notices it.
+        async with service.gateway.database.feed.connection() as connection:
+            with socket.socket(fileno=os.dup(connection.pgconn.socket)) as line:
+                timeout = line.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+                assert 0 < timeout <= 5000
+                idle = line.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+                assert 0 < idle <= 5
         await place.move(standby.host)
         sent = transaction(create(str(uuid.uuid4())))
 
