@@ -31,7 +31,13 @@ CHECK_SECONDS: Final = 1.5
 ANSWER_SECONDS: Final = 1.5
 STEADY_SECONDS: Final = 10.0  # a line that held this long is opened again without delay
 
-FAILURES: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+FAILURES: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.TargetServerAttributeNotMatched,
+)
 
 
 @dataclass(eq=False, slots=True)
@@ -122,12 +128,13 @@ class Bell:
         """Opens the line, and again whenever it ends."""
         if self._conninfo is None:
             return
-        parameters = asyncpg_parameters(self._conninfo)
+        servers = asyncpg_servers(self._conninfo)
         tries = 0
         while True:
             started = time.monotonic()
-            with contextlib.suppress(*FAILURES):
-                await self._hold_once(parameters)
+            for parameters in servers:
+                with contextlib.suppress(*FAILURES):
+                    await self._hold_once(parameters)
             tries = 0 if time.monotonic() - started > STEADY_SECONDS else tries + 1
             await asyncio.sleep(pause(tries))
 
@@ -213,21 +220,32 @@ def pause(tries: int) -> float:
     return random.uniform(0.1, 1.0) * (0.25, 0.5, 1.0, 2.0)[min(tries, 3)]  # noqa: S311
 
 
-def asyncpg_parameters(conninfo: str) -> dict[str, Any]:
-    """A libpq URL or `key=value` string as the arguments of `asyncpg.connect`."""
+def asyncpg_servers(conninfo: str) -> list[dict[str, Any]]:
+    """A libpq URL or `key=value` string as arguments of `asyncpg.connect`, for each server named.
+
+    One by one, since asyncpg has one timeout for all: a server that is down without a word would
+    use up that of the next.
+    """
     names = {
-        "host": "host",
-        "port": "port",
         "user": "user",
         "password": "password",
         "dbname": "database",
         "passfile": "passfile",
         "sslmode": "ssl",
+        "target_session_attrs": "target_session_attrs",
     }
     given = conninfo_to_dict(conninfo)
-    parameters: dict[str, Any] = {
+    shared = {
         ours: given[theirs] for theirs, ours in names.items() if given.get(theirs) is not None
     }
-    if "port" in parameters:
-        parameters["port"] = int(parameters["port"])
-    return parameters
+    hosts = str(given["host"]).split(",") if given.get("host") else []
+    ports = (
+        [int(port or 5432) for port in str(given["port"]).split(",")] if given.get("port") else []
+    )
+    servers: list[dict[str, Any]] = [{"host": host, **shared} for host in hosts] or [shared]
+    if ports:
+        # One for all, or one for each.
+        every = ports * len(servers) if len(ports) == 1 else ports
+        for server, port in zip(servers, every, strict=True):
+            server["port"] = port
+    return servers

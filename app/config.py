@@ -48,7 +48,8 @@ class Settings(BaseSettings):
 
     database_url: str | None = _secret(
         "PostgreSQL 15 or newer, as the login `rowcast_gateway`: a `postgresql://` URL or a libpq "
-        "`key=value` string. Without it `rowcast run` starts an embedded server."
+        "`key=value` string, with several hosts where there are standbys. Without it `rowcast run` "
+        "starts an embedded server."
     )
     migrate_url: str | None = _secret(
         "The same database as a role that may create roles and schemas; used by `migrate`, "

@@ -55,8 +55,11 @@ class Lane:
                 "application_name": f"rowcast-{name}",
                 "row_factory": tuple_row,
                 "connect_timeout": 3,
-                "keepalives_idle": 10,
-                "keepalives_interval": 3,
+                # A server that went without a word, as a dead machine does, is given up after five
+                # seconds, whether something was sent to it or is awaited from it.
+                "tcp_user_timeout": 5000,
+                "keepalives_idle": 2,
+                "keepalives_interval": 1,
                 "keepalives_count": 3,
             },
             min_size=1,

@@ -21,6 +21,7 @@ RETRY_SECONDS = 1
 _PROBLEM_STATE = re.compile(r"PT[45]\d\d")
 # SQLSTATEs of PostgreSQL that have an answer of their own; everything else is a 500 with a log id.
 _RETRY = frozenset({"40001", "40P01", "55P03"})
+_STANDBY = "25006"  # not promoted yet; it makes no cursors either
 _ENCODING = frozenset({"22021", "22P05"})
 _UNAVAILABLE_CLASSES = frozenset({"08", "53", "57"})
 
@@ -110,6 +111,8 @@ def from_database(exc: psycopg.Error) -> Problem:
         return Problem(int(state[2:]), code, exc.diag.message_primary or "", **members)
     if state in _RETRY:
         return retry()
+    if state == _STANDBY:
+        return unavailable("The database takes no writes for now; try again")
     if state in _ENCODING or (isinstance(exc, psycopg.DataError) and not state):
         return Problem(400, "bad_encoding", "The text holds a character that cannot be stored")
     if state == "57014":

@@ -141,6 +141,51 @@ class Server:
             self.run("drop database {} with (force)", name)
 
 
+class Standby:
+    """A streaming copy of a server, until it is promoted."""
+
+    def __init__(self, server: Server) -> None:
+        programs = server.binaries.folder
+        self._folder = Path(tempfile.mkdtemp(prefix="standby-", dir=_room()))
+        user = server_user()
+        if user is not None:
+            os.chown(self._folder, user.pw_uid, user.pw_gid)
+        data = self._folder / "data"
+        copy = [str(programs / "pg_basebackup"), "-D", str(data), "-R", "--checkpoint=fast"]
+        run_as(user, [*copy, "--no-sync", "-d", server.dsn()])
+        own = {**SETTINGS, "port": "5432", "unix_socket_directories": str(self._folder)}
+        command = [str(programs / "postgres"), "-D", str(data)]
+        command += [word for name, value in own.items() for word in ("-c", f"{name}={value}")]
+        if user is not None:
+            command = [sys.executable, "-c", BECOME, str(user.pw_uid), str(user.pw_gid), *command]
+        quiet = subprocess.DEVNULL
+        self._process = subprocess.Popen(command, stdout=quiet, stderr=quiet)
+
+    @property
+    def host(self) -> str:
+        """The folder of its socket."""
+        return str(self._folder)
+
+    def dsn(self, database: str = "postgres", user: str = "postgres") -> str:
+        return f"host={self.host} user={user} dbname={database}"
+
+    def run(self, statement: LiteralString) -> Any:
+        """A statement on the database postgres; the first column of its row, if it has one."""
+        with psycopg.connect(self.dsn(), autocommit=True) as conn:
+            cursor = conn.execute(statement)
+            row = cursor.fetchone() if cursor.description else None
+            return row and row[0]
+
+    def promote(self) -> None:
+        """Makes it a primary; returns when it takes writes."""
+        assert self.run("select pg_promote()")
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait(20)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
 class Database:
     """A database of one test; what was connected through it is closed at its end."""
 

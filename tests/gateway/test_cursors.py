@@ -174,3 +174,37 @@ def test_each_installation_draws_a_key_of_its_own(pg: Any) -> None:
             ).fetchone() == (row[0],)
     assert len({*keys}) == 2
     assert {len(key) for key in keys} == {64}
+
+
+@pytest.mark.parametrize("why", ["pruned", "too many", "another history", "ahead", "another key"])
+async def test_cursor_that_cannot_be_resumed_from_makes_its_keys_stale(
+    service: Service, run: Callable[..., Any], why: str
+) -> None:
+    """Never a silent "nothing missed"."""
+    change = "update public.tasks set title = title || 'x' where board_id = %s"
+    run(change, BOARD)
+    async with service.socket(BOB) as bob:
+        cursor = (await bob.subscribe(KEY))["cursor"]
+    match why:
+        case "pruned":
+            run(change, BOARD)
+            run("update sync_internal.changes set slot = (slot + 4) %% 8, at = '2020-02-02Z'")
+            run("select sync.prune()")
+        case "too many":
+            run("select sync.configure('max_changes_read', 2)")
+            run(change, BOARD)
+        case "another history":
+            run("select sync.new_epoch()")
+        case "ahead":
+            plain = (service.gateway.cursors.open(cursor) or "").split(".")
+            plain[2] = str(int(plain[2]) + 1_000_000)
+            cursor = service.gateway.cursors.seal(".".join(plain))
+        case "another key":
+            cursor = cursors().seal(service.gateway.cursors.open(cursor) or "")
+    await service.caught_up()
+    async with service.socket(BOB) as bob:
+        subscribed = await bob.subscribe(KEY, cursor=cursor)
+        assert subscribed["stale"] == [KEY]
+        # What it is told with that can be resumed from.
+        again = await bob.subscribe(KEY, cursor=subscribed["cursor"])
+        assert "stale" not in again

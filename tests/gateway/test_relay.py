@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from app import calls
-from app.bell import asyncpg_parameters
+from app.bell import asyncpg_servers
 from tests.gateway.conftest import (
     ALICE,
     BOARD,
@@ -235,10 +235,18 @@ async def test_stopping_ends_also_where_a_cancellation_is_swallowed(
 
 
 def test_connection_strings_of_libpq_are_understood() -> None:
-    assert asyncpg_parameters("host=/run/x user=u dbname=d")["host"] == "/run/x"
-    given = asyncpg_parameters("postgresql://u:p%40@db.example:6432/d?sslmode=require")
+    (given,) = asyncpg_servers("host=/run/x user=u dbname=d")
+    assert given["host"] == "/run/x"
+    (given,) = asyncpg_servers("postgresql://u:p%40@db.example:6432/d?sslmode=require")
     assert given["host"] == "db.example"
     assert given["port"] == 6432
     assert given["password"] == "p@"
     assert given["database"] == "d"
     assert given["ssl"] == "require"
+    several = "postgresql://u@one:1,two:2/d?target_session_attrs=read-write"
+    assert [
+        (server["host"], server["port"], server["target_session_attrs"])
+        for server in asyncpg_servers(several)
+    ] == [("one", 1, "read-write"), ("two", 2, "read-write")]
+    assert [server["port"] for server in asyncpg_servers("host=one,two port=6432")] == [6432] * 2
+    assert asyncpg_servers("dbname=d user=u") == [{"database": "d", "user": "u"}]

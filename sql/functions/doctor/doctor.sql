@@ -62,7 +62,7 @@ as $$
     select 'error', 'epoch_differs', s.epoch,
         'The database was restored or promoted since: cursors belong to another history',
         'rowcast migrate'
-    from sync_internal.state s where s.epoch <> sync_internal.compute_epoch()
+    from sync_internal.state s where s.epoch <> sync_internal.compute_epoch() and not pg_is_in_recovery()
     union all
     select 'warning', 'shape_changed', t.relation::text, 'The table has changed since its code was made',
         format('select sync.refresh(%L);', t.relation)

@@ -159,7 +159,8 @@ $$;
 
 comment on function sync.new_epoch() is 'Starts a new history: every client reads anew.';
 
--- Stores the epoch; where it is another than the stored one the feed is emptied, whose xids mean nothing here.
+-- Stores the epoch; where it is another than the stored one the feed is emptied, whose xids mean nothing here. Locks the
+-- row of sync_internal.state until the end of the transaction.
 create or replace function sync_internal.settle_epoch()
 returns text
 language plpgsql
@@ -169,8 +170,11 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_epoch constant text := sync_internal.compute_epoch();
+    v_epoch text;
 begin
+    -- One at a time: after a promotion every gateway comes, and a second one would empty what has been committed since.
+    perform from sync_internal.state s for update;
+    v_epoch := sync_internal.compute_epoch();
     if v_epoch <> (select s.epoch from sync_internal.state s) then
         truncate sync_internal.changes;
         update sync_internal.state set epoch = v_epoch, pruned_before = '0', stale_before = now();

@@ -218,6 +218,25 @@ def test_new_epoch_empties_the_feed(gate: Gate, conn: psycopg.Connection) -> Non
     assert value(conn, "select count(*) from sync_internal.changes") == 0
 
 
+def test_second_who_settles_the_epoch_empties_nothing(
+    gate: Gate, db: Database, conn: psycopg.Connection
+) -> None:
+    """After a promotion every gateway comes; what is committed after the first one stays."""
+    conn.execute("update sync_internal.state set epoch = 'before'")
+    first, second = db.connect(autocommit=False), db.connect("rowcast_gateway")
+    settle = "select sync_internal.settle_epoch()"
+    first.execute(settle.encode())
+    first.execute("update tasks set title = 'x' where id = %s", (TASK_1,))
+    waiting = Background(lambda: second.execute(settle.encode()))
+    blocked = "select 1 from pg_stat_activity where pid = %s and wait_event_type = 'Lock'"
+    wait_until(
+        lambda: conn.execute(blocked, [second.info.backend_pid]).fetchone(), "the second waits"
+    )
+    first.commit()
+    waiting.result()
+    assert value(conn, "select count(*) from sync_internal.changes") == 1
+
+
 def test_cursor_whose_anchor_is_gone_is_stale(gate: Gate, conn: psycopg.Connection) -> None:
     """As after a crash that lost the last commits, or a restore of the files."""
     conn.execute("update tasks set title = 'lost' where id = %s", (TASK_1,))
