@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -21,6 +21,8 @@ from .outlet import Outlet, text_frame
 from .protocol import Malformed, encode
 
 log = logging.getLogger("rowcast.socket")
+
+PATH: Final = "/api/realtime/socket"
 
 
 class Closed(Exception):
@@ -57,6 +59,16 @@ async def endpoint(websocket: WebSocket) -> None:
 
 class Connection:
     """One socket's conversation. Frames are handled one after the other, in order."""
+
+    __slots__ = (
+        "_expiry",
+        "_gateway",
+        "_hub",
+        "_outlet",
+        "_session",
+        "_subscriber",
+        "_websocket",
+    )
 
     def __init__(self, gateway: Gateway, websocket: WebSocket, outlet: Outlet) -> None:
         self._gateway = gateway
