@@ -61,7 +61,7 @@ def fanout(stage: Stage, say: Say, longer: int) -> list[Figure]:
 
         say("fan-out: one change to 1000 sockets")
         ours.run(edit, 20)
-        text: str = ours.crowd.ask("last")
+        text: str = ours.crowd.ask("heard_last")
         probes = _probes(gateway)
         works = [
             lambda: plain.run(told(bare), waves),
@@ -122,13 +122,13 @@ class _Waves:
         for wave in range(1, waves + 1):
             started = time.monotonic()
             send()
-            taken.append(self.crowd.ask("frames", count=wave * SOCKETS) - started)
+            taken.append(self.crowd.ask("wave", count=wave * SOCKETS) - started)
         used = (self._cpu() - before) / waves / SOCKETS
         return {"us": used, "rate": SOCKETS / statistics.median(taken)}
 
 
 def _probe(stage: Stage, say: Say, longer: int) -> Figure:
-    """What asking costs where no answer is known: 1000 users, 8 rows, in statements of 500 users."""
+    """What asking costs where no answer is known: 1000 users, 8 rows, 500 users a statement."""
     say("asking for the rights of 1000 users")
     rows = 8
     refs = json.dumps({"tasks": [uid(TASK + row) for row in range(rows)]})
@@ -167,7 +167,7 @@ def latency(stage: Stage, say: Say, longer: int) -> list[Figure]:
                     bare.append((ended - started) * 1000)
                 crowd.ask("watch", what="marks")
                 began = _paced(conn, "public.tasks", TASK, rate, 2)
-                heard = crowd.ask("marks", count=len(began))
+                heard = crowd.ask("marked", count=len(began))
                 last += [(heard[str(mark)] - started) * 1000 for mark, started, _ in began]
             hand, ours = latencies(bare), latencies(last)
             figures += [
@@ -261,7 +261,7 @@ def idle(stage: Stage, say: Say, _: int) -> list[Figure]:
         crowd.ask("watch", what="count")
         started = time.monotonic()
         _edit(conn)
-        last = crowd.ask("frames", count=IDLE) - started
+        last = crowd.ask("wave", count=IDLE) - started
         answered = crowd.ask("ping")
         grown = gateway.memory_kib("VmHWM") or 0
     return [
@@ -292,9 +292,9 @@ def catch_up(stage: Stage, say: Say, longer: int) -> list[Figure]:
                     """
                     insert into sync_internal.changes
                         (slot, table_name, record_id, version, kind, topics, patch, class)
-                    select sync_internal.feed_slot(), 'tasks', bench.id(n %% 90000)::text, 2, 'update',
-                        array['boardId=' || bench.id(n %% 900)], json_build_object('title', n),
-                        bench.id(n %% 900)::text
+                    select sync_internal.feed_slot(), 'tasks', bench.id(n %% 90000)::text, 2,
+                        'update', array['boardId=' || bench.id(n %% 900)],
+                        json_build_object('title', n), bench.id(n %% 900)::text
                     from generate_series(1, %s) n
                     """,
                     (foreign,),
@@ -377,7 +377,8 @@ def _probes(gateway: Running) -> float:
     """How many statements have asked for rights so far."""
     with urllib.request.urlopen(f"http://127.0.0.1:{gateway.port}/metrics", timeout=10) as answer:
         text = answer.read().decode()
-    return sum(float(n) for n in re.findall(r"^rowcast_access_probes_total\S* (\S+)", text, re.M))
+    found = re.findall(r"^rowcast_access_probes_total\S* (\S+)", text, re.MULTILINE)
+    return sum(map(float, found))
 
 
 def _rate(name: str, hand: dict[str, float], ours: dict[str, float], target: float) -> Figure:
