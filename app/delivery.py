@@ -215,7 +215,15 @@ class Delivery:
         """Per reader the records each of which has to be asked for by itself."""
         found: dict[Reader, Refs] = {}
         cacheable = self._policies.cacheable
+        roles = {reader.role for reader in self._hub.readers.values()}
+        certain = {
+            table
+            for table in {change.table for change in self._changes}
+            if all((table, role) in cacheable for role in roles)
+        }
         for change in self._changes:
+            if change.table in certain:
+                continue
             for _, subscribers in self._hub.holders(change.table, change.record_id, change.topics):
                 for subscriber in subscribers:
                     reader = subscriber.reader

@@ -17,6 +17,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from . import metrics, trace
@@ -25,6 +26,7 @@ from .errors import Problem, from_database, response, unexpected
 from .gateway import Gateway
 from .outlet import TransportCapture
 from .routes import routes
+from .socket import PATH, endpoint
 
 SECURITY_HEADERS: Final = {
     "Cache-Control": "no-store",
@@ -119,6 +121,11 @@ class Edge:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
             trace.current.set(trace.read(Headers(scope=scope)))
+        if scope["type"] == "websocket" and scope["path"] == PATH:
+            # Past the layers between, each of which would keep a frame for as long as the socket
+            # lives: 4 KB in all.
+            await endpoint(WebSocket(scope, receive, send))
+            return
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

@@ -70,6 +70,20 @@ class Outlet:
     A socket whose unsent bytes pass `limit_bytes` is closed with 4408 and resumes by its cursor.
     """
 
+    __slots__ = (
+        "_limit",
+        "_send",
+        "_taken",
+        "_taken_at",
+        "_tasks",
+        "_transport",
+        "_waiting",
+        "_waiting_bytes",
+        "_written",
+        "closing",
+        "schema",
+    )
+
     def __init__(self, scope: Scope, send: Send, limit_bytes: int) -> None:
         self._transport = transport_of(scope)
         self._send = send

@@ -13,11 +13,11 @@ import orjson
 import psycopg
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
-from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Message, Receive, Scope, Send
 
-from . import calls, metrics, openapi, protocol, socket
+from . import calls, metrics, openapi, protocol
 from .auth import COOKIE, Session, bearer, origin_allowed
 from .config import SYMMETRIC
 from .errors import MEDIA_TYPE, RETRY_SECONDS, Problem
@@ -40,7 +40,6 @@ def routes(gateway: Gateway) -> list[BaseRoute]:
         Route("/api/realtime/write", write, methods=["POST"]),
         Route("/api/realtime/getRecords", get_records, methods=["POST"]),
         Route("/api/realtime/query", query, methods=["POST"]),
-        WebSocketRoute("/api/realtime/socket", socket.endpoint),
         Route("/api/openapi.json", openapi_document),
         Route("/api/docs", docs),
         Route("/healthz", healthz),

@@ -29,6 +29,7 @@ RENEWALS: Final = 10
 RENEWALS_SECONDS: Final = 10.0
 
 SESSION_ENDED: Final = "the session has ended"
+PATH: Final = "/api/realtime/socket"
 
 
 class Closed(Exception):
@@ -66,6 +67,20 @@ async def endpoint(websocket: WebSocket) -> None:
 
 class Connection:
     """One socket's conversation. Frames are handled one after the other, in order."""
+
+    __slots__ = (
+        "_address",
+        "_expiry",
+        "_gateway",
+        "_hub",
+        "_outlet",
+        "_peer",
+        "_places",
+        "_renewals",
+        "_session",
+        "_subscriber",
+        "_websocket",
+    )
 
     def __init__(self, gateway: Gateway, websocket: WebSocket, outlet: Outlet) -> None:
         self._gateway = gateway

@@ -1,6 +1,7 @@
 """`python -m bench [--full] [name ...]`: measures, prints the table, writes RESULTS.md.
 
-Names: see `PARTS`; without any, all of them. About ten minutes; --full measures three times as long. RESULTS.md is written only when everything was measured.
+Names: see `PARTS`; without any, all of them. About five minutes; --full measures three times as
+long. RESULTS.md is written only when everything was measured.
 """
 
 import argparse

@@ -12,8 +12,8 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
-from typing import Any, cast
+from collections.abc import Callable, Iterable
+from typing import Any, Self, cast
 
 HANDSHAKE = (
     b"GET /api/realtime/socket HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
@@ -22,7 +22,7 @@ HANDSHAKE = (
 )
 MARK = re.compile(rb'"title":"mark (\d+)')
 CURSOR = re.compile(rb'"cursor":"([^"]+)"')
-RETRY_SECONDS = 0.5  # a client that lost its socket waits a random part of it, then of twice as much
+RETRY_SECONDS = 0.5  # a client without a socket waits a random part of it, then of twice as much
 LONGEST_RETRY_SECONDS = 5.0
 
 
@@ -38,7 +38,7 @@ class Crowd:
             bufsize=1,
         )
 
-    def __enter__(self) -> "Crowd":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -67,9 +67,8 @@ class Crowd:
 class Socket(asyncio.Protocol):
     """One client: handshake, hello, subscribe; afterwards it only listens."""
 
-    def __init__(self, home: "Home", number: int, token: str, keys: list[str], bare: bool) -> None:
+    def __init__(self, home: "Home", token: str, keys: list[str], bare: bool) -> None:
         self.home = home
-        self.number = number
         self.token = token
         self.keys = keys
         self.bare = bare
@@ -113,6 +112,10 @@ class Socket(asyncio.Protocol):
                 self.home.joined(self)
             else:
                 self.say({"type": "hello", "protocol": 1, "token": self.token})
+        self._read(data)
+
+    def _read(self, data: bytes) -> None:
+        """Takes the whole frames out of what has come."""
         start, size = 0, len(data)
         while size - start >= 2:
             length, head = data[start + 1], 2
@@ -165,7 +168,7 @@ class Home:
         self.frames = 0
         self.last = b""
         self.last_at = 0.0
-        self.marks: dict[int, list[float]] = {}
+        self.marks: dict[int, float] = {}
         self.live = 0
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -209,75 +212,76 @@ class Home:
             return
         now = time.monotonic()
         if self.what == "marks":
-            for mark in MARK.findall(payload):
-                entry = self.marks.setdefault(int(mark), [0, 0.0])
-                entry[0] += 1
-                entry[1] = now
+            # Where several writes come in one frame it counts for each of them.
+            found = MARK.findall(payload)
+            self.frames += len(found) - 1
+            for mark in found:
+                self.marks[int(mark)] = now
+            self._changed.set()
         elif self.what == "rights":
             if b'"title"' in payload:
                 socket.data_at = now
             elif b'"stale"' in payload or b'"gone"' in payload:
                 socket.word_at = now
-        elif self.what == "pongs":
-            self.last_at = now
-            self._changed.set()
+                self._changed.set()
 
-    async def until(self, done: Any, seconds: float = 60) -> None:
+    async def until(self, done: Callable[[], bool], seconds: float = 60) -> None:
         async with asyncio.timeout(seconds):
             while not done():
                 self._changed.clear()
                 await self._changed.wait()
 
-    async def obey(self, do: str, command: dict[str, Any]) -> object:
-        if do == "open":
-            self.port = command["port"]
-            some = [
-                Socket(self, len(self.sockets) + number, token, keys, command["bare"])
-                for number, (token, keys) in enumerate(command["sockets"])
-            ]
-            for socket in some:
-                await socket.connect()
-                self.sockets.append(socket)
-                wanted = len(self.sockets)
-                await self.until(lambda wanted=wanted: self.live > wanted - 50)
-            await self.until(lambda: self.live == len(self.sockets))
-            return self.live
-        if do == "watch":
-            self.what, self.frames, self.marks = command["what"], 0, {}
-            return None
-        if do == "frames":  # so many in all since `watch`; gives when the last of them came
-            await self.until(lambda: self.frames >= command["count"])
-            return self.last_at
-        if do == "last":  # what was heard
-            return self.last.decode()
-        if do == "marks":  # gives when the last socket heard of each
-            async with asyncio.timeout(30):
-                while len(self.marks) < command["count"] or any(
-                    count < len(self.sockets) for count, _ in self.marks.values()
-                ):
-                    await asyncio.sleep(0.05)
-            return {mark: at for mark, (_, at) in self.marks.items()}
-        if do == "rights":
-            socket = self.sockets[command["number"]]
-            async with asyncio.timeout(30):
-                while not socket.word_at:
-                    await asyncio.sleep(0.05)
-            await asyncio.sleep(0.5)  # what would come after it
-            return socket.data_at, socket.word_at
-        if do == "persist":
-            self.persistent = True
-            return None
-        if do == "current":  # after a loss: when all were subscribed again
-            await self.until(lambda: self.live == len(self.sockets))
-            return self.last_at
-        if do == "ping":
-            self.what, self.frames = "pongs", 0
-            started = time.monotonic()
-            for socket in self.sockets:
-                socket.say({"type": "ping"})
-            await self.until(lambda: self.frames >= len(self.sockets))
-            return self.last_at - started
-        raise ValueError(do)
+    async def open(self, port: int, sockets: list[tuple[str, list[str]]], bare: bool) -> None:
+        self.port = port
+        for token, keys in sockets:
+            socket = Socket(self, token, keys, bare)
+            await socket.connect()
+            self.sockets.append(socket)
+            wanted = len(self.sockets) - 50  # so many may be on their way
+            await self.until(lambda wanted=wanted: self.live > wanted)
+        await self.current()
+
+    async def watch(self, what: str) -> None:
+        self.what, self.frames, self.marks = what, 0, {}
+
+    async def heard_last(self) -> str:
+        return self.last.decode()
+
+    async def wave(self, count: int) -> float:
+        """When so many frames had come since `watch`."""
+        await self.until(lambda: self.frames >= count)
+        return self.last_at
+
+    async def marked(self, count: int) -> dict[int, float]:
+        """When the last socket heard of each mark."""
+        await self.until(
+            lambda: self.frames >= count * len(self.sockets) and len(self.marks) == count
+        )
+        return self.marks
+
+    async def rights(self, number: int) -> tuple[float, float]:
+        """When this socket last heard of the board, and when that it has to read again."""
+        socket = self.sockets[number]
+        await self.until(lambda: socket.word_at > 0)
+        await asyncio.sleep(0.5)  # what would come after it
+        return socket.data_at, socket.word_at
+
+    async def persist(self) -> None:
+        """From now on lost sockets are opened again."""
+        self.persistent = True
+
+    async def current(self) -> float:
+        """When all were subscribed."""
+        await self.until(lambda: self.live == len(self.sockets))
+        return self.last_at
+
+    async def ping(self) -> float:
+        """Seconds until all have their pong."""
+        await self.watch("count")
+        started = time.monotonic()
+        for socket in self.sockets:
+            socket.say({"type": "ping"})
+        return await self.wave(len(self.sockets)) - started
 
 
 def _frame(kind: int, payload: bytes) -> bytes:
@@ -294,10 +298,11 @@ async def serve() -> None:
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     while line := await lines.readline():
         command = json.loads(line)
+        do = command.pop("do")
         try:
-            answer = {"answer": await home.obey(command["do"], command)}
-        except Exception as exc:
-            answer = {"error": f"{command['do']}: {exc!r}, {home.live} of {len(home.sockets)} live"}
+            answer = {"answer": await getattr(home, do)(**command)}
+        except (OSError, TimeoutError) as exc:
+            answer = {"error": f"{do}: {exc!r}, {home.live} of {len(home.sockets)} live"}
         print(json.dumps(answer), flush=True)
 
 

@@ -1,5 +1,6 @@
-"""What live delivery is measured against: `Twin` commands a process that takes sockets and, told to,
-writes one frame to all of them. `python -m bench.twin` does so in one of these ways, node in another:
+"""What live delivery is measured against: a process that writes one frame to all its sockets.
+
+`Twin` commands it. `python -m bench.twin` does so in one of these ways, node's `ws` in another:
 
 - bare: `transport.write` of the same bytes, one socket after the other
 - checked: the gateway's delivery of one change to as many readers, all of whose rights are known
@@ -11,7 +12,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Self, cast
 
 from app.access import Policies
 from app.delivery import NOTHING, Change, Delivery, read_change
@@ -43,7 +44,7 @@ class Twin:
         assert self._process.stdout is not None
         self.port = int(self._process.stdout.readline())
 
-    def __enter__(self) -> "Twin":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,0 +1,80 @@
+"""What a subscription that is resumed hears of the time between."""
+
+import psycopg
+import pytest
+
+from tests.postgres import Database
+from tests.sql.engine import ALICE, BOB, Gate
+
+pytestmark = pytest.mark.both_versions
+
+KEY = "letters?room=x"
+SCHEMA = """
+    create table public.letters (
+        id text primary key, room text, secret boolean default false, note text,
+        version integer not null default 1
+    );
+    alter table public.letters enable row level security;
+    create policy open_ones on public.letters using (not secret) with check (true);
+    grant select, insert, update, delete on public.letters to authenticated;
+    select sync.enable('public.letters', p_topics => '{room}');
+    insert into public.letters (id, room) values ('a', 'x'), ('b', 'x'), ('c', 'y');
+"""
+
+
+@pytest.fixture
+def letters(conn: psycopg.Connection) -> psycopg.Connection:
+    """Letters that only those that are not secret may be read of."""
+    conn.execute(SCHEMA.encode())
+    return conn
+
+
+@pytest.mark.parametrize("later", [0, 4, 5, 20])
+def test_a_record_hidden_before_later_changes_makes_its_collection_stale(
+    gate: Gate, letters: psycopg.Connection, later: int
+) -> None:
+    cursor = gate.cursor()
+    letters.execute("update letters set secret = true where id = 'a'")
+    for n in range(later):
+        letters.execute("update letters set note = %s where id = 'a'", (str(n),))
+    joined = gate.subscribe(ALICE, KEY, "letters?room=y", cursor=cursor)
+    assert (joined["stale"], joined["updates"]) == ([KEY], [])
+
+
+def test_a_record_changed_often_comes_once_as_it_is_now(
+    gate: Gate, letters: psycopg.Connection
+) -> None:
+    cursor = gate.cursor()
+    for n in range(5):
+        letters.execute("update letters set note = %s where id = 'a'", (str(n),))
+    for n in range(6):
+        letters.execute("update letters set note = %s where id = 'b'", (str(n),))
+    joined = gate.subscribe(ALICE, KEY, cursor=cursor)
+    updates = [(update["key"], update["version"]) for update in joined["updates"]]
+    assert updates == [*(("letters:a", n) for n in range(2, 7)), ("letters:b", 7)]
+    assert joined["updates"][-1]["record"]["note"] == "5"
+    assert joined["stale"] == []
+
+
+def test_rights_changed_by_what_was_running_are_told(gate: Gate, db: Database) -> None:
+    slow, other = db.connect(autocommit=False), db.connect()
+    slow.execute("delete from workspace_members where user_id = %s", (BOB,))
+    other.execute("update tasks set title = title || '.'")
+    cursor = gate.cursor()
+    slow.commit()
+    assert gate.subscribe(BOB, "tasks", cursor=cursor)["stale"] == ["tasks"]
+
+
+def test_changes_of_what_no_policy_reads_leave_the_keys_alone(
+    gate: Gate, conn: psycopg.Connection
+) -> None:
+    cursor = gate.cursor()
+    conn.execute("update boards set name = name || '.'")
+    assert gate.subscribe(ALICE, "tasks", cursor=cursor)["stale"] == []
+    conn.execute("update boards set workspace_id = workspace_id, id = id, name = name || '.'")
+    assert gate.subscribe(ALICE, "tasks", cursor=cursor)["stale"] == []
+    conn.execute(
+        "insert into boards (workspace_id, name, created_by) "
+        "select workspace_id, 'new', created_by from boards limit 1"
+    )
+    assert gate.subscribe(ALICE, "tasks", cursor=cursor)["stale"] == ["tasks"]
