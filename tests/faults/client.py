@@ -178,6 +178,10 @@ class Client:
         self.queue.append(transaction)
         self._write_bell.set()
 
+    def reread(self) -> None:
+        """Reads everything again, as if it had been told to."""
+        self._mark_stale(list(self.keys), "asked")
+
     def disconnect(self) -> None:
         """Cuts its own socket, without a farewell."""
         if self._session is not None:
