@@ -33,12 +33,14 @@ class View:
     """One key as one reader sees it: the classes readable under it, None: too many or not known.
 
     A key with no class at all has no evidence: he is told nothing of what ends under it. `assumed`:
-    he was told to read again, and what he found there is not known yet.
+    he was told to read again, and what he found there is not known yet. `answered`: PostgreSQL has
+    said what is under it.
     """
 
     sockets: int = 0
     classes: tuple[RowClass, ...] | None = ()
     assumed: bool = False
+    answered: bool = False
 
     @property
     def evidence(self) -> bool:
@@ -201,6 +203,7 @@ class Hub:
             for key, view in views.items():
                 known = reader.views[key]
                 known.assumed = known.assumed or view.assumed
+                known.answered = known.answered or view.answered
                 if view.classes is None:
                     known.classes = None
                 for row_class in view.classes or ():

@@ -168,7 +168,8 @@ class Rights:
                 view.add(row_class)
             if (table_of(key), reader.role) in self.policies.cacheable:
                 reader.learn_all(classes or ())
-            if view.sockets > 1 and view.classes != before:
+            news, view.answered = view.answered and view.classes != before, True
+            if news and view.sockets > 1:
                 for other in self._hub.sockets_of([reader], key):
                     if other is not subscriber:
                         send_stale(other, [key], "access")
