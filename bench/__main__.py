@@ -1,6 +1,6 @@
 """`python -m bench [--full] [name ...]`: measures, prints the table, writes RESULTS.md.
 
-Names: see `PARTS`; without any, all of them. About five minutes; --full measures three times as
+Names: see `PARTS`; without any, all of them. About seven minutes; --full measures three times as
 long. RESULTS.md is written only when everything was measured.
 """
 

@@ -210,8 +210,12 @@ class Home:
                 self.last_at = time.monotonic()
                 self._changed.set()
             return
-        now = time.monotonic()
-        if self.what == "marks":
+        now = self.last_at = time.monotonic()
+        if self.what == "changes":
+            # One frame may carry several of them.
+            self.frames += payload.count(b'"title"') - 1
+            self._changed.set()
+        elif self.what == "marks":
             # Where several writes come in one frame it counts for each of them.
             found = MARK.findall(payload)
             self.frames += len(found) - 1
@@ -248,7 +252,7 @@ class Home:
         return self.last.decode()
 
     async def wave(self, count: int) -> float:
-        """When so many frames had come since `watch`."""
+        """When so many frames (or changes, where those are counted) had come since `watch`."""
         await self.until(lambda: self.frames >= count)
         return self.last_at
 

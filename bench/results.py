@@ -101,6 +101,18 @@ def write(figures: Sequence[Figure], postgres: str, mode: str, seconds: float) -
         "- initial load: 10 000 tasks as NDJSON; by hand: COPY of the same columns to the client",
         "  under the same role and policies.",
         "- bulk: one UPDATE of 10 000 rows; by hand: on a table that is not live (ratio: cost).",
+        "- fan-out: one committed change to 1000 sockets, each of another user. By hand: a commit",
+        "  to a table that is not live, then an asyncio.Protocol on uvloop that writes the same",
+        "  bytes to 1000 transports (or node's `ws`, in a loop of `send`). CPU is that of the",
+        "  server, the read of the feed included, with one change on its way; deliveries a second",
+        "  are changes times sockets with four on their way, several of which may share a frame.",
+        "- delivery with and without looking at rights: the gateway's own code in one process, and",
+        "  the same with everybody allowed everything.",
+        "- last of 100 sockets: from the start of a plain UPDATE to its arrival at the last one;",
+        "  by hand: the same UPDATE of a table that is not live, until it is committed.",
+        "- the rest have limits, not twins. Revocation: a membership is deleted by SQL while the",
+        "  board is edited 25 times a second; from the commit. Catch-up and asking for rights: CPU",
+        "  of the backend.",
         "",
     ]
     path.write_text("\n".join(lines), encoding="utf-8")
