@@ -110,7 +110,7 @@ def test_moment_never_falls(db: Database, conn: psycopg.Connection) -> None:
     wait_until(
         lambda: conn.execute(blocked, [second.info.backend_pid]).fetchone(), "the second waits"
     )
-    later = "update sync_internal.session_ends set ended_at = clock_timestamp() + interval '1 s'"
+    later = "update sync_internal.session_ends set ended_at = clock_timestamp() + interval '1 min'"
     first.execute(f"{later} returning ended_at".encode())
     first.commit()
     latest = stored(conn)
