@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import urllib.request
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -114,7 +115,7 @@ def end_with(lifeline: int) -> None:
     threading.Thread(target=wait, name="lifeline", daemon=True).start()
 
 
-class Child:
+class Child(ABC):
     """A process of ours that is started again whenever it ends."""
 
     name = "child"
@@ -123,13 +124,13 @@ class Child:
         self._child: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
 
+    @abstractmethod
     def launch(self) -> subprocess.Popen[bytes]:
         """Starts the process. Raises ServeError."""
-        raise NotImplementedError
 
+    @abstractmethod
     def is_ready(self) -> bool:
         """Whether it serves."""
-        raise NotImplementedError
 
     def start(self) -> None:
         """Starts the child and waits until it is ready. Raises ServeError if it ends instead."""
