@@ -275,14 +275,15 @@ begin
             from old_rows o full join new_rows n on n.%5$s = o.%5$s
             where coalesce(n.%5$s = o.%5$s and n.%6$s - o.%6$s = 1, false)
                 and (select count(*) from (select from new_rows limit %7$s + 1) f) <= %7$s;
-            v_heard := found;
+            get diagnostics v_count = row_count;
+            v_heard := v_count > 0;
             if not v_heard then
                 v_bulk := exists (select from new_rows offset %7$s);
             end if;
             if v_bulk then
                 insert into sync_internal.changes (slot, table_name, kind) values (v_slot, %1$L, 'bulk');
                 v_heard := true;
-            else
+            elsif v_count <> (select count(*) from new_rows) then
                 select
                     array_agg(o.%5$s::text) filter (where o.%5$s is not null),
                     array_agg(n.%5$s::text) filter (where n.%5$s is not null)

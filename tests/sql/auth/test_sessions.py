@@ -12,8 +12,6 @@ from tests.sql.engine import ALICE, BOB, TASK_1, Background, Gate, claims_of, ti
 
 pytestmark = pytest.mark.both_versions
 
-FAR = time.time() + 200  # within what clocks may differ
-
 
 def counts(conn: psycopg.Connection, **claims: Any) -> bool:
     """Whether a token of Alice's with these claims counts."""
@@ -123,10 +121,11 @@ def test_enabling_leaves_what_had_ended_ended(conn: psycopg.Connection) -> None:
     assert stored(conn) is None
     conn.execute("select sync.disable_user(%s)", [ALICE])
     conn.execute("select sync.end_sessions(%s)", [ALICE])
-    assert not counts(conn, iat=FAR)
+    later = time.time() + 200  # within what clocks may differ
+    assert not counts(conn, iat=later)
     conn.execute("select sync.enable_user(%s)", [ALICE])
     assert not counts(conn, iat=time.time() - 1)
-    assert counts(conn, iat=FAR)
+    assert counts(conn, iat=later)
 
 
 @pytest.mark.parametrize(
