@@ -752,7 +752,7 @@ declare
 begin
     -- The records to be updated are locked along the way, so that the one order holds for all.
     for v_expected in
-        select w.name, w.id, max(w.version) as version
+        select w.name, w.id, max(w.version) as version, min(w.version) as least
         from (
             select e.value ->> 'table', e.value ->> 'id', (e.value -> 'version')::bigint
             from jsonb_array_elements(p_expect) e (value)
@@ -779,7 +779,7 @@ begin
                 );
             end if;
         end if;
-        if v_found <> v_expected.version then
+        if v_found <> v_expected.version or v_found <> v_expected.least then
             v_conflicts := v_conflicts
                 || jsonb_build_object('table', v_expected.name, 'id', v_expected.id, 'version', v_found);
         end if;

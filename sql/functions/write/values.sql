@@ -174,11 +174,18 @@ create or replace function sync_internal.to_timestamp(p_value jsonb)
 returns timestamp
 language plpgsql stable parallel safe security invoker
 as $$
+declare
+    v_time timestamp;
 begin
     if jsonb_typeof(p_value) = 'string'
         and (p_value #>> '{}')
         ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?$' then
-        return (p_value #>> '{}')::timestamp;
+        v_time := (p_value #>> '{}')::timestamp;
+        -- A second beyond the last minute may carry it into a year of five digits.
+        if v_time >= '10000-01-01T00:00:00' then
+            perform sync_internal.refuse(400, 'bad_value', 'The year has four digits');
+        end if;
+        return v_time;
     elsif jsonb_typeof(p_value) <> 'null' then
         perform sync_internal.refuse_type('a time in ISO 8601 without a zone');
     end if;

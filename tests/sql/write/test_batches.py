@@ -241,6 +241,19 @@ def test_dry_run_answers_and_leaves_nothing(gate: Gate, conn: psycopg.Connection
     ]
 
 
+@pytest.mark.parametrize("dry_run", ["true", "yes", 1, 0, None, [], {}], ids=str)
+def test_dry_run_of_another_form_is_refused_and_writes_nothing(
+    gate: Gate, conn: psycopg.Connection, dry_run: object
+) -> None:
+    for body in (
+        tx(title(TASK_1, "wet"), dryRun=dry_run),
+        {"transactions": [tx(title(TASK_1, "wet"))], "dryRun": dry_run},
+    ):
+        answer = gate.send(ALICE, body)
+        assert (answer.status, answer.code) == (400, "bad_request")
+    assert titles(conn, TASK_1) != ["wet"]
+
+
 def test_dry_run_beside_others_leaves_theirs(gate: Gate, conn: psycopg.Connection) -> None:
     answers = gate.write_all(
         [
