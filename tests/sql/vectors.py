@@ -48,6 +48,9 @@ TYPES = {
     "jsonb": "jsonb",
     "text[]": "text[]",
     "integer[]": "integer[]",
+    "uuid[]": "uuid[]",
+    "bigint[]": "bigint[]",
+    "numeric[]": "numeric[]",
 }
 
 

@@ -25,6 +25,9 @@ create table public.vector_items (
     list jsonb not null default '[]',
     names text[],
     numbers integer[],
+    links uuid[],
+    bigs bigint[],
+    exacts numeric[],
     mood public.vector_mood,
     rating integer,
     slug text,
@@ -107,17 +110,20 @@ from public, anon, authenticated, service_role;
 grant
 select (
     id, title, note, label, quantity, score, big, exact, ratio, flag, due, happened_at, link, raw,
-    data, extra, list, names, numbers, mood, rating, slug, parent_id, is_public, doubled, legacy, place,
+    data, extra, list, names, numbers, links, bigs, exacts,
+    mood, rating, slug, parent_id, is_public, doubled, legacy, place,
     span, frozen, created_by, created_at, updated_at, deleted, version
 ),
 insert (
     id, title, note, label, quantity, score, big, exact, ratio, flag, due, happened_at, link, raw,
-    data, extra, list, names, numbers, mood, rating, slug, parent_id, is_public, legacy, place, span,
+    data, extra, list, names, numbers, links, bigs, exacts,
+    mood, rating, slug, parent_id, is_public, legacy, place, span,
     frozen, updated_at, deleted
 ),
 update (
     title, note, label, quantity, score, big, exact, ratio, flag, due, happened_at, link, raw,
-    data, extra, list, names, numbers, mood, rating, slug, parent_id, is_public, legacy, place, span,
+    data, extra, list, names, numbers, links, bigs, exacts,
+    mood, rating, slug, parent_id, is_public, legacy, place, span,
     updated_at, deleted
 )
 on public.vector_items to authenticated;

@@ -12,6 +12,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_function pg_catalog.pg_proc;
+    v_strange oid;
     v_name text;
     v_former text;
     v_holder text;
@@ -30,6 +31,17 @@ begin
     elsif v_name !~ '^[a-z][A-Za-z0-9]{0,39}$' then
         raise exception using errcode = '22023', message = format('%s is no wire name', v_name),
             hint = 'Say p_name => ''...''.';
+    end if;
+    v_strange := (
+        select min(t.type)
+        from unnest(v_function.proargtypes::oid[]) t (type)
+        cross join lateral sync_internal.type_kind(t.type) k
+        where k.kind = 'other' and sync_internal.base_type(t.type) <> 'json'::regtype
+    );
+    if v_strange is not null then
+        raise exception using errcode = '22023',
+            message = format('%s takes a value of type %s, which clients cannot send', p_function, v_strange::regtype),
+            hint = 'Take text or jsonb, and cast it inside.';
     end if;
 
     -- Two at once for one name or one function: the second sees what the first has written.

@@ -168,7 +168,12 @@ as $$
         when p_column.kind = 'list' then sync_internal.decode_expression(
             p_column,
             format(
-                'sync_internal.patch_list((%s)::jsonb, %s)', sync_internal.json_expression(p_column, p_source), p_op
+                'sync_internal.patch_list((%s)::jsonb, %s)', sync_internal.json_expression(p_column, p_source),
+                case
+                    when p_column.element_kind in ('uuid', 'bigint', 'numeric')
+                        then format('sync_internal.spelled(%s, %L)', p_op, p_column.element_kind)
+                    else p_op
+                end
             )
         )
         when p_column.kind in ('integer', 'bigint', 'numeric', 'float')
@@ -210,7 +215,7 @@ as $$
                 from (
                     select c.column_name, row_number() over () as n
                     from unnest(p_columns) c
-                    where c.kind = 'text'
+                    where c.kind in ('text', 'list')
                 ) u
                 group by u.n / 90
             ) t
@@ -566,12 +571,14 @@ end
                 select string_agg(format(
                     -- Nested: a condition with a query in it is run as a query every time.
                     $c$    if (%s) and %s then
-        if not exists (select from %s x where %s) then
+        if not exists (select from %s x where %s)%s then
             perform sync_internal.refuse_neutral();
         end if;
     end if;
 $c$,
-                    f.changed, f.present, f.parent, f.matches
+                    f.changed, f.present, f.parent, f.matches,
+                    -- A new record may name itself.
+                    case when f.parent = v_table.relation then format(' and not (%s)', f.itself) end
                 ), '' order by f.conname)
                 from (
                     select k.conname, k.confrelid::regclass as parent,
@@ -586,7 +593,11 @@ $c$,
                         string_agg(
                             format('x.%I = r.%s', pa.attname, sync_internal.quoted(ca.attname)),
                             ' and ' order by u.n
-                        ) as matches
+                        ) as matches,
+                        string_agg(
+                            format('r.%s = r.%s', sync_internal.quoted(pa.attname), sync_internal.quoted(ca.attname)),
+                            ' and ' order by u.n
+                        ) as itself
                     from pg_catalog.pg_constraint k
                     join sync_internal.tables p on p.relation = k.confrelid::regclass
                     cross join lateral unnest(k.conkey, k.confkey) with ordinality u (child, parent, n)

@@ -261,7 +261,7 @@ begin
         and a.attname not in (v_table.id_column, v_table.version_column)
         and (
             sync_internal.sql_name(sync_internal.wire_name(a.attname)) <> a.attname
-            or a.attname !~ '^[a-z][a-z0-9_]*$' or a.attname in ('id', 'version')
+            or a.attname !~ '^[a-z][a-z0-9_]*$' or a.attname in ('id', 'version', 'constructor', 'prototype')
         );
     if v_clash is not null then
         raise exception using errcode = '22023',

@@ -151,6 +151,7 @@ declare
     v_starts integer[] := '{0}';
     v_written sync_internal.written;
     v_all sync_internal.written[];
+    v_began timestamptz;
     v_number bigint;
     v_records text[];
     v_versions jsonb := '[]';
@@ -199,6 +200,7 @@ begin
             v_table := v_tables[i];
             v_id := v_ids[i];
             v_at := jsonb_build_object('table', v_table, 'id', v_id);
+            v_began := clock_timestamp();
             v_written := case p_variant
                 when 'authenticated' then sync_internal.update_authenticated(
                     v_table, v_id, v_at, v_ops, v_starts[i], v_starts[i + 1] - 1, p_want and not v_reread
@@ -211,6 +213,12 @@ begin
                 )
             end;
             exit when v_written.version is null;
+            -- As in attempt: it waited, and the policies may say something else by now.
+            if clock_timestamp() - v_began > interval '1 ms' then
+                if sync_internal.lock_one(v_table, v_id, p_variant) is null then
+                    raise sqlstate 'RC002';
+                end if;
+            end if;
             v_all[i] := v_written;
         end loop;
     end if;
@@ -461,6 +469,11 @@ begin
                     perform sync_internal.check_removed(v_tx -> 'expect', v_table, v_id, v_written.version);
                 end if;
             else
+                -- Locked by a statement of its own, as check_expect does for all: the policies are asked by the next, which
+                -- has not waited for anybody.
+                if not v_tx ? 'expect' and sync_internal.lock_one(v_table, v_id, p_variant) is null then
+                    perform sync_internal.refuse_neutral();
+                end if;
                 v_at := jsonb_build_object('table', v_table, 'id', v_id);
                 v_last := jsonb_array_length(v_step.ops) - 1;
                 v_written := case p_variant
@@ -510,11 +523,11 @@ begin
                 v_constraint = constraint_name, v_relation = table_name, v_schema = schema_name;
     end;
 
-    if v_number is null and v_step.ops is not null and v_detail like '{%"key"%' then
+    if v_number is null and v_step.ops is not null and sync_internal.refusal_detail(v_detail) ? 'key' then
         -- Decided on the stored row: the first operation on that key is the one.
         select coalesce(v_step.op_numbers[o.n], o.n - 1) into v_number
         from jsonb_array_elements(v_step.ops) with ordinality o (op, n)
-        where o.op -> 'key' = v_detail::jsonb -> 'key'
+        where o.op -> 'key' = sync_internal.refusal_detail(v_detail) -> 'key'
         order by o.n
         limit 1;
     end if;
@@ -573,7 +586,7 @@ begin
             from jsonb_array_elements(p_tx -> 'operations') o (op)
             where o.op ? 'table'
         ) o (name, id);
-    elsif p_outcome -> 'error' ? 'conflicts' then
+    elsif jsonb_typeof(p_outcome #> '{error,conflicts}') = 'array' then
         select array_agg(c.value ->> 'table'), array_agg(c.value ->> 'id') into v_tables, v_ids
         from jsonb_array_elements(p_outcome #> '{error,conflicts}') c;
     end if;
@@ -601,8 +614,9 @@ begin
         else sync_internal.read_anon(p_table, p_id)
     end;
 exception
-    -- No right on the table at all, or it has changed since: nothing to see.
-    when insufficient_privilege or sqlstate 'PT503' then
+    -- No right on the table at all, or it has changed since, or the id is none, in a refusal of the application's own:
+    -- nothing to see.
+    when insufficient_privilege or sqlstate 'PT503' or data_exception then
         return null;
 end
 $$;
@@ -738,7 +752,7 @@ declare
 begin
     -- The records to be updated are locked along the way, so that the one order holds for all.
     for v_expected in
-        select w.name, w.id, max(w.version) as version
+        select w.name, w.id, max(w.version) as version, min(w.version) as least
         from (
             select e.value ->> 'table', e.value ->> 'id', (e.value -> 'version')::bigint
             from jsonb_array_elements(p_expect) e (value)
@@ -765,7 +779,7 @@ begin
                 );
             end if;
         end if;
-        if v_found <> v_expected.version then
+        if v_found <> v_expected.version or v_found <> v_expected.least then
             v_conflicts := v_conflicts
                 || jsonb_build_object('table', v_expected.name, 'id', v_expected.id, 'version', v_found);
         end if;

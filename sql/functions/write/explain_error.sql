@@ -42,14 +42,15 @@ begin
             coalesce(sync_internal.constraint_comment(p_relation, p_constraint), 'A value is not allowed here'),
             v_where || jsonb_build_object('constraint', p_constraint)
         );
-    elsif p_state = '23505' then
+    elsif p_state in ('23505', '23P01') then
         return case when p_readable_clash
             then sync_internal.refusal(409, 'exists', 'There is such a record already', v_where)
             else sync_internal.refusal(403, 'forbidden', 'No such record, or you may not change it', v_where)
         end;
     elsif p_state = '23502' then
         return sync_internal.refusal(400, 'required', 'A required key is missing', v_place);
-    elsif p_state in ('23503', '42501') then
+    -- 23001: the 23503 of ON DELETE RESTRICT since PostgreSQL 18.
+    elsif p_state in ('23503', '23001', '42501') then
         return sync_internal.refusal(403, 'forbidden', 'No such record, or you may not change it', v_where);
     elsif p_state in ('42703', '42P01', '42883', '42804', '42846', '42P13', '0A000', '42704') then
         raise log 'rowcast: schema changed: % %', p_state, p_message;

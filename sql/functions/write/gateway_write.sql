@@ -40,6 +40,9 @@ begin
             v_ok := p_schemas is null or sync_internal.check_schema(p_schemas[i]);
             v_request := p_bodies[i]::jsonb;
             v_single[i] := not v_request ? 'transactions';
+            if jsonb_typeof(v_request -> 'dryRun') <> 'boolean' then
+                perform sync_internal.refuse(400, 'bad_request', 'dryRun is true or false');
+            end if;
             v_dry[i] := coalesce(p_dry_run[i], false) or coalesce(v_request -> 'dryRun' = 'true', false);
             v_request := case
                 when not v_single[i] then v_request -> 'transactions'

@@ -174,11 +174,18 @@ create or replace function sync_internal.to_timestamp(p_value jsonb)
 returns timestamp
 language plpgsql stable parallel safe security invoker
 as $$
+declare
+    v_time timestamp;
 begin
     if jsonb_typeof(p_value) = 'string'
         and (p_value #>> '{}')
         ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?$' then
-        return (p_value #>> '{}')::timestamp;
+        v_time := (p_value #>> '{}')::timestamp;
+        -- A second beyond the last minute may carry it into a year of five digits.
+        if v_time >= '10000-01-01T00:00:00' then
+            perform sync_internal.refuse(400, 'bad_value', 'The year has four digits');
+        end if;
+        return v_time;
     elsif jsonb_typeof(p_value) <> 'null' then
         perform sync_internal.refuse_type('a time in ISO 8601 without a zone');
     end if;
@@ -249,6 +256,32 @@ begin
 end
 $$;
 
+-- A list operation with its value and anchor as the wire spells the elements of the column: a uuid in lower case, whole
+-- and exact numbers as texts. Only then is what is equal seen to be equal. An anchor that is none of the kind is left
+-- as it came: it is not in the list.
+create or replace function sync_internal.spelled(p_op jsonb, p_kind text)
+returns jsonb
+language plpgsql stable parallel safe security invoker
+as $$
+declare
+    v_op jsonb := p_op;
+    v_path text[];
+begin
+    foreach v_path slice 1 in array array[['value', null], ['position', 'before'], ['position', 'after']] loop
+        v_path := array_remove(v_path, null);
+        if jsonb_typeof(v_op #> v_path) in ('string', 'number') then
+            v_op := jsonb_set(
+                v_op, v_path, to_jsonb((sync_internal.to_texts(jsonb_build_array(v_op #> v_path), p_kind))[1])
+            );
+        end if;
+    end loop;
+    return v_op;
+exception
+    when sqlstate 'PT400' or data_exception then
+        return v_op;
+end
+$$;
+
 -- A time on the wire: UTC, six digits, Z.
 create or replace function sync_internal.wire_time(p_time timestamptz)
 returns text
@@ -298,7 +331,7 @@ begin
                 'refuse_type', 'to_text', 'no_text', 'to_boolean', 'to_number', 'to_float', 'to_integer', 'to_bigint',
                 'to_numeric',
                 'to_uuid', 'to_timestamptz', 'to_timestamp', 'to_date', 'to_bytea', 'to_texts', 'wire_time',
-                'exact_json', 'float_json'
+                'exact_json', 'float_json', 'spelled'
             )
     loop
         execute format(

@@ -165,6 +165,10 @@ begin
             end if;
         end if;
         if v_result.record_map is not null and not v_result.outcome ? 'error' then
+            if v_maps <> '{}' then
+                -- What it names and no longer shows is not there any more, whatever an earlier one showed.
+                v_maps := v_maps || sync_internal.named_map(v_tx);
+            end if;
             v_maps := v_maps || v_result.record_map;
         end if;
         v_results := v_results || sync_internal.result_text(v_tx ->> 'txId', v_result);
@@ -278,7 +282,26 @@ $$;
 
 comment on function sync_internal.blocked_by(jsonb, jsonb) is 'The transaction whose refused create this one needs.';
 
--- Several recordMaps as one; of one record the last stands.
+-- The records a transaction names, each with null, as a recordMap.
+create or replace function sync_internal.named_map(p_tx jsonb)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+as $$
+    select coalesce(jsonb_object_agg(t.name, t.ids), '{}')::text
+    from (
+        select o.op ->> 'table' as name, jsonb_object_agg(o.op ->> 'id', null) as ids
+        from jsonb_array_elements(p_tx -> 'operations') o (op)
+        where o.op ? 'table'
+        group by 1
+    ) t
+$$;
+
+comment on function sync_internal.named_map(jsonb) is 'The records a transaction names.';
+
+-- Several recordMaps as one; of one record the last stands, and null is none.
 create or replace function sync_internal.merge_maps(p_maps text[])
 returns text
 language plpgsql
@@ -302,6 +325,7 @@ begin
                     cross join lateral json_each(t.value) e
                     order by t.key, e.key, m.n desc
                 ) r
+                where json_typeof(r.record) <> 'null'
                 group by r.name
             ) t
         ), ''
@@ -320,5 +344,5 @@ sync_internal.check_envelopes(jsonb), sync_internal.run(jsonb, text, boolean),
 sync_internal.result_text(text, sync_internal.attempted),
 sync_internal.problem_text(text, sync_internal.attempted),
 sync_internal.problem(jsonb), sync_internal.creates_of(jsonb),
-sync_internal.blocked_by(jsonb, jsonb), sync_internal.merge_maps(text[])
+sync_internal.blocked_by(jsonb, jsonb), sync_internal.named_map(jsonb), sync_internal.merge_maps(text[])
 to anon, authenticated, service_role, rowcast_gateway;

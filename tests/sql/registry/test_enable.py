@@ -61,6 +61,8 @@ def refused(conn: psycopg.Connection[Any], arguments: str = "") -> psycopg.Error
         ("alter table things add a__b text", "", "a__b", "p_names"),
         ("alter table things add \"a b\" text", "", "a b", "p_names"),
         ("alter table things add boardid2_ text", "", "boardid2_", "p_names"),
+        ("alter table things add constructor text", "", "constructor", "p_names"),
+        ("alter table things add prototype text", "", "prototype", "p_names"),
         ("select 1", """, p_names => '{"name": "touched"}'""", "touched", "wire name"),
         ("select 1", """, p_names => '{"name": "id"}'""", "id", "wire name"),
         ("select 1", """, p_names => '{"name": "version"}'""", "version", "wire name"),

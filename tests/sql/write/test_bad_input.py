@@ -20,6 +20,7 @@ from tests.sql.engine import (
     Gate,
     Json,
     create,
+    live,
     new_id,
     new_tx_id,
     set_,
@@ -275,6 +276,17 @@ def test_number_that_no_client_can_hold(common: Gate, place: str, number: str) -
         pytest.skip("an anchor is only compared")
     answer = check(common, fill(tx(title(TASK_2, "half"), PLACES[place]), number), (400,))
     assert answer.code in ("bad_value", "wrong_type", "not_a_number", "bad_request")
+
+
+@pytest.mark.parametrize("time", ["9999-12-31T23:59:60", "9999-12-31T24:00:00"])
+def test_time_that_ends_in_a_year_of_five_digits(
+    gate: Gate, conn: psycopg.Connection, time: str
+) -> None:
+    live(conn, "alarms", "id text primary key, local timestamp, world timestamptz")
+    gate.applied(ALICE, create("alarms", "a"))
+    for key, sent in (("local", time), ("world", f"{time}Z")):
+        answer = gate.write(ALICE, set_("alarms", "a", key, sent))
+        assert (answer.status, answer.code) == (400, "bad_value")
 
 
 @pytest.mark.parametrize("place", PLACES)

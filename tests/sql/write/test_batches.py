@@ -203,6 +203,22 @@ def test_batch_lock_timeout_does_not_outlive_the_call(gate: Gate) -> None:
     assert value(gate.conn, query) == before != "30ms"
 
 
+def test_record_that_a_later_one_removed_is_not_shown(gate: Gate, conn: psycopg.Connection) -> None:
+    live(conn, "docs", "id text primary key, note text", ", p_hard_delete => true")
+    delete = {"type": "delete", "table": "docs", "id": "gone"}
+    batch = [
+        tx(create("docs", "kept", note="k")),
+        tx(create("docs", "gone", note="g")),
+        tx(delete, set_("docs", "kept", "note", None)),
+    ]
+    for outcome in ("applied", "duplicate"):
+        answer = gate.send(BOB, {"transactions": batch})
+        assert answer.outcomes == [outcome] * 3
+        assert answer.body["recordMap"] == {
+            "docs": {"kept": {"id": "kept", "version": 2, "note": None}}
+        }
+
+
 def test_dry_run_answers_and_leaves_nothing(gate: Gate, conn: psycopg.Connection) -> None:
     cursor, id_ = gate.cursor(), new_id()
     request = {
@@ -223,6 +239,19 @@ def test_dry_run_answers_and_leaves_nothing(gate: Gate, conn: psycopg.Connection
         "applied",
         "refused",
     ]
+
+
+@pytest.mark.parametrize("dry_run", ["true", "yes", 1, 0, None, [], {}], ids=str)
+def test_dry_run_of_another_form_is_refused_and_writes_nothing(
+    gate: Gate, conn: psycopg.Connection, dry_run: object
+) -> None:
+    for body in (
+        tx(title(TASK_1, "wet"), dryRun=dry_run),
+        {"transactions": [tx(title(TASK_1, "wet"))], "dryRun": dry_run},
+    ):
+        answer = gate.send(ALICE, body)
+        assert (answer.status, answer.code) == (400, "bad_request")
+    assert titles(conn, TASK_1) != ["wet"]
 
 
 def test_dry_run_beside_others_leaves_theirs(gate: Gate, conn: psycopg.Connection) -> None:
@@ -555,6 +584,14 @@ def test_error_of_the_application_is_the_authors_own(gate: Gate, conn: psycopg.C
         "raise sqlstate 'PT409' using message = 'm', detail = '[1]';": (409, "refused"),
         "raise sqlstate 'PT409' using message = 'm', detail = '\"text\"';": (409, "refused"),
         "raise sqlstate 'PT409' using message = 'm', detail = 'null';": (409, "refused"),
+        "raise sqlstate 'PT409' using message = 'm', detail = '{oops \"key\"';": (409, "refused"),
+        "raise 'm' using detail = '{\"key\": oops';": (400, "refused"),
+        "raise sqlstate 'PT409' using message = 'm', detail = '{\"conflicts\": 5}';": (
+            409,
+            "refused",
+        ),
+        "raise sqlstate 'PT409' using message = 'm', detail = "
+        '\'{"conflicts": [5, {"table": "tasks", "id": "no uuid"}]}\';': (409, "refused"),
         "raise sqlstate 'PTABC' using message = 'm';": (400, "refused"),
         "raise sqlstate 'PT503' using message = 'm';": (503, "refused"),
         "perform 1 / 0;": (400, "bad_value"),

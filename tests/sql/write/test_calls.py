@@ -118,6 +118,9 @@ def test_function_not_granted_is_unknown_or_forbidden(gate: Gate, conn: psycopg.
         "unnamed(integer) returns integer language sql as $$ select 1 $$",
         "many(variadic p_a integer[]) returns integer language sql as $$ select 1 $$",
         "fires() returns trigger language plpgsql as $$ begin return new; end $$",
+        "waits(p_for interval) returns integer language sql as $$ select 1 $$",
+        "takes(p_any anyelement) returns integer language sql as $$ select 1 $$",
+        "lists(p_when timestamptz[]) returns integer language sql as $$ select 1 $$",
     ],
 )
 def test_function_that_clients_cannot_call_is_refused_with_a_hint(

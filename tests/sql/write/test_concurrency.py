@@ -18,6 +18,7 @@ from tests.sql.engine import (
     TASK_3,
     Background,
     Gate,
+    Json,
     create,
     new_id,
     pid,
@@ -136,16 +137,28 @@ def test_writer_that_waited_applies_to_the_newest_row(gate: Gate, db: Database) 
     assert value(conn, "select metadata from tasks where id = %s", TASK_1) == {"votes": 11}
 
 
-@pytest.mark.parametrize("ids", [(TASK_1,), (TASK_1, TASK_2)], ids=["one", "two"])
+NOTEBOOK = new_id()
+BESIDE: dict[str, tuple[list[Json], Json]] = {
+    "one": ([], {}),
+    "two": ([title(TASK_2, "after")], {}),
+    "of several tables": ([set_("notebooks", NOTEBOOK, "name", "after")], {}),
+    "beside a new one": ([create("notebooks", new_id(), name="after")], {}),
+    "who names himself": ([], {"authorId": BOB}),
+}
+
+
+@pytest.mark.parametrize("beside", BESIDE.values(), ids=BESIDE)
 def test_writer_who_lost_his_membership_while_he_waited_is_refused(
-    gate: Gate, db: Database, ids: tuple[str, ...]
+    gate: Gate, db: Database, beside: tuple[list[Json], Json]
 ) -> None:
     conn = db.connect()
-    assert gate.write(BOB, *[title(task, "before") for task in ids]).status == 200
+    operations, more = beside
+    gate.applied(BOB, create("notebooks", NOTEBOOK, name="his"))
+    gate.applied(BOB, title(TASK_1, "before"), title(TASK_2, "before"))
     first = db.connect(autocommit=False)
     first.execute("update tasks set title = 'held' where id = %s", (TASK_1,))
     first.execute("delete from workspace_members where user_id = %s", (BOB,))
-    second = Background(lambda: gate.write(BOB, *[title(task, "after") for task in ids]))
+    second = Background(lambda: gate.write(BOB, title(TASK_1, "after"), *operations, **more))
     wait_blocked(conn, pid(gate.conn))
     wait_until(
         lambda: value(
@@ -158,6 +171,7 @@ def test_writer_who_lost_his_membership_while_he_waited_is_refused(
     first.commit()
     assert second.result().status == 403
     assert value(conn, "select count(*) from tasks where title = 'after'") == 0
+    assert value(conn, "select count(*) from notebooks where name = 'after'") == 0
 
 
 def test_expectation_is_compared_with_the_newest_row(gate: Gate, db: Database) -> None:

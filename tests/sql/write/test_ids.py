@@ -281,6 +281,44 @@ def test_reference_to_a_record_made_in_the_same_transaction(gate: Gate) -> None:
     )
 
 
+def test_record_may_refer_to_itself_and_to_no_hidden_one(
+    gate: Gate, conn: psycopg.Connection
+) -> None:
+    live(conn, "nodes", "id uuid primary key, parent uuid references nodes, only_for uuid")
+    conn.execute("drop policy everybody on nodes")
+    conn.execute(
+        "create policy own on nodes using (only_for is null or only_for = (select auth.uid()))"
+    )
+    root, hidden = new_id(), new_id()
+    gate.applied(ALICE, create("nodes", hidden, parent=hidden, onlyFor=ALICE))
+    gate.applied(BOB, create("nodes", root, parent=root))
+    for parent in (hidden, new_id()):
+        assert gate.write(BOB, create("nodes", new_id(), parent=parent)).status == 403
+        assert gate.write(BOB, set_("nodes", root, "parent", parent)).status == 403
+
+
+def test_record_that_others_hold_on_to_is_not_deleted(gate: Gate, conn: psycopg.Connection) -> None:
+    live(conn, "shelves", "id text primary key", ", p_hard_delete => true")
+    live(conn, "books", "id text primary key, shelf text references shelves on delete restrict")
+    gate.applied(ALICE, create("shelves", "s"), create("books", "b", shelf="s"))
+    answer = gate.write(ALICE, {"type": "delete", "table": "shelves", "id": "s"})
+    assert (answer.status, answer.code) == (403, "forbidden")
+
+
+def test_exclusion_constraint_refuses_and_tells_of_no_other_record(
+    gate: Gate, conn: psycopg.Connection
+) -> None:
+    live(
+        conn,
+        "bookings",
+        "id uuid primary key, day integer, exclude using gist (int4range(day, day + 1) with &&)",
+    )
+    gate.applied(ALICE, create("bookings", new_id(), day=1))
+    answer = gate.write(BOB, create("bookings", new_id(), day=1))
+    assert (answer.status, answer.code) == (403, "forbidden")
+    gate.applied(BOB, create("bookings", new_id(), day=2))
+
+
 def test_record_cannot_be_moved_where_its_author_may_not_write(
     gate: Gate, conn: psycopg.Connection
 ) -> None:
