@@ -105,7 +105,7 @@ class Server:
         self.transports.append(transport)
         outlet = Outlet({"type": "websocket", "rowcast.transport": transport}, _no_send, 1 << 20)
         name = str(len(self.transports))
-        subscriber = self.hub.join(name, None, "authenticated", name, outlet.write)
+        subscriber = self.hub.join(name, None, "authenticated", name, outlet.write, lambda: None)
         self.hub.subscribe(subscriber, [KEY])
 
     def bare(self, text: str) -> None:
