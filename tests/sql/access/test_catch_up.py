@@ -105,3 +105,16 @@ def test_a_record_deleted_alone_makes_its_collection_stale(
     letters.execute("delete from letters where id = 'a'")
     joined = gate.subscribe(ALICE, KEY, "letters:b", cursor=cursor)
     assert (joined["stale"], joined["updates"]) == ([KEY], [])
+
+
+def test_records_beyond_what_is_read_at_once_are_named_alone(
+    gate: Gate, letters: psycopg.Connection
+) -> None:
+    letters.execute("update letters set note = repeat('x', 1000)")
+    letters.execute("select sync.configure('max_changes_read_bytes', 1500)")
+    cursor = gate.cursor()
+    letters.execute("update letters set secret = true")
+    letters.execute("update letters set secret = false")
+    updates = gate.subscribe(ALICE, KEY, cursor=cursor)["updates"]
+    found = {update["key"]: ("record" in update, update["version"]) for update in updates}
+    assert found == {"letters:a": (True, 4), "letters:b": (False, 4)}
