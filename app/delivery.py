@@ -149,7 +149,7 @@ class Delivery:
         self._seal = seal
         # The class each record ends in: what is asked now is answered for that one.
         self._last = {(change.table, change.record_id): change.after for change in changes}
-        self._tried: set[tuple[Reader, str, str]] = set()
+        self._overtaken: set[tuple[Reader, str, str]] = set()
         self._failed: set[Reader] = set()
         self._answers: dict[Reader, Answer] = {}
         self._fetched: dict[Reader, Answer] = {}
@@ -186,7 +186,7 @@ class Delivery:
                         after not in reader.known
                         and (change.table, reader.role) in cacheable
                         and reader not in self._failed
-                        and (reader, change.table, change.record_id) not in self._tried
+                        and (reader, change.table, change.record_id) not in self._overtaken
                     ):
                         found.setdefault(reader, {}).setdefault(after, change)
         asked: dict[Reader, Refs] = {}
@@ -202,9 +202,11 @@ class Delivery:
         """
         for table, ids in refs.items():
             for record_id in ids:
-                self._tried.add((reader, table, record_id))
                 after = self._last[table, record_id]
-                if after is not None and record_id not in overtaken.get(table, ()):
+                if record_id in overtaken.get(table, ()):
+                    self._overtaken.add((reader, table, record_id))
+                elif after is not None:
+                    # Kept, or asked again: what is known is of bounded size, and may be dropped.
                     reader.learn(after, record_id in seen.get(table, ()))
 
     def fail(self, reader: Reader) -> None:

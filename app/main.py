@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from . import metrics, trace
 from .config import Settings
@@ -106,6 +107,19 @@ class Server(uvicorn.Server):
         if isinstance(app, Starlette):
             await app.state.gateway.drain()
         await super().shutdown(sockets)
+
+
+class Protocol(WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket, which reads nothing while a frame waits to be handled: the answer to a
+    ping may be behind that, as where many join at once or a replay takes long.
+    """
+
+    def keepalive_timeout(self) -> None:
+        """A peer counts as silent only where it would have been heard."""
+        if self.read_paused and self.ping_timeout is not None:
+            self.pong_timer = self.loop.call_later(self.ping_timeout, self.keepalive_timeout)
+        else:
+            super().keepalive_timeout()
 
 
 class Edge:

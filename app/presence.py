@@ -148,6 +148,7 @@ class Presence:
         self._saying: dict[Peer, None] = {}
         self._events: deque[Event] = deque()
         self._event_bytes = 0
+        self._asked = 0  # of the events, the first so many
         self._foreign = 0
         self._access: dict[tuple[str, str], tuple[bool, float]] = {}
         self._moved_at = 0.0
@@ -300,6 +301,7 @@ class Presence:
                 known = self._access.get((peer.identity, key))
                 if known is None or self._is_old(known[1], now):
                     found.setdefault(peer.identity, (peer.claims, set()))[1].add(key)
+        self._asked = len(self._events)
         return found
 
     def learn(self, identity: str, keys: Iterable[str], readable: set[str], asked: float) -> None:
@@ -375,10 +377,12 @@ class Presence:
             room = self._rooms.get(key)
             if room is not None:
                 self._deliver_room(room, now, told)
-        # After the states: who is told of an event knows its sender.
-        events, self._events, self._event_bytes = self._events, deque(), 0
-        for event in events:
-            self._deliver_event(event, now, told)
+        # After the states: who is told of an event knows its sender. What came since the questions
+        # waits, since of some who listen by now nothing was asked.
+        events = [self._events.popleft() for _ in range(self._asked)]
+        waiting = [event for event in events if not self._deliver_event(event, now, told)]
+        self._events.extendleft(reversed(waiting))
+        self._asked, self._event_bytes = 0, sum(len(event.text) for event in self._events)
         return told
 
     def due(self, now: float) -> Told:
@@ -444,27 +448,28 @@ class Presence:
         may = self._may(peer, room.key, now)
         return peer.name in room.announced if may is None else may
 
-    def _deliver_event(self, event: Event, now: float, told: Told) -> None:
+    def _deliver_event(self, event: Event, now: float, told: Told) -> bool:
+        """Whether it is done with: not while nothing is known of its sender."""
         sender = event.sender
         if now - event.at > EVENT_SECONDS:
             metrics.signals_dropped.add()
-            return
+            return True
         if sender is not None:
             if event.key not in sender.keys:
-                return
+                return True
             may = self._may(sender, event.key, now)
             if may is None:
-                self._queue(event)
-                return
+                return False
             if not may:
                 _refuse(sender, "forbidden", "No such record, or you may not read it")
-                return
+                return True
             told.events.append((event.key, event.text))
         frame = text_frame(event.text.encode())
         for peer in self._listeners(event.key):
             if peer is not sender and self._may(peer, event.key, now):
                 metrics.frames.add(type="broadcast")
                 peer.sink(frame)
+        return True
 
     # --- helpers ---------------------------------------------------------------------------------
 

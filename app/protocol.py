@@ -402,20 +402,23 @@ def updates_frames(
     """Frames of `updates`, each at most 512 KiB, for groups of (element, bare element).
 
     A group is one transaction and stays in one frame; its largest elements are sent bare where it
-    would not fit. Only the last frame carries the cursor `after`: until it has arrived the client
-    stands where it stood, at `before`.
+    would not fit, and where even that is too much it is cut: of bare elements nothing is applied.
+    Only the last frame carries the cursor `after`: until it has arrived the client stands where it
+    stood, at `before`.
     """
     room = MAX_FRAME_OUT_BYTES - 256 - max(len(dumps(before)), len(dumps(after)))
     frames: list[list[bytes]] = [[]]
     used = 0
     for group in groups:
         elements = _fit(group, room)
-        size = sum(map(len, elements)) + len(elements)
-        if used and used + size > room:
-            frames.append([])
-            used = 0
-        frames[-1].extend(elements)
-        used += size
+        parts = [elements] if _size(elements) <= room else [[element] for element in elements]
+        for part in parts:
+            size = _size(part)
+            if used and used + size > room:
+                frames.append([])
+                used = 0
+            frames[-1].extend(part)
+            used += size
     last = len(frames) - 1
     return [
         b'{"type":"updates","cursor":%b,"updates":[%b]}'
@@ -427,7 +430,7 @@ def updates_frames(
 
 def _fit(group: Sequence[tuple[bytes, bytes]], room: int) -> list[bytes]:
     elements = [element for element, _ in group]
-    size = sum(map(len, elements)) + len(elements)
+    size = _size(elements)
     if size <= room:
         return elements
     for position in sorted(range(len(group)), key=lambda i: -len(elements[i])):
@@ -436,6 +439,11 @@ def _fit(group: Sequence[tuple[bytes, bytes]], room: int) -> list[bytes]:
         if size <= room:
             break
     return elements
+
+
+def _size(elements: Sequence[bytes]) -> int:
+    """In a frame, with a comma each."""
+    return sum(map(len, elements)) + len(elements)
 
 
 def stale_frames(keys: Sequence[str], reason: str) -> list[bytes]:

@@ -67,7 +67,7 @@ def url(listener: socket.socket) -> str:
 
 def serve(settings: Settings, listener: socket.socket) -> None:
     """Serves until SIGTERM or SIGINT, then drains for at most `drain_seconds`."""
-    from .main import Server, create_app
+    from .main import Protocol, Server, create_app
 
     config = uvicorn.Config(
         create_app(settings),
@@ -75,6 +75,7 @@ def serve(settings: Settings, listener: socket.socket) -> None:
         access_log=False,
         server_header=False,
         proxy_headers=False,  # the application believes the proxies its settings name
+        ws=Protocol,
         ws_max_size=MAX_FRAME_BYTES,
         ws_per_message_deflate=False,
         ws_ping_interval=settings.heartbeat_seconds,

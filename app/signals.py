@@ -214,7 +214,8 @@ class Signals:
                     await self._ask_some({identity: question})
             return
         for (identity, (_, asked)), found in zip(questions.items(), answer, strict=True):
-            readable = {key for key, classes in found.items() if classes}
+            # None: his session has ended, and the relay is about to close his socket.
+            readable = {key for key, classes in (found or {}).items() if classes}
             self.presence.learn(identity, asked, readable, at)
 
     # --- the other gateways ----------------------------------------------------------------------

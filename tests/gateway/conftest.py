@@ -114,16 +114,20 @@ class Socket:
 
 
 class Service:
-    """A running gateway and ways to talk to it."""
+    """A running gateway and ways to talk to it; `server`: of uvicorn's configuration."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, **server: Any) -> None:
         self.listener = serve.listen("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
         self.app = main.create_app(settings)
         self.gateway: Gateway = self.app.state.gateway
         self.server = main.Server(
             uvicorn.Config(
-                self.app, ws_per_message_deflate=False, log_level="warning", proxy_headers=False
+                self.app,
+                ws_per_message_deflate=False,
+                log_level="warning",
+                proxy_headers=False,
+                **server,
             )
         )
         self.http = httpx.AsyncClient(base_url=self.url, timeout=30)

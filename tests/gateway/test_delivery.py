@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from app import delivery as delivery_module
+from app import hub as hub_module
 from app.access import Policies
 from app.delivery import Answer, Change, Delivery, Refs
 from app.hub import Hub
@@ -372,6 +373,21 @@ def test_a_reader_who_could_not_be_asked_reads_again(hub: Hub) -> None:
     assert delivery.unknown() == {}
     delivery.send("new")
     assert screen.stale == ["tasks"]
+
+
+def test_answers_dropped_for_lack_of_room_are_asked_again(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "MAX_KNOWN", 4)
+    screen = Screen(hub, "tasks")
+    send(hub, [edit(hub, "a", "a"), edit(hub, "b", "b", "2")])
+    changes = [edit(hub, name, name, name) for name in ("c", "d", "e")]
+    delivery = Delivery(hub, CACHEABLE, changes, str)
+    while unknown := delivery.unknown():
+        for reader, refs in unknown.items():
+            delivery.learn(reader, refs, refs, {})
+    delivery.send("new")
+    assert [update["key"] for update in screen.updates] == ["tasks:c", "tasks:d", "tasks:e"]
 
 
 def test_every_socket_of_a_reader_is_told_that_a_record_is_gone(hub: Hub) -> None:

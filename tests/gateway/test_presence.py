@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 
 from app import presence, signals
+from app.relay import Relay
 from tests.gateway.conftest import (
     ALICE,
     BOB,
@@ -379,6 +380,31 @@ async def test_claims_that_policies_choke_on_hide_nobody_else(
         await bob.subscribe(KEY)
         await present(alice, n=1)
         await sees(bob, ALICE, {"n": 1})
+
+
+async def test_a_session_that_has_ended_hides_nobody_else(
+    service: Service, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the moment before its socket is closed, too."""
+    kept = asyncio.Event()
+
+    async def keep(*_: Any) -> None:
+        kept.set()
+
+    monkeypatch.setattr(Relay, "_end_sessions", keep)
+    async with (
+        joined(service, ALICE) as alice,
+        joined(service, BOB) as bob,
+        joined(service, CAROL),
+    ):
+        await present(alice, n=1)
+        await sees(bob, ALICE, {"n": 1})
+        run("select sync.disable_user(%s)", CAROL)
+        kept.clear()
+        await kept.wait()
+        monkeypatch.setattr(presence, "OLD_SECONDS", 0)
+        await present(alice, n=2)
+        await sees(bob, ALICE, {"n": 2})
 
 
 # --- across gateways -----------------------------------------------------------------------------

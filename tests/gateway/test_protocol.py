@@ -161,6 +161,15 @@ def test_a_transaction_too_large_for_a_frame_is_sent_bare_where_largest() -> Non
     assert [element == "bare" for element in json.loads(frame)["updates"]] == [True, False, False]
 
 
+def test_a_transaction_too_large_even_bare_is_cut_after_it_was_made_bare() -> None:
+    bare = b'"' + b"y" * 700 + b'"'
+    frames = protocol.updates_frames([[(bare + b" " * 300, bare)] * 2000, group(10)], "o", "n")
+    assert all(len(frame) <= protocol.MAX_FRAME_OUT_BYTES for frame in frames)
+    cursors, elements = zip(*updates(frames), strict=True)
+    assert cursors == ("o", "o", "n")
+    assert sum(map(len, elements)) == 2001
+
+
 def test_no_elements_make_no_frame() -> None:
     assert protocol.updates_frames([], "o", "n") == []
 

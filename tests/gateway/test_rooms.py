@@ -49,6 +49,14 @@ class Visitor:
     def say(self, **state: Any) -> None:
         self._house.rooms.say(self.peer, KEY, state or None)
 
+    def shout(self, event: str) -> None:
+        self._house.rooms.broadcast(self.peer, KEY, event, None, self._house.now)
+
+    def events(self) -> list[str]:
+        """The events among the frames it got since it was last asked."""
+        frames, self._frames = self._frames, []
+        return [frame["event"] for frame in frames if frame["type"] == "broadcast"]
+
     def heard(self) -> list[Any]:
         """Per frame the states by user, and whether it is the whole list."""
         frames, self._frames = self._frames, []
@@ -68,6 +76,30 @@ def test_without_an_answer_nobody_hears_or_is_heard() -> None:
     assert [entry[3] for entry in house.turn(a=True, b=True).peers] == ['{"n":1}']
     # He knew that nobody was there, so what has changed is enough.
     assert (a.heard(), b.heard()) == ([], [({"a": {"n": 1}}, False)])
+
+
+def test_whoever_comes_while_others_are_asked_hears_what_is_broadcast_after() -> None:
+    house = House()
+    a = house.enter("a")
+    a.shout("before")
+    ((identity, (_, keys)),) = house.rooms.questions(house.now, sweep=False).items()
+    b = house.enter("b")
+    a.shout("after")
+    house.rooms.learn(identity, keys, keys, house.now)
+    house.rooms.deliver(house.now)
+    house.turn(a=True, b=True)
+    assert b.events() == ["after"]
+
+
+def test_broadcasts_stay_in_order_while_nothing_is_known_of_their_sender() -> None:
+    house = House()
+    a, b = house.enter("a"), house.enter("b")
+    a.shout("one")
+    house.rooms.questions(house.now, sweep=False)
+    a.shout("two")
+    assert house.rooms.deliver(house.now).events == []
+    house.turn(a=True, b=True)
+    assert b.events() == ["one", "two"]
 
 
 def test_whoever_could_not_be_asked_for_a_while_is_told_anew() -> None:

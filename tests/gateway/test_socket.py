@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import websockets
 
-from app import protocol
+from app import main, protocol
 from tests.gateway.conftest import (
     ALICE,
     BOARD,
@@ -466,6 +466,43 @@ async def test_an_idle_socket_advances_by_pong(service: Service) -> None:
         moved = opened((await carol.pong())["cursor"])
         assert moved != first
         assert moved == service.gateway.hub.cursor
+
+
+async def test_a_peer_that_went_silent_is_closed(gateway_dsn: str) -> None:
+    beat: dict[str, Any] = {"ws": main.Protocol, "ws_ping_interval": 0.2, "ws_ping_timeout": 0.1}
+    async with Service(settings_for(gateway_dsn), **beat) as service:
+        await service.ready()
+        async with service.socket() as silent, service.socket(BOB) as bob:
+            silent.connection.transport.pause_reading()
+            await until(lambda: len(service.gateway.outlets) == 1)
+            await bob.pong()
+            silent.connection.transport.resume_reading()
+            assert await silent.closed() == 1011
+
+
+async def test_a_peer_whose_frames_have_to_wait_is_not_silent(
+    gateway_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overdue = 0
+    judge = main.Protocol.keepalive_timeout
+
+    def count(connection: main.Protocol) -> None:
+        nonlocal overdue
+        overdue += 1
+        judge(connection)
+
+    monkeypatch.setattr(main.Protocol, "keepalive_timeout", count)
+    beat: dict[str, Any] = {"ws": main.Protocol, "ws_ping_interval": 0.2, "ws_ping_timeout": 0.1}
+    async with Service(settings_for(gateway_dsn, pool_size=2), **beat) as service:
+        await service.ready()
+        async with service.socket() as socket:
+            async with service.gateway.database.joins:
+                for number in range(2):
+                    await socket.send({"type": "subscribe", "id": number, "keys": [KEY]})
+                await until(lambda: overdue > 2)
+            for number in range(2):
+                assert (await socket.expect("subscribed"))["id"] == number
+            await socket.pong()
 
 
 async def test_the_end_of_a_socket_leaves_nothing(service: Service) -> None:

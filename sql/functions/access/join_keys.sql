@@ -12,6 +12,7 @@ security invoker
 as $$
 declare
     v_resumed constant boolean := p_missed.hidden is not null;
+    v_most_bytes constant bigint := sync_internal.setting('max_changes_read_bytes');
     v_views jsonb;
     v_answer json;
 begin
@@ -48,8 +49,11 @@ begin
         from news n join found f on f.name = n.name and f.id = n.id
         group by n.name, n.id, f.version
     ),
+    -- A small change may be one of a large record: beyond what is read at once it is named, and the client fetches it.
     contents as (
-        select w.name, r.id, r.record
+        select w.name, r.id,
+            case when sum(octet_length(r.record)) over (order by w.name, r.id) <= v_most_bytes then r.record end
+                as record
         from (
             select b.name, array_agg(b.id) as ids from records b where not b.by_patch group by b.name
         ) w
@@ -112,7 +116,7 @@ begin
         'updates', (
             -- By hand: a record is text already, and taking it apart would cost more than reading it did.
             select ('[' || coalesce(string_agg(
-                left(u.head::text, -1) || ',"' || u.member || '":' || u.value || '}', ','
+                left(u.head::text, -1) || coalesce(',"' || u.member || '":' || u.value, '') || '}', ','
                 order by u.rank, u.n, u.member = 'record'
             ), '') || ']')::json
             from updates u

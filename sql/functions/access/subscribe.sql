@@ -206,18 +206,19 @@ begin
                 or exists (select from unnest(c.topics) t (topic) where v_keys ? concat(c.table_name, '?', t.topic))
             )
     ),
+    -- Where that is too much nothing is known of any table: one may fill all that is read by itself. Deletes have no patch.
     measured as materialized (
-        select m.table_name, count(*) as count, sum(pg_column_size(m.patch)) as bytes,
-            bool_or(m.record_id is null) as bulk
+        select
+            count(*) > v_most or coalesce(sum(pg_column_size(m.patch)), 0) > v_most_bytes as much,
+            coalesce(array_agg(distinct m.table_name) filter (where m.record_id is null), '{}') as bulk
         from matching m
-        group by m.table_name
     ),
     -- Of one record seq is the order in which its changes were made: its row was locked.
     counted as (
         select m.*, count(*) over w > 5 as more, max(m.seq) over w as last,
             max(m.seq) filter (where m.kind = 'delete') over w as last_delete
         from matching m
-        where (select sum(x.count) <= v_most and sum(x.bytes) <= v_most_bytes from measured x)
+        where not (select x.much from measured x)
         window w as (partition by m.record_id, m.table_name)
     ),
     listed as (
@@ -226,10 +227,7 @@ begin
         where not c.more or c.moved or c.seq in (c.last, c.last_delete)
     )
     select
-        (
-            select coalesce(array_agg(x.table_name), '{}') from measured x
-            where x.bulk or (select sum(y.count) > v_most or sum(y.bytes) > v_most_bytes from measured y)
-        ),
+        (select case when x.much then v_tables else x.bulk end from measured x),
         (
             select coalesce(array_agg(
                 (

@@ -4,7 +4,7 @@ import psycopg
 import pytest
 
 from tests.postgres import Database
-from tests.sql.engine import ALICE, BOB, Gate
+from tests.sql.engine import ALICE, BOB, LAUNCH, TASK_1, Gate
 
 pytestmark = pytest.mark.both_versions
 
@@ -78,3 +78,43 @@ def test_changes_of_what_no_policy_reads_leave_the_keys_alone(
         "select workspace_id, 'new', created_by from boards limit 1"
     )
     assert gate.subscribe(ALICE, "tasks", cursor=cursor)["stale"] == ["tasks"]
+
+
+@pytest.mark.parametrize(
+    "keys", [["comments", "tasks"], [f"comments?taskId={TASK_1}", f"tasks?boardId={LAUNCH}"]]
+)
+def test_too_much_of_one_table_hides_nothing_of_another(
+    gate: Gate, conn: psycopg.Connection, keys: list[str]
+) -> None:
+    """Also where the one fills all that is read by itself."""
+    cursor = gate.cursor()
+    conn.execute(
+        "insert into sync_internal.changes (slot, table_name, record_id, version, kind, topics) "
+        "select sync_internal.feed_slot(), 'comments', gen_random_uuid(), 2, 'update', %s "
+        "from generate_series(1, 12000)",
+        ([f"taskId={TASK_1}"],),
+    )
+    conn.execute("update public.tasks set title = 'mine' where id = %s", (TASK_1,))
+    assert sorted(gate.subscribe(ALICE, *keys, cursor=cursor)["stale"]) == keys
+
+
+def test_a_record_deleted_alone_makes_its_collection_stale(
+    gate: Gate, letters: psycopg.Connection
+) -> None:
+    cursor = gate.cursor()
+    letters.execute("delete from letters where id = 'a'")
+    joined = gate.subscribe(ALICE, KEY, "letters:b", cursor=cursor)
+    assert (joined["stale"], joined["updates"]) == ([KEY], [])
+
+
+def test_records_beyond_what_is_read_at_once_are_named_alone(
+    gate: Gate, letters: psycopg.Connection
+) -> None:
+    letters.execute("update letters set note = repeat('x', 1000)")
+    letters.execute("select sync.configure('max_changes_read_bytes', 1500)")
+    cursor = gate.cursor()
+    letters.execute("update letters set secret = true")
+    letters.execute("update letters set secret = false")
+    updates = gate.subscribe(ALICE, KEY, cursor=cursor)["updates"]
+    found = {update["key"]: ("record" in update, update["version"]) for update in updates}
+    assert found == {"letters:a": (True, 4), "letters:b": (False, 4)}
