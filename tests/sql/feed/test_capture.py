@@ -40,6 +40,7 @@ def stage(pg: Server) -> Iterator[Database]:
 def db(stage: Database) -> Iterator[Database]:
     """The database, in the end without what the test has made live in it."""
     yield stage
+    stage.close()
     with psycopg.connect(stage.dsn(), autocommit=True) as conn:
         for (relation,) in conn.execute(
             "select relation::text from sync_internal.tables where name not in (select name from "
