@@ -19,6 +19,7 @@ MAX_ELEMENTS: Final = 4000  # for one socket in one wake-up; beyond it its keys 
 MAX_TOLD: Final = 200_000  # for all sockets together: half a second in which nothing else runs
 
 NOTHING: Final[frozenset[str]] = frozenset()
+NOBODY: Final[frozenset[Subscriber]] = frozenset()
 
 Refs = dict[str, set[str]]
 """Record ids by table."""
@@ -179,16 +180,15 @@ class Delivery:
             after = change.after
             if after is None or self._last[change.table, change.record_id] is not after:
                 continue
-            for _, subscribers in self._hub.holders(change.table, change.record_id, change.topics):
-                for subscriber in subscribers:
-                    reader = subscriber.reader
-                    if (
-                        after not in reader.known
-                        and (change.table, reader.role) in cacheable
-                        and reader not in self._failed
-                        and (reader, change.table, change.record_id) not in self._overtaken
-                    ):
-                        found.setdefault(reader, {}).setdefault(after, change)
+            holders = self._hub.holders(change.table, change.record_id, change.topics)
+            for subscriber in self._hub.audience(holders, after).unknown:
+                reader = subscriber.reader
+                if (
+                    (change.table, reader.role) in cacheable
+                    and reader not in self._failed
+                    and (reader, change.table, change.record_id) not in self._overtaken
+                ):
+                    found.setdefault(reader, {}).setdefault(after, change)
         asked: dict[Reader, Refs] = {}
         for reader, classes in found.items():
             refs = asked[reader] = {}
@@ -217,11 +217,10 @@ class Delivery:
         """Per reader the records each of which has to be asked for by itself."""
         found: dict[Reader, Refs] = {}
         cacheable = self._policies.cacheable
-        roles = {reader.role for reader in self._hub.readers.values()}
         certain = {
             table
             for table in {change.table for change in self._changes}
-            if all((table, role) in cacheable for role in roles)
+            if all((table, role) in cacheable for role in self._hub.roles)
         }
         for change in self._changes:
             if change.table in certain:
@@ -303,44 +302,26 @@ class Delivery:
         else:
             self._send_many(before, after)
 
-    def _send_one(self, change: Change, before: str, cursor: str) -> set[Subscriber]:
+    def _send_one(self, change: Change, before: str, cursor: str) -> Collection[Subscriber]:
         """The ordinary edit, heard by many: one frame a role, written to one socket after another.
         Returns the sockets of whose readers no answer for the class is known.
 
         Everything in this loop is paid once a socket, beside a write of about 4 us.
         """
-        after = change.after
         holders = self._hub.holders(change.table, change.record_id, change.topics)
-        frames: dict[str, list[bytes]] = {}
-        heard: set[Subscriber] = set()
-        rest: set[Subscriber] = set()
-        sent = 0
-        for _, subscribers in holders:
-            for subscriber in list(subscribers):
-                reader = subscriber.reader
-                readable = None if after is None else reader.known.get(after)
-                if not readable:
-                    if readable is None:
-                        rest.add(subscriber)
-                    continue
-                if len(holders) > 1:
-                    if subscriber in heard:
-                        continue
-                    heard.add(subscriber)
-                texts = frames.get(reader.role)
-                if texts is None:
-                    element = self._change(0, self._hidden(change.table, reader))
-                    texts = self._encoded([(change.xid, element)], before, cursor)
-                    frames[reader.role] = texts
-                for text in texts:
+        if not holders or change.after is None:
+            return NOBODY
+        audience = self._hub.audience(holders, change.after)
+        for role, subscribers in audience.by_role.items():
+            element = self._change(0, self._hidden(change.table, role))
+            for text in self._encoded([(change.xid, element)], before, cursor):
+                for subscriber in subscribers:
                     if subscriber.held is None:
                         subscriber.sink(text)
                     else:
                         subscriber.send(text)
-                sent += 1
-        if sent:
-            metrics.frames.add(sent, type="updates")
-        return rest
+            metrics.frames.add(len(subscribers), type="updates")
+        return audience.unknown
 
     def _send_many(
         self, before: str, cursor: str, among: Collection[Subscriber] | None = None
@@ -420,20 +401,22 @@ class Delivery:
         """
         after = None if change.after is None else reader.known.get(change.after)
         if change.before is change.after or change.kind == "insert":
-            return self._change(position, self._hidden(change.table, reader)) if after else None
+            if not after:
+                return None
+            return self._change(position, self._hidden(change.table, reader.role))
         before = None if change.before is None else reader.known.get(change.before)
         if after and not before:
             return self._record(position, change, reader)
         if after:
-            return self._change(position, self._hidden(change.table, reader))
+            return self._change(position, self._hidden(change.table, reader.role))
         if before:
             return Gone(self._gone(position))
         if before is None and (change.after is None or after is False):
             return Lost(self._gone(position))
         return None
 
-    def _hidden(self, table: str, reader: Reader) -> frozenset[str]:
-        return self._policies.hidden.get((table, reader.role), NOTHING)
+    def _hidden(self, table: str, role: str) -> frozenset[str]:
+        return self._policies.hidden.get((table, role), NOTHING)
 
     def _record(self, position: int, change: Change, reader: Reader) -> Element | None:
         """The current record; it may be newer than the change, or lost again."""

@@ -6,26 +6,31 @@ table's key (`tasks`). What a reader may see is decided elsewhere; the hub only 
 class of rows, what PostgreSQL answered, and per key the classes that were readable under it.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import quote
 
 MAX_HELD_BYTES: Final = 1 << 20
 MAX_VIEW_CLASSES: Final = 64  # under one key; beyond it any loss or gain is assumed to concern it
 MAX_KNOWN: Final = 10_000  # answers kept for one reader
 MAX_CLASSES: Final = 200_000
+MIN_AUDIENCE: Final = 16  # a smaller one is found as quickly
+MAX_KEPT: Final = 500_000  # sockets in kept audiences: 4 MB
 
 
 @dataclass(eq=False, slots=True)
 class RowClass:
     """The rows of a table that agree on every column its SELECT policies read.
 
-    One object a class, so that looking an answer up costs no hashing of text.
+    One object a class, so that looking an answer up costs no hashing of text. `stamp` rises with
+    every answer for it that changes.
     """
 
     table: str
     text: str
+    stamp: int = 0
 
 
 @dataclass(eq=False, slots=True)
@@ -82,8 +87,10 @@ class Reader:
     def learn(self, row_class: RowClass, readable: bool) -> None:
         """Keeps an answer of PostgreSQL."""
         if len(self.known) >= MAX_KNOWN:
-            self.known.clear()
-        self.known[row_class] = readable
+            self.forget_all()
+        if self.known.get(row_class) is not readable:
+            self.known[row_class] = readable
+            row_class.stamp += 1
 
     def learn_all(self, classes: Iterable[RowClass]) -> None:
         """He was found to see rows of these classes."""
@@ -93,7 +100,15 @@ class Reader:
     def forget(self, table: str) -> None:
         """What he may see of this table has to be asked anew."""
         self.generation += 1
-        self.known = {known: yes for known, yes in self.known.items() if known.table != table}
+        for row_class in [known for known in self.known if known.table == table]:
+            del self.known[row_class]
+            row_class.stamp += 1
+
+    def forget_all(self) -> None:
+        """Every answer has to be asked anew."""
+        for row_class in self.known:
+            row_class.stamp += 1
+        self.known.clear()
 
     def views_of(self, table: str) -> Iterator[tuple[str, View]]:
         """His keys of this table."""
@@ -128,6 +143,15 @@ class Subscriber:
             self.held.append(frame)
 
 
+class Audience(NamedTuple):
+    """Who hears of an ordinary edit, by role, each socket once. `unknown`: of whose readers no
+    answer for the class is known.
+    """
+
+    by_role: dict[str, list[Subscriber]]
+    unknown: set[Subscriber]
+
+
 class Hub:
     """All subscribers of this gateway, indexed by key, and the cursor they have been served to."""
 
@@ -135,7 +159,13 @@ class Hub:
         self.cursor: str | None = None
         self.subscribers: set[Subscriber] = set()
         self.readers: dict[str, Reader] = {}
+        self.roles: Counter[str] = Counter()
+        """How many readers there are of each."""
         self._by_key: dict[str, set[Subscriber]] = {}
+        self._stamp = 0
+        self._stamps: dict[str, int] = {}  # of keys: another one whenever somebody joins or leaves
+        self._audiences: dict[tuple[RowClass, tuple[str, ...]], tuple[list[int], Audience]] = {}
+        self._kept = 0  # sockets in all audiences together
         self._classes: dict[tuple[str, str], RowClass] = {}
 
     def __len__(self) -> int:
@@ -214,13 +244,16 @@ class Hub:
         reader = self.readers.get(identity)
         if reader is None:
             reader = self.readers[identity] = Reader(identity, claims, role, user_id)
+            self.roles[role] += 1
         reader.sockets += 1
         return reader
 
     def _leave(self, reader: Reader) -> None:
         reader.sockets -= 1
-        if not reader.sockets:
-            self.readers.pop(reader.identity, None)
+        if not reader.sockets and self.readers.pop(reader.identity, None) is not None:
+            self.roles[reader.role] -= 1
+            if not self.roles[reader.role]:
+                del self.roles[reader.role]
 
     def row_class(self, table: str, text: str | None) -> RowClass:
         """The one object of this class."""
@@ -241,9 +274,11 @@ class Hub:
     def forget_all(self) -> None:
         """Every answer has to be asked anew."""
         self._classes.clear()
+        self._audiences.clear()
+        self._kept = 0
         for reader in self.readers.values():
             reader.generation += 1
-            reader.known.clear()
+            reader.forget_all()
             for key, view in reader.views.items():
                 if view.classes:
                     view.assume()
@@ -260,6 +295,7 @@ class Hub:
             if key not in subscriber.keys:
                 subscriber.keys[key] = None
                 self._by_key.setdefault(key, set()).add(subscriber)
+                self._stamps[key] = self._stamp = self._stamp + 1
                 view = views.get(key)
                 if view is None:
                     view = views[key] = View()
@@ -279,8 +315,9 @@ class Hub:
                 reader.unproven.discard(key)
             holders = self._by_key[key]
             holders.discard(subscriber)
+            self._stamps[key] = self._stamp = self._stamp + 1
             if not holders:
-                del self._by_key[key]
+                del self._by_key[key], self._stamps[key]
 
     def holders(
         self, table: str, record_id: str, topics: Sequence[str]
@@ -292,6 +329,49 @@ class Hub:
             for key in match_keys(table, record_id, topics)
             if (found := by_key.get(key)) is not None
         ]
+
+    def audience(
+        self, holders: Sequence[tuple[str, set[Subscriber]]], row_class: RowClass
+    ) -> Audience:
+        """Who may hear of an edit of this class under the keys of these `holders`.
+
+        Kept until somebody joins or leaves or an answer changes: to look at every socket and its
+        reader costs as much as to write to it, since nothing of it is in the processor's cache.
+        """
+        name = (row_class, tuple(key for key, _ in holders))
+        stamps = [row_class.stamp, *(self._stamps[key] for key, _ in holders)]
+        kept = self._audiences.get(name)
+        if kept is not None and kept[0] == stamps:
+            return kept[1]
+        found = Audience({}, set())
+        heard: set[Subscriber] = set()
+        for _, subscribers in holders:
+            for subscriber in subscribers:
+                if subscriber in heard:
+                    continue
+                heard.add(subscriber)
+                readable = subscriber.reader.known.get(row_class)
+                if readable:
+                    found.by_role.setdefault(subscriber.reader.role, []).append(subscriber)
+                elif readable is None:
+                    found.unknown.add(subscriber)
+        self._keep(name, stamps, found, len(heard))
+        return found
+
+    def _keep(
+        self,
+        name: tuple[RowClass, tuple[str, ...]],
+        stamps: list[int],
+        audience: Audience,
+        size: int,
+    ) -> None:
+        if size < MIN_AUDIENCE or audience.unknown:
+            return
+        self._kept += size
+        if self._kept > MAX_KEPT:
+            self._audiences.clear()
+            self._kept = size
+        self._audiences[name] = stamps, audience
 
     def matches(
         self, table: str, record_id: str, topics: Sequence[str]

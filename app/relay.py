@@ -286,6 +286,8 @@ class Relay:
         users = {
             raw["patch"]["user"] for raw in answer.get("changes") or () if raw["kind"] == "session"
         }
+        if not unknown and not users:
+            return
         asked = [
             (reader, reader.claims)
             for reader in self._hub.readers.values()
