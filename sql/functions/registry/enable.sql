@@ -254,7 +254,10 @@ begin
         options = excluded.options
     returning table_id into v_table_id;
 
-    execute format('grant usage on schema auth, sync, sync_internal to %s', sync_internal.owner_of(p_table));
+    execute format('grant usage on schema sync, sync_internal to %s', sync_internal.owner_of(p_table));
+    if (select n.nspowner = 'rowcast_owner'::regrole from pg_catalog.pg_namespace n where n.nspname = 'auth') then
+        execute format('grant usage on schema auth to %s', sync_internal.owner_of(p_table));
+    end if;
     perform sync_internal.regenerate(array(
         select v_table_id
         union
