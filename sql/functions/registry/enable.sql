@@ -490,6 +490,8 @@ language plpgsql
 volatile
 parallel unsafe
 security invoker
+-- The triggers go with their functions, which would be told of each.
+set client_min_messages = warning
 as $$
 begin
     perform sync_internal.unregister(p_table);
@@ -509,7 +511,6 @@ volatile
 parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
-set client_min_messages = warning
 as $$
 declare
     v_name text;
