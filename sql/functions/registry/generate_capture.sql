@@ -351,7 +351,7 @@ begin
         insert into sync_internal.changes (slot, table_name, kind) values (v_slot, %1$L, 'truncate');
         v_heard := true;
     elsif tg_op = 'UPDATE' then
-        if new.%5$s = old.%5$s then
+        if new.%5$s = old.%5$s and (new.%6$s > old.%6$s or not new *<> old) then
             insert into sync_internal.changes
                 (slot, table_name, record_id, version, kind, topics, patch, undo, class, class_before)
             select v_slot, %1$L, %2$s
@@ -359,7 +359,8 @@ begin
             where new *<> old;
             v_heard := found;
         else
-            -- Another id is another record.
+            -- Another id is another record. One whose version has not risen, since no trigger of ours is where it came
+            -- from, would be overlooked by who has it.
             insert into sync_internal.changes
                 (slot, table_name, record_id, version, kind, topics, patch, undo, class, class_before)
             select v_slot, %1$L, %4$s from (select old.*) o

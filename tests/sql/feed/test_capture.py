@@ -630,6 +630,22 @@ def test_replicated_rows_are_told_with_the_version_they_came_with(
     assert len(changes) == 5
 
 
+def test_replicated_row_whose_version_has_not_risen_is_told_anew(
+    items: psycopg.Connection, told: Told
+) -> None:
+    """It comes from where Rowcast is not. Who holds that version would overlook a patch."""
+    told()
+    items.execute("set session_replication_role = replica")
+    items.execute("update items set n = 7 where id = 'a'")
+    items.execute("update items set n = 8, version = 0 where id = 'a'")
+    items.execute("reset session_replication_role")
+    changes = told()
+    assert brief(changes) == [
+        ("delete", "a", 1), ("insert", "a", 1), ("delete", "a", 1), ("insert", "a", 0),
+    ]  # fmt: skip
+    assert changes[-1]["patch"]["n"] == 8
+
+
 # Who may write the feed, and how it is written
 
 
