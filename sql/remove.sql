@@ -6,6 +6,7 @@
 do $remove$
 declare
     v_relation regclass;
+    v_schema regnamespace;
     v_function record;
     v_users text;
 begin
@@ -105,6 +106,16 @@ begin
             null;
         end;
     end if;
+
+    -- What sync.enable and the migration needed in schemas that are not ours.
+    for v_schema in
+        select n.oid
+        from pg_namespace n
+        where n.nspowner <> 'rowcast_owner'::regrole and pg_has_role(current_user, n.nspowner, 'usage')
+            and exists (select from aclexplode(n.nspacl) a where a.grantee = 'rowcast_owner'::regrole)
+    loop
+        execute format('revoke all on schema %s from rowcast_owner', v_schema);
+    end loop;
 
     alter default privileges for role rowcast_owner grant execute on functions to public;
     alter default privileges for role rowcast_owner grant usage on types to public;

@@ -113,6 +113,36 @@ def test_remove_leaves_the_database_as_it_was_found(empty_db: Database) -> None:
     migrate.migrate(empty_db.dsn())
 
 
+@pytest.mark.parametrize("functions", [("uid uuid", "jwt jsonb", "role text"), ("uid uuid",)])
+def test_schema_auth_of_somebody_else_is_lived_with_and_left_as_it_was(
+    empty_db: Database, functions: tuple[str, ...]
+) -> None:
+    """What it lacks is added; tables of any schema can be live beside it."""
+    conn = empty_db.connect()
+    conn.execute("create schema auth")
+    for name, result in (function.split() for function in functions):
+        conn.execute(
+            f"create function auth.{name}() returns {result} language sql stable "
+            f"as 'select null::{result}'".encode()
+        )
+    conn.execute(
+        """
+        create schema app;
+        create table app.things (id uuid primary key, version integer not null default 1);
+        alter table app.things enable row level security;
+        create policy nobody on app.things for select using (id = (select auth.uid()));
+        """
+    )
+    before = empty_db.dump()
+    migrate.migrate(empty_db.dsn())
+    conn.execute("select auth.uid(), auth.jwt(), auth.role()")
+    conn.execute("select sync.enable('app.things')")
+    assert migrate.migrate(empty_db.dsn()) == []
+    conn.execute("update app.things set id = id")
+    migrate.remove(empty_db.dsn())
+    assert empty_db.dump() == before
+
+
 def test_remove_keeps_tables_rows_and_policies_that_then_know_nobody(db: Database) -> None:
     conn = db.connect()
     count = "select count(*) from public.tasks"

@@ -10,6 +10,11 @@ set search_path = pg_catalog, pg_temp
 as $$
     with tables as (
         select t.* from sync_internal.tables t where exists (select from pg_class c where c.oid = t.relation)
+    ),
+    -- Each trigger of a live table, and as what it may be switched on.
+    triggers (name, states) as (
+        values ('zzz_rowcast_version', 'OA'), ('zzz_rowcast_insert', 'OA'), ('zzz_rowcast_update', 'OA'),
+            ('zzz_rowcast_delete', 'OA'), ('zzz_rowcast_truncate', 'A'), ('zzz_rowcast_replica', 'RA')
     )
     -- Roles that would pass by the policies.
     select 'error', 'role_bypasses_rls', r.rolname::text, 'The role bypasses row level security',
@@ -42,22 +47,25 @@ as $$
         'A trigger of Rowcast is missing or switched off: changes go unheard',
         format('select sync.refresh(%L);', t.relation)
     from tables t
-    cross join (values
-        ('zzz_rowcast_version'), ('zzz_rowcast_insert'), ('zzz_rowcast_update'),
-        ('zzz_rowcast_delete'), ('zzz_rowcast_truncate'),
-        ('zzz_rowcast_replica')
-    ) n (name)
+    cross join triggers n
     where not exists (
-        select from pg_trigger g where g.tgrelid = t.relation and g.tgname = n.name and g.tgenabled in ('O', 'A', 'R')
+        select from pg_trigger g
+        where g.tgrelid = t.relation and g.tgname = n.name and strpos(n.states, g.tgenabled::text) > 0
     )
     union all
     select 'error', 'leaf_without_triggers', l.relid::regclass::text,
-        'A partition was added since: changes made in it directly go unheard',
+        'A partition lacks triggers, since it was added later or they were switched off: '
+        'changes made in it directly go unheard',
         format('select sync.refresh(%L);', t.relation)
     from tables t
     cross join lateral pg_partition_tree(t.relation) l
-    where l.isleaf and l.relid <> t.relation
-        and not exists (select from pg_trigger g where g.tgrelid = l.relid and g.tgname = 'zzz_rowcast_insert')
+    where l.relid <> t.relation and exists (
+        select from triggers n
+        where not exists (
+            select from pg_trigger g
+            where g.tgrelid = l.relid and g.tgname = n.name and strpos(n.states, g.tgenabled::text) > 0
+        )
+    )
     union all
     select 'error', 'epoch_differs', s.epoch,
         'The database was restored or promoted since: cursors belong to another history',

@@ -12,7 +12,12 @@ as $$
 declare
     v_kind constant text := p_column ->> 'kind';
     v_source constant text := format('t.%I', p_column ->> 'column');
-    v_value text := replace(p_column ->> 'decode', '$value$', format('%L::jsonb', p_value));
+    v_value constant text := case v_kind
+        when 'list' then sync_internal.list_value(
+            p_column, case p_operator when 'contains' then jsonb_build_array(p_value) else p_value end
+        )
+        else replace(p_column ->> 'decode', '$value$', format('%L::jsonb', p_value))
+    end;
     v_place constant jsonb := jsonb_build_object('key', p_key);
 begin
     -- The value is tried here, so that a wrong one is refused with its key, before anything is read.
@@ -33,14 +38,17 @@ begin
         when p_operator in ('eq', 'neq') then
             if v_kind = 'list' then
                 return format(
-                    'to_jsonb(%s) %s to_jsonb(%s)', v_source,
-                    case p_operator when 'eq' then '=' else '<>' end, v_value
+                    'to_jsonb(%s) %s %s', v_source, case p_operator when 'eq' then '=' else '<>' end, v_value
                 );
             elsif v_kind = 'other' then
                 perform sync_internal.refuse(400, 'wrong_type', 'This key cannot be compared', v_place);
             end if;
             return format('%s %s %s',
-                case p_column ->> 'type' when 'real' then sync_internal.sort_expression(p_column) else v_source end,
+                case
+                    when p_column ->> 'type' = 'real' or not (p_column -> 'exact')::boolean
+                        then sync_internal.sort_expression(p_column)
+                    else v_source
+                end,
                 case p_operator when 'eq' then '=' else '<>' end,
                 case when v_kind in ('enum') then format('(%s)::%s', v_value, p_column ->> 'type') else v_value end);
         when p_operator = 'in' then
@@ -65,9 +73,10 @@ begin
         when p_operator = 'contains' then
             if v_kind = 'text' then
                 perform sync_internal.try_value(p_column, p_value, p_key);
-                return format('strpos(%s, %s) > 0', v_source, v_value);
+                return format('strpos(%s, %s) > 0', sync_internal.sort_expression(p_column), v_value);
             elsif v_kind = 'list' then
-                return format('to_jsonb(%s) @> jsonb_build_array(%L::jsonb)', v_source, p_value);
+                perform sync_internal.try_value(p_column, jsonb_build_array(p_value), p_key);
+                return format('to_jsonb(%s) @> %s', v_source, v_value);
             elsif v_kind = 'json' then
                 return format(
                     'exists (select from jsonb_array_elements('
@@ -83,6 +92,24 @@ end
 $$;
 
 comment on function sync_internal.comparison(text, jsonb, text, jsonb) is 'One comparison, as SQL.';
+
+-- A list of the wire as to_jsonb shows a native one with the same elements, whatever their exact type.
+create or replace function sync_internal.list_value(p_column jsonb, p_value jsonb)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+as $$
+    select format(
+        'to_jsonb(sync_internal.to_texts(%L::jsonb, %L)::%s[])', p_value, p_column ->> 'elementKind',
+        case p_column ->> 'elementKind'
+            when 'enum' then 'text' when 'float' then 'double precision' else p_column ->> 'elementKind'
+        end
+    )
+$$;
+
+comment on function sync_internal.list_value(jsonb, jsonb) is 'A list of the wire, as SQL.';
 
 -- PT400 wrong_type with the key where the value is not one of the column's.
 create or replace function sync_internal.try_value(p_column jsonb, p_value jsonb, p_key text)
@@ -178,7 +205,7 @@ begin
     if p_meta ->> 'softDelete' is not null and not p_where ? (p_meta ->> 'softDelete') then
         v_parts := v_parts || format(
             case p_meta #>> array['columns', p_meta ->> 'softDelete', 'kind']
-                when 'boolean' then 'not t.%I'
+                when 'boolean' then 't.%I is not true'
                 else 't.%I is null'
             end,
             p_meta ->> 'softDeleteColumn'
@@ -379,7 +406,8 @@ $$;
 comment on function sync_internal.key_value(jsonb, jsonb) is 'A value of the wire as a key writes it.';
 
 grant execute on function
-sync_internal.comparison(text, jsonb, text, jsonb), sync_internal.try_value(jsonb, jsonb, text),
+sync_internal.comparison(text, jsonb, text, jsonb), sync_internal.list_value(jsonb, jsonb),
+sync_internal.try_value(jsonb, jsonb, text),
 sync_internal.sort_expression(jsonb), sync_internal.filter_sql(jsonb, jsonb), sync_internal.check_order(jsonb, jsonb),
 sync_internal.id_order(jsonb), sync_internal.order_sql(jsonb, jsonb), sync_internal.keyset_expression(jsonb, jsonb),
 sync_internal.after_sql(jsonb, jsonb, text), sync_internal.key_value(jsonb, jsonb)

@@ -144,8 +144,10 @@ $$;
 
 comment on function sync_internal.query_meta(jsonb, text) is 'The table a query is about.';
 
--- The rows of a page, in order, as SQL: id, version, record, keyset.
-create or replace function sync_internal.page_sql(p_meta jsonb, p_where jsonb, p_order jsonb, p_after jsonb)
+-- The rows of a page, in order, as SQL: id, version, record, keyset. p_among: a condition of SQL that they meet as well.
+create or replace function sync_internal.page_sql(
+    p_meta jsonb, p_where jsonb, p_order jsonb, p_after jsonb, p_among text default 'true'
+)
 returns text
 language sql
 stable
@@ -153,14 +155,14 @@ parallel safe
 security invoker
 as $$
     select format(
-        'select t.%I::text as id, %s as version, %s as record, %s as keyset from %s t where %s%s order by %s',
+        'select t.%I::text as id, %s as version, %s as record, %s as keyset from %s t where %s and %s%s order by %s',
         p_meta ->> 'id',
         case
             when (p_meta -> 'versioned')::boolean then format('t.%I::bigint', p_meta ->> 'version')
             else '0::bigint'
         end,
         p_meta ->> 'record', sync_internal.keyset_expression(p_meta, p_order),
-        p_meta ->> 'relation', sync_internal.filter_sql(p_meta, p_where),
+        p_meta ->> 'relation', p_among, sync_internal.filter_sql(p_meta, p_where),
         case
             when p_after is not null then ' and ' || sync_internal.after_sql(p_meta, p_order, p_after #>> '{}')
             else ''
@@ -169,7 +171,7 @@ as $$
     )
 $$;
 
-comment on function sync_internal.page_sql(jsonb, jsonb, jsonb, jsonb) is 'The rows of a page, as SQL.';
+comment on function sync_internal.page_sql(jsonb, jsonb, jsonb, jsonb, text) is 'The rows of a page, as SQL.';
 
 -- The narrowest keys to subscribe to that cover a filter: records, collections, or the table.
 create or replace function sync_internal.covering_keys(p_meta jsonb, p_where jsonb)
@@ -190,7 +192,7 @@ begin
             select case
                 when jsonb_typeof(p_where -> c.key) = 'object' and p_where -> c.key ? 'eq'
                     then jsonb_build_array(p_where -> c.key -> 'eq')
-                when jsonb_typeof(p_where -> c.key) = 'object' and p_where -> c.key ? 'in' then p_where -> c.key -> 'in'
+                when jsonb_typeof(p_where -> c.key -> 'in') = 'array' then p_where -> c.key -> 'in'
                 when jsonb_typeof(p_where -> c.key) <> 'object' then jsonb_build_array(p_where -> c.key)
             end
         ) v (list)
@@ -274,18 +276,19 @@ begin
                     select format('%s?%s=%s', v_next ->> 'name', v_child ->> 'key', sync_internal.percent_encode(i.id))
                     from unnest(v_ids) i (id)
                 )
-                else array[v_next ->> 'name']
+                when (v_next -> 'wholeTable')::boolean then array[v_next ->> 'name']
+                else '{}'
             end;
             execute format(
                 'select array_agg(p.id), format(''{%%s:{%%s}}'', to_json(%L::text), '
                 'string_agg(to_json(p.id) || '':'' || p.record, '','')) '
                 'from (%s limit %s) p',
                 v_next ->> 'name',
-                replace(
-                    sync_internal.page_sql(v_next, '{}', '[]', null), ' where ',
-                    format(' where t.%I = any (%L::%s[]) and ',
-                        v_next #>> array['columns', v_child ->> 'key', 'column'], v_ids,
-                        v_next #>> array['columns', v_child ->> 'key', 'type'])
+                sync_internal.page_sql(
+                    v_next, '{}', '[]', null, format(
+                        't.%I = any (%L::%s[])', v_next #>> array['columns', v_child ->> 'key', 'column'], v_ids,
+                        v_next #>> array['columns', v_child ->> 'key', 'type']
+                    )
                 ), v_most + 1
             ) into v_ids, v_map;
             if cardinality(v_ids) > v_most then
@@ -357,7 +360,7 @@ $$;
 comment on function sync_internal.open_page(jsonb) is 'Opens a large result as a cursor.';
 
 grant execute on function
-sync_internal.query_meta(jsonb, text), sync_internal.page_sql(jsonb, jsonb, jsonb, jsonb),
+sync_internal.query_meta(jsonb, text), sync_internal.page_sql(jsonb, jsonb, jsonb, jsonb, text),
 sync_internal.covering_keys(jsonb, jsonb), sync_internal.include(jsonb, text[], jsonb, text),
 sync_internal.open_page(jsonb)
 to anon, authenticated, service_role;

@@ -26,6 +26,16 @@ begin
         end if;
     end loop;
 
+    -- A schema auth that is not ours, and lacks a function policies may call.
+    if (select n.nspowner <> 'rowcast_owner'::regrole from pg_catalog.pg_namespace n where n.nspname = 'auth')
+        and not has_schema_privilege('rowcast_owner', 'auth', 'create')
+        and (
+            select count(*) from pg_catalog.pg_proc p
+            where p.pronamespace = 'auth'::regnamespace and p.proname in ('uid', 'jwt', 'role') and p.pronargs = 0
+        ) < 3 then
+        grant usage, create on schema auth to rowcast_owner;
+    end if;
+
     perform sync_internal.finish_migration(p_version);
 
     -- A function that this transaction has not written is an overload or a name left behind. Only where the files were

@@ -35,7 +35,7 @@ as $$
                         'values', coalesce(
                             to_jsonb(c.enum_values), sync_internal.checked_values(t.relation, c.position)
                         ),
-                        'default', sync_internal.known_default(c.default_expression)
+                        'default', sync_internal.known_default(c.kind, c.default_expression)
                     )))
                     from sync_internal.columns c where c.table_id = t.table_id
                 )
@@ -92,8 +92,9 @@ $$;
 
 comment on function sync_internal.checked_values(regclass, smallint) is 'The values a CHECK of a column allows.';
 
--- A default that a client can know.
-create or replace function sync_internal.known_default(p_expression text)
+-- A default that a client can know, as the wire writes values of this kind. Told by the text of the expression, which is
+-- never evaluated: a cast may run code of the application's.
+create or replace function sync_internal.known_default(p_kind text, p_expression text)
 returns jsonb
 language sql
 immutable
@@ -105,17 +106,26 @@ as $$
             then '{"now": true}'
         when p_expression in ('auth.uid()') then '{"user": true}'
         when p_expression in ('gen_random_uuid()', 'uuidv4()', 'uuidv7()') then '{"uuid": true}'
-        when p_expression in ('true', 'false') or p_expression ~ '^-?[0-9]+(\.[0-9]+)?$'
+        when p_kind = 'boolean' and p_expression in ('true', 'false')
             then jsonb_build_object('constant', p_expression::jsonb)
-        when p_expression ~ '^''([^'']|'''')*''::jsonb$'
-            then jsonb_build_object(
-                'constant', replace(regexp_replace(p_expression, '^''(.*)''::jsonb$', '\1'), '''''', '''')::jsonb
-            )
-        when p_expression ~ '^''([^'']|'''')*''::(text|character varying)$'
-            then jsonb_build_object(
-                'constant', replace(regexp_replace(p_expression, '^''(.*)''::.*$', '\1'), '''''', '''')
-            )
-    end::jsonb
+        when p_kind in ('integer', 'float') and l.literal ~ '^-?[0-9]+(\.[0-9]+)?$'
+            then jsonb_build_object('constant', l.literal::numeric)
+        when p_kind in ('bigint', 'numeric') and l.literal ~ '^-?[0-9]+(\.[0-9]+)?$'
+            or p_kind = 'date' and l.literal ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}$'
+            or p_kind in ('text', 'enum', 'uuid') and l.quoted
+            then jsonb_build_object('constant', l.literal)
+        when p_kind = 'json' and l.quoted then jsonb_build_object('constant', l.literal::jsonb)
+        when p_kind = 'list' and l.literal = '{}' then '{"constant": []}'
+    end
+    from (
+        select q.quoted,
+            case
+                when q.quoted
+                    then replace(regexp_replace(p_expression, '^''((?:[^'']|'''')*)''::.*$', '\1'), '''''', '''')
+                else p_expression
+            end
+        from (select p_expression ~* '^''([^'']|'''')*''::[a-z0-9_. "]+(\([0-9,]+\))?(\[\])?$') q (quoted)
+    ) l (quoted, literal)
 $$;
 
-comment on function sync_internal.known_default(text) is 'A default that a client can know.';
+comment on function sync_internal.known_default(text, text) is 'A default that a client can know.';

@@ -118,6 +118,14 @@ begin
     from pg_catalog.pg_class c where c.oid = p_table;
     if v_class.relkind not in ('r', 'p') or v_class.relpersistence <> 'p' then
         perform sync_internal.refuse_enable(p_table, 'is no ordinary table', null);
+    elsif exists (
+        select from pg_catalog.pg_inherits i
+        where i.inhrelid = p_table or i.inhparent = p_table and v_class.relkind = 'r'
+    ) then
+        perform sync_internal.refuse_enable(
+            p_table, 'is a partition, or inherits, or is inherited from: not all of its changes would be heard of',
+            'Make the partitioned table live; inheritance has no id that is unique over all of its tables.'
+        );
     elsif not v_class.relrowsecurity then
         perform sync_internal.refuse_enable(
             p_table, 'has no row level security', format('alter table %s enable row level security;', p_table)
@@ -246,7 +254,10 @@ begin
         options = excluded.options
     returning table_id into v_table_id;
 
-    execute format('grant usage on schema auth, sync, sync_internal to %s', sync_internal.owner_of(p_table));
+    execute format('grant usage on schema sync, sync_internal to %s', sync_internal.owner_of(p_table));
+    if (select n.nspowner = 'rowcast_owner'::regrole from pg_catalog.pg_namespace n where n.nspname = 'auth') then
+        execute format('grant usage on schema auth to %s', sync_internal.owner_of(p_table));
+    end if;
     perform sync_internal.regenerate(array(
         select v_table_id
         union
@@ -319,6 +330,7 @@ language plpgsql
 volatile
 parallel unsafe
 security invoker
+set client_min_messages = warning
 as $$
 declare
     v_name text;
@@ -329,8 +341,10 @@ begin
         returning t.name
     loop
         perform sync_internal.drop_generated(v_name);
+        -- A former partition, which outlives its table, may still have the triggers.
         execute format(
-            'drop function if exists sync_internal.%I(), sync_internal.%I()', 'version_' || v_name, 'capture_' || v_name
+            'drop function if exists sync_internal.%I(), sync_internal.%I() cascade',
+            'version_' || v_name, 'capture_' || v_name
         );
     end loop;
 end
@@ -395,7 +409,8 @@ $$;
 
 comment on function sync_internal.regenerate(integer[]) is 'Makes the code of these tables anew.';
 
--- The triggers of a live table and of each of its leaves. Invoker: only the table's owner can make them.
+-- The triggers of a live table and of each of its partitions, and none on former ones. Invoker: only the table's owner
+-- can make them.
 create or replace function sync_internal.create_triggers(p_table regclass)
 returns void
 language plpgsql
@@ -405,13 +420,23 @@ security invoker
 as $$
 declare
     v_name constant text := sync_internal.live_name(p_table);
-    v_leaf regclass;
+    v_part regclass;
     v_trigger record;
 begin
-    for v_leaf in
+    for v_trigger in
+        select g.tgname, g.tgrelid::regclass as relation
+        from pg_catalog.pg_trigger g
+        join pg_catalog.pg_proc p on p.oid = g.tgfoid
+        where p.pronamespace = 'sync_internal'::regnamespace and p.proname = 'capture_' || v_name
+            and g.tgrelid <> p_table
+            and not exists (select from pg_catalog.pg_partition_ancestors(g.tgrelid) a where a.relid = p_table)
+    loop
+        execute format('drop trigger %I on %s', v_trigger.tgname, v_trigger.relation);
+    end loop;
+    for v_part in
         select p_table
         union
-        select t.relid from pg_catalog.pg_partition_tree(p_table) t where t.isleaf
+        select t.relid from pg_catalog.pg_partition_tree(p_table) t
     loop
         for v_trigger in
             select *
@@ -430,13 +455,13 @@ begin
                     'capture_' || v_name, 'enable replica')
             ) t (name, event, scope, function, firing)
         loop
-            -- A leaf has the row triggers of its parent.
-            continue when v_leaf <> p_table and v_trigger.scope like 'for each row%';
+            -- A partition has the row triggers of its parent.
+            continue when v_part <> p_table and v_trigger.scope like 'for each row%';
             execute format(
                 'create or replace trigger %I %s on %s %s execute function sync_internal.%I()',
-                v_trigger.name, v_trigger.event, v_leaf, v_trigger.scope, v_trigger.function
+                v_trigger.name, v_trigger.event, v_part, v_trigger.scope, v_trigger.function
             );
-            execute format('alter table %s %s trigger %I', v_leaf, v_trigger.firing, v_trigger.name);
+            execute format('alter table %s %s trigger %I', v_part, v_trigger.firing, v_trigger.name);
         end loop;
     end loop;
 end
@@ -465,18 +490,10 @@ language plpgsql
 volatile
 parallel unsafe
 security invoker
+-- The triggers go with their functions, which would be told of each.
+set client_min_messages = warning
 as $$
-declare
-    v_trigger record;
 begin
-    for v_trigger in
-        select t.tgname, t.tgrelid::regclass as relation
-        from pg_catalog.pg_trigger t
-        where t.tgrelid in (select p_table union select l.relid from pg_catalog.pg_partition_tree(p_table) l)
-            and t.tgname like 'zzz_rowcast%' and t.tgparentid = 0
-    loop
-        execute format('drop trigger %I on %s', v_trigger.tgname, v_trigger.relation);
-    end loop;
     perform sync_internal.unregister(p_table);
     -- Policies of other tables may still read this one.
     perform sync_internal.create_watch_triggers();
@@ -485,7 +502,8 @@ $$;
 
 comment on function sync.disable(regclass) is 'Ends what sync.enable began.';
 
--- Definer: removes a table from the registry. Checks that the caller owns it.
+-- Definer: removes a table from the registry, and its triggers with their functions, former partitions' too. Checks that
+-- the caller owns it.
 create or replace function sync_internal.unregister(p_table regclass)
 returns void
 language plpgsql
@@ -505,7 +523,8 @@ begin
     end if;
     perform sync_internal.drop_generated(v_name);
     execute format(
-        'drop function if exists sync_internal.%I(), sync_internal.%I()', 'version_' || v_name, 'capture_' || v_name
+        'drop function if exists sync_internal.%I(), sync_internal.%I() cascade',
+        'version_' || v_name, 'capture_' || v_name
     );
     perform sync_internal.regenerate(
         array(select distinct c.table_id from sync_internal.columns c where c.parent_id = v_table_id)

@@ -29,8 +29,7 @@ as $$
             when p_column.kind = 'json' then p_source
             when p_column.kind in ('bigint', 'numeric') then format('to_json(%s::text)', p_source)
             when p_column.kind = 'timestamptz' then format('to_json(sync_internal.wire_time(%s))', p_source)
-            when p_column.kind = 'timestamp'
-                then format('to_json(to_char(%s, ''YYYY-MM-DD"T"HH24:MI:SS.US''))', p_source)
+            when p_column.kind = 'timestamp' then format('to_json(sync_internal.wire_timestamp(%s))', p_source)
             when p_column.kind = 'bytea'
                 then format('to_json(translate(encode(%s, ''base64''), E''\n'', ''''))', p_source)
             when p_column.kind = 'list' and p_column.element_kind in ('bigint', 'numeric')

@@ -126,9 +126,14 @@ declare
     v_changed text;
     v_was text;
     v_row text;
+    v_values text;
 begin
     select * into strict v_table from sync_internal.tables t where t.table_id = p_table_id;
     select array_agg(c order by c.position) into v_all from sync_internal.columns c where c.table_id = p_table_id;
+    -- By name: a partition may have its columns in another order.
+    select string_agg(format('r.%s', sync_internal.quoted(a.attname)), ', ' order by a.attnum) into v_values
+    from pg_catalog.pg_attribute a
+    where a.attrelid = v_table.relation and a.attnum > 0 and not a.attisdropped;
 
     -- The old row is kept as it was where nothing else differs. The touch column does not count, unless an operation
     -- put its mark there; stored generated columns are not computed yet. Runs as the writer, who may have set any
@@ -191,7 +196,7 @@ $code$, sync_internal.quoted(v_table.touch)
                 v_topics text[];
                 v_moved boolean;
             begin
-                select o.* into v_old from old_rows o where o.%3$s = v_new.%3$s;
+                select %9$s into v_old from old_rows r where r.%3$s = v_new.%3$s;
                 if v_new.%4$s - v_old.%4$s = 1 then
 %5$s
                     insert into sync_internal.changes
@@ -225,7 +230,7 @@ $code$, sync_internal.quoted(v_table.touch)
             from unnest(v_all) c where c.column_name not in (v_table.id_column, v_table.version_column)
         ),
         sync_internal.topics_expression(v_all, 'v_new'), sync_internal.class_expression(v_all, 'v_new'),
-        sync_internal.class_expression(v_all, 'v_old')
+        sync_internal.class_expression(v_all, 'v_old'), v_values
     );
     execute format(
         $make$create or replace function sync_internal.%1$I() returns trigger
@@ -243,6 +248,12 @@ declare
     v_made text[];
     v_none text;
 begin
+    -- A former partition keeps the triggers until they are dropped: its rows are the table's no more.
+    if tg_relid <> %9$L::regclass and not exists (
+        select from pg_partition_ancestors(tg_relid) a where a.relid = %9$L::regclass
+    ) then
+        return null;
+    end if;
     if not %10$s then
         -- What the rows hold would be told wrongly by code made for another shape: let them be read again.
         if tg_level = 'ROW' or tg_op = 'TRUNCATE' then
@@ -257,13 +268,13 @@ begin
         end if;
     elsif tg_op = 'UPDATE' and tg_level = 'STATEMENT' then
         -- Few rows, the usual case, cost less by plain comparisons than by the statement for many: one a half.
-        for v_new in select n.* from new_rows n limit 5 loop
+        for v_new in select %11$s from new_rows r limit 5 loop
             v_count := v_count + 1;
         end loop;
         if v_count = 1 then
 %8$s
         elsif v_count < 5 and v_count <= %7$s then
-            for v_new in select n.* from new_rows n loop
+            for v_new in select %11$s from new_rows r loop
 %8$s
             end loop;
         else
@@ -341,7 +352,7 @@ begin
         insert into sync_internal.changes (slot, table_name, kind) values (v_slot, %1$L, 'truncate');
         v_heard := true;
     elsif tg_op = 'UPDATE' then
-        if new.%5$s = old.%5$s then
+        if new.%5$s = old.%5$s and (new.%6$s > old.%6$s or not new *<> old) then
             insert into sync_internal.changes
                 (slot, table_name, record_id, version, kind, topics, patch, undo, class, class_before)
             select v_slot, %1$L, %2$s
@@ -349,7 +360,8 @@ begin
             where new *<> old;
             v_heard := found;
         else
-            -- Another id is another record.
+            -- Another id is another record. One whose version has not risen, since no trigger of ours is where it came
+            -- from, would be overlooked by who has it.
             insert into sync_internal.changes
                 (slot, table_name, record_id, version, kind, topics, patch, undo, class, class_before)
             select v_slot, %1$L, %4$s from (select old.*) o
@@ -406,7 +418,7 @@ end
             ),
             sync_internal.quoted(v_table.id_column), sync_internal.quoted(v_table.version_column), v_most,
             v_row,
-            v_table.relation, sync_internal.shape_condition(v_table, 'has_shape')
+            v_table.relation, sync_internal.shape_condition(v_table, 'has_shape'), v_values
         )
     );
     execute format(

@@ -74,8 +74,8 @@ as $$
     select encode(sha256(convert_to(string_agg(s.line, E'\n' order by s.line collate "C"), 'UTF8')), 'hex')
     from (
         select format(
-            'column %s %s %s %s %s %s%s %s',
-            a.attnum, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+            'column %s %s %s %s %s %s %s%s %s',
+            a.attnum, a.attname, format_type(a.atttypid, a.atttypmod), a.attcollation::regcollation, a.attnotnull,
             pg_get_expr(d.adbin, d.adrelid), a.attgenerated, a.attidentity,
             (
                 select string_agg(

@@ -21,6 +21,12 @@ as $$
             select coalesce(jsonb_object_agg((c.c).name, jsonb_build_object(
                 'column', (c.c).column_name, 'kind', (c.c).kind, 'elementKind', (c.c).element_kind,
                 'type', (c.c).sql_type,
+                -- Whether values that are equal for PostgreSQL are the same text.
+                'exact', (
+                    select coalesce(l.collisdeterministic, true)
+                    from pg_catalog.pg_attribute a left join pg_catalog.pg_collation l on l.oid = a.attcollation
+                    where a.attrelid = t.relation and a.attnum = (c.c).position
+                ),
                 'topic', (c.c).topic, 'values', to_jsonb((c.c).enum_values),
                 'parent', (select p.name from sync_internal.tables p where p.table_id = (c.c).parent_id),
                 'decode', sync_internal.decode_expression(c.c, '$value$'),

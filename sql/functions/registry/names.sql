@@ -36,7 +36,7 @@ parallel safe
 security invoker
 as $$
     select case
-        when p_value ~ '^[A-Za-z0-9_.~-]*$' then p_value
+        when p_value collate "C" ~ '^[A-Za-z0-9_.~-]*$' then p_value
         else (
             select string_agg(
                 case

@@ -293,6 +293,17 @@ as $$
     end
 $$;
 
+-- The same of a time without a zone.
+create or replace function sync_internal.wire_timestamp(p_time timestamp)
+returns text
+language sql stable parallel safe security invoker
+as $$
+    select case
+        when isfinite(p_time) then to_char(p_time, 'YYYY-MM-DD"T"HH24:MI:SS.US')
+        else p_time::text
+    end
+$$;
+
 -- JSON of a value whose text depends on settings of the session.
 create or replace function sync_internal.exact_json(p_value anyelement)
 returns json
@@ -330,7 +341,7 @@ begin
             and p.proname in (
                 'refuse_type', 'to_text', 'no_text', 'to_boolean', 'to_number', 'to_float', 'to_integer', 'to_bigint',
                 'to_numeric',
-                'to_uuid', 'to_timestamptz', 'to_timestamp', 'to_date', 'to_bytea', 'to_texts', 'wire_time',
+                'to_uuid', 'to_timestamptz', 'to_timestamp', 'to_date', 'to_bytea', 'to_texts', 'wire_time', 'wire_timestamp',
                 'exact_json', 'float_json', 'spelled'
             )
     loop

@@ -233,6 +233,73 @@ def test_equal_to_what_a_record_shows_finds_the_record(
         assert gate.query(ALICE, "kinds", where={key: {"neq": record[key]}})["ids"] == [], key
 
 
+def test_list_contains_each_element_that_a_record_shows(
+    gate: Gate, conn: psycopg.Connection
+) -> None:
+    conn.execute("create type public.hue as enum ('red', 'green')")
+    columns = {
+        "a": ("bigint[]", "{9007199254740993,2}"), "b": ("numeric[]", "{1.50,2}"),
+        "c": ("real[]", "{0.1,1e-30}"), "d": ("double precision[]", "{0.1}"),
+        "e": ("date[]", "{2024-01-01}"), "f": ("uuid[]", f"{{{TASK_1}}}"),
+        "g": ("public.hue[]", "{red,null}"), "h": ("varchar(3)[]", "{abc}"),
+        "i": ("smallint[]", "{1}"), "j": ("boolean[]", "{true}"),
+    }  # fmt: skip
+    kinds = ", ".join(f"{name} {kind}" for name, (kind, _) in columns.items())
+    live(conn, "kinds", f"id text primary key, {kinds}")
+    literals = ", ".join(f"'{literal}'" for _, literal in columns.values())
+    conn.execute(f"insert into kinds values ('x', {literals})".encode())
+    record = gate.query(ALICE, "kinds")["recordMap"]["kinds"]["x"]
+    for key in columns:
+        for where in ({"eq": record[key]}, *({"contains": item} for item in record[key])):
+            assert gate.query(ALICE, "kinds", where={key: where})["ids"] == ["x"], (key, where)
+    for where in (
+        {"f": {"contains": TASK_1.upper()}}, {"f": [TASK_1.upper()]}, {"b": ["1.5", "2.0"]},
+        {"b": {"contains": "1.5"}},
+    ):  # fmt: skip
+        assert gate.query(ALICE, "kinds", where=where)["ids"] == ["x"], where
+    for where in (
+        {"g": ["black"]}, {"g": {"contains": "green"}}, {"h": ["abcd"]}, {"i": [99999]},
+    ):  # fmt: skip
+        assert gate.query(ALICE, "kinds", where=where)["ids"] == [], where
+    for where in ({"e": {"contains": "2024-13-01"}}, {"f": {"contains": 5}}, {"j": ["true"]}):
+        refused = gate.refusal("query", ALICE, {"table": "kinds", "where": where})
+        assert (refused["status"], refused["code"]) == (400, "wrong_type"), where
+
+
+def test_text_is_compared_by_code_point_whatever_its_collation(
+    gate: Gate, conn: psycopg.Connection
+) -> None:
+    """Also what a key under it hears of is the rows that are found."""
+    try:
+        conn.execute(
+            "create collation public.no_case (provider = icu, locale = 'und-u-ks-level2', "
+            "deterministic = false)"
+        )
+    except psycopg.errors.FeatureNotSupported:
+        pytest.skip("this server is built without ICU")
+    live(conn, "kinds", "id text primary key, word text collate no_case", ", p_topics => '{word}'")
+    conn.execute("insert into kinds values ('a', 'Hello'), ('b', 'hello')")
+    for where, ids in (
+        ("hello", "b"), ({"neq": "hello"}, "a"), ({"in": ["hello", "HELLO"]}, "b"),
+        ({"contains": "ell"}, "ab"), ({"contains": "hell"}, "b"), ({"lt": "a"}, "a"),
+    ):  # fmt: skip
+        assert gate.query(ALICE, "kinds", where={"word": where})["ids"] == list(ids), where
+
+
+@pytest.mark.parametrize("kind", ["timestamp", "timestamptz", "date"])
+@pytest.mark.parametrize("moment", ["infinity", "-infinity"])
+def test_time_without_end_is_a_time(
+    gate: Gate, conn: psycopg.Connection, kind: str, moment: str
+) -> None:
+    live(conn, "kinds", f"id text primary key, v {kind} not null, w {kind}")
+    conn.execute("insert into kinds values ('x', now(), now())")
+    cursor = gate.cursor()
+    conn.execute("update kinds set v = %s, w = %s", (moment, moment))
+    assert gate.changes(cursor)["changes"][0]["patch"] == {"v": moment, "w": moment}
+    record = gate.query(ALICE, "kinds")["recordMap"]["kinds"]["x"]
+    assert (record["v"], record["w"]) == (moment, moment)
+
+
 def test_unknown_label_of_an_enum_is_a_wrong_value(gate: Gate, conn: psycopg.Connection) -> None:
     conn.execute("create type public.hue as enum ('red', 'green')")
     live(conn, "kinds", "id text primary key, hue public.hue, hues public.hue[]")
@@ -292,6 +359,12 @@ def test_soft_delete_by_a_flag(gate: Gate, conn: psycopg.Connection) -> None:
     assert gate.query(ALICE, "flagged")["ids"] == ["b"]
     assert gate.query(ALICE, "flagged", where={"gone": True})["ids"] == ["a"]
     gate.applied(ALICE, {"type": "restore", "table": "flagged", "id": "a"})
+    assert gate.query(ALICE, "flagged")["ids"] == ["a", "b"]
+
+
+def test_row_whose_flag_is_null_is_not_deleted(gate: Gate, conn: psycopg.Connection) -> None:
+    live(conn, "flagged", "id text primary key, gone boolean", ", p_soft_delete => 'gone'")
+    conn.execute("insert into flagged values ('a', null), ('b', false), ('c', true)")
     assert gate.query(ALICE, "flagged")["ids"] == ["a", "b"]
 
 
@@ -357,6 +430,20 @@ def test_include_leaves_deleted_children_out(gate: Gate) -> None:
     gate.applied(ALICE, {"type": "delete", "table": "tasks", "id": TASK_1})
     answer = gate.query(ALICE, "boards", where={"id": LAUNCH}, include=["tasks"])
     assert TASK_1 not in answer["recordMap"]["tasks"]
+
+
+def test_include_names_no_key_that_cannot_be_subscribed_to(
+    gate: Gate, conn: psycopg.Connection
+) -> None:
+    live(conn, "tops", "id text primary key")
+    live(
+        conn, "subs", "id text primary key, top text references tops",
+        ", p_topics => '{}', p_whole_table => false",
+    )  # fmt: skip
+    conn.execute("insert into tops values ('t'); insert into subs values ('s', 't')")
+    answer = gate.query(ALICE, "tops", include=["subs"])
+    assert list(answer["recordMap"]["subs"]) == ["s"]
+    assert answer["keys"] == ["tops"]
 
 
 def test_include_beyond_the_limit_is_refused(gate: Gate, conn: psycopg.Connection) -> None:
@@ -500,6 +587,12 @@ def test_stream_tells_what_a_query_tells(gate: Gate, conn: psycopg.Connection) -
     assert [record["id"] for record in records][:1000] == first["ids"]
     assert records[0] == first["recordMap"]["kinds"][first["ids"][0]]
     assert len(records) == sum(n % 7 > 2 for n in range(1, 1235))
+
+
+@pytest.mark.parametrize("where", [{"boardId": {"in": "x"}}, {"id": {"in": {}}}, [], {"no": 1}])
+def test_stream_refuses_what_a_query_refuses(common: Gate, where: Any) -> None:
+    body = {"table": "tasks", "where": where}
+    assert common.refusal("query_open", ALICE, body) == common.refusal("query", ALICE, body)
 
 
 def test_stream_is_as_narrow_as_the_reader(gate: Gate) -> None:

@@ -37,6 +37,12 @@ def refused(conn: psycopg.Connection[Any], arguments: str = "") -> psycopg.Error
         ("alter table things drop constraint things_pkey", "", "no usable id", "p_id"),
         ("alter table things drop constraint things_pkey, add primary key (id, name)", "",
         "no usable id", "p_id"),
+        ("create table heirs () inherits (things)", "", "inherited from", "partitioned"),
+        ("create table elders (name text); alter table things inherit elders", "", "inherits",
+        "partitioned"),
+        ("create table whole (like things) partition by hash (id); alter table whole attach "
+        "partition things for values with (modulus 1, remainder 0)", "", "a partition",
+        "partitioned"),
         ("select 1", ", p_id => 'name'", "no usable id", "p_id"),
         ("alter table things add x timestamptz unique not null", ", p_id => 'x'", "no usable id",
         "uuid, text or bigint"),

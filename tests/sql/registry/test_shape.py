@@ -377,6 +377,41 @@ def test_describe_tells_the_registry(gate: Gate, conn: psycopg.Connection) -> No
     assert value(conn, "select sync.describe()")["tables"]["tasks"]["stale"] is True
 
 
+@pytest.mark.parametrize(
+    ("column", "default"),
+    [
+        ("integer default -1", {"constant": -1}),
+        ("real default 0.5", {"constant": 0.5}),
+        ("bigint default 0", {"constant": "0"}),
+        ("bigint default -5", {"constant": "-5"}),
+        ("numeric(10,2) default 1.50", {"constant": "1.50"}),
+        ("boolean default true", {"constant": True}),
+        ("text default 'it''s'", {"constant": "it's"}),
+        ("text default 5", None),
+        ("varchar(3) default 'a'", {"constant": "a"}),
+        ("char(2) default 'c'", {"constant": "c"}),
+        ("public.hue default 'red'", {"constant": "red"}),
+        ("date default '2024-01-01'", {"constant": "2024-01-01"}),
+        ("text[] default '{}'", {"constant": []}),
+        ("jsonb default '[1]'", {"constant": [1]}),
+        (f"uuid default '{ALICE}'", {"constant": ALICE}),
+        ("timestamptz default now()", {"now": True}),
+        ("text default 'a' || 'b'", None),
+        ("text default 'a' || current_date", None),
+        ("date default current_date", None),
+        ("date default 'infinity'", None),
+        ("text", None),
+    ],
+)
+def test_describe_tells_defaults_as_the_wire_writes_them(
+    tx: psycopg.Connection, column: str, default: Any
+) -> None:
+    tx.execute("create type public.hue as enum ('red', 'green')")
+    live(tx, "kinds", f"id text primary key, v {column}")
+    keys = value(tx, "select sync.describe()")["tables"]["kinds"]["keys"]
+    assert keys["v"].get("default") == default
+
+
 def test_describe_tells_everybody_and_nothing_of_rows(
     db: Database, conn: psycopg.Connection
 ) -> None:
