@@ -312,15 +312,18 @@ class Delivery:
         if not holders or change.after is None:
             return NOBODY
         audience = self._hub.audience(holders, change.after)
-        for role, subscribers in audience.by_role.items():
+        for role, (wires, sends) in audience.sinks.items():
             element = self._change(0, self._hidden(change.table, role))
             for text in self._encoded([(change.xid, element)], before, cursor):
-                for subscriber in subscribers:
-                    if subscriber.held is None:
-                        subscriber.sink(text)
-                    else:
-                        subscriber.send(text)
-            metrics.frames.add(len(subscribers), type="updates")
+                for wire, send in zip(wires, sends, strict=True):
+                    try:
+                        if wire.get_write_buffer_size():
+                            send(text)
+                        else:
+                            wire.write(text)
+                    except RuntimeError:  # of uvloop: the peer has gone
+                        continue
+            metrics.frames.add(len(sends), type="updates")
         return audience.unknown
 
     def _send_many(

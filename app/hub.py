@@ -9,7 +9,7 @@ class of rows, what PostgreSQL answered, and per key the classes that were reada
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 from urllib.parse import quote
 
 MAX_HELD_BYTES: Final = 1 << 20
@@ -115,12 +115,35 @@ class Reader:
         return ((key, view) for key, view in self.views.items() if table_of(key) == table)
 
 
+class Wire(Protocol):
+    """What a frame may be written to at once while nothing waits there: a transport."""
+
+    def get_write_buffer_size(self) -> int: ...
+    def write(self, data: bytes) -> None: ...
+
+
+class Busy:
+    """A wire to which nothing may be written at once."""
+
+    def get_write_buffer_size(self) -> int:
+        """More than nothing."""
+        return 1
+
+    def write(self, data: bytes) -> None:
+        """Not called."""
+        raise NotImplementedError
+
+
+BUSY: Final = Busy()
+
+
 @dataclass(eq=False, slots=True)
 class Subscriber:
     """One socket: who reads from it, its keys, and what waits while one of its keys is joining.
 
     `cursor` is where the socket stood when it began to wait; while nothing waits, the hub's own
-    cursor holds for it. `end` closes it: its session has ended.
+    cursor holds for it. `end` closes it: its session has ended. `sink` takes every frame; those
+    to very many sockets go by its `wire` while that is idle.
     """
 
     reader: Reader
@@ -130,6 +153,7 @@ class Subscriber:
     cursor: str | None = None
     held: list[bytes] | None = None
     held_bytes: int = 0
+    wire: Wire = BUSY
 
     def send(self, frame: bytes) -> None:
         """Passes a frame on, or keeps it behind the replay that is under way."""
@@ -144,12 +168,15 @@ class Subscriber:
 
 
 class Audience(NamedTuple):
-    """Who hears of an ordinary edit, by role, each socket once. `unknown`: of whose readers no
-    answer for the class is known.
+    """Who hears of an ordinary edit: by role the wires and, at the same places, the sinks of the
+    sockets, each once. `unknown`: those of whose readers no answer for the class is known. True
+    for one `stamp` of the class.
     """
 
-    by_role: dict[str, list[Subscriber]]
+    stamp: int
+    sinks: dict[str, tuple[list[Wire], list[Callable[[bytes], None]]]]
     unknown: set[Subscriber]
+    size: int
 
 
 class Hub:
@@ -162,9 +189,8 @@ class Hub:
         self.roles: Counter[str] = Counter()
         """How many readers there are of each."""
         self._by_key: dict[str, set[Subscriber]] = {}
-        self._stamp = 0
-        self._stamps: dict[str, int] = {}  # of keys: another one whenever somebody joins or leaves
-        self._audiences: dict[tuple[RowClass, tuple[str, ...]], tuple[list[int], Audience]] = {}
+        self._audiences: dict[tuple[RowClass, tuple[str, ...]], Audience] = {}
+        self._audiences_of: dict[str, list[tuple[RowClass, tuple[str, ...]]]] = {}  # by key
         self._kept = 0  # sockets in all audiences together
         self._classes: dict[tuple[str, str], RowClass] = {}
 
@@ -199,6 +225,12 @@ class Hub:
         self.unsubscribe(subscriber, list(subscriber.keys))
         self.subscribers.discard(subscriber)
         self._leave(subscriber.reader)
+
+    def connect(self, subscriber: Subscriber, wire: Wire) -> None:
+        """From now on frames may go by this wire; by none with `BUSY`, once the socket closes."""
+        subscriber.wire = wire
+        for key in subscriber.keys:
+            self._changed(key)
 
     def end(self, reader: Reader) -> None:
         """His session has ended: his sockets are closed and forgotten."""
@@ -274,8 +306,7 @@ class Hub:
     def forget_all(self) -> None:
         """Every answer has to be asked anew."""
         self._classes.clear()
-        self._audiences.clear()
-        self._kept = 0
+        self._drop_audiences()
         for reader in self.readers.values():
             reader.generation += 1
             reader.forget_all()
@@ -295,7 +326,7 @@ class Hub:
             if key not in subscriber.keys:
                 subscriber.keys[key] = None
                 self._by_key.setdefault(key, set()).add(subscriber)
-                self._stamps[key] = self._stamp = self._stamp + 1
+                self._changed(key)
                 view = views.get(key)
                 if view is None:
                     view = views[key] = View()
@@ -315,9 +346,9 @@ class Hub:
                 reader.unproven.discard(key)
             holders = self._by_key[key]
             holders.discard(subscriber)
-            self._stamps[key] = self._stamp = self._stamp + 1
+            self._changed(key)
             if not holders:
-                del self._by_key[key], self._stamps[key]
+                del self._by_key[key]
 
     def holders(
         self, table: str, record_id: str, topics: Sequence[str]
@@ -339,11 +370,11 @@ class Hub:
         reader costs as much as to write to it, since nothing of it is in the processor's cache.
         """
         name = (row_class, tuple(key for key, _ in holders))
-        stamps = [row_class.stamp, *(self._stamps[key] for key, _ in holders)]
         kept = self._audiences.get(name)
-        if kept is not None and kept[0] == stamps:
-            return kept[1]
-        found = Audience({}, set())
+        if kept is not None and kept.stamp == row_class.stamp:
+            return kept
+        sinks: dict[str, tuple[list[Wire], list[Callable[[bytes], None]]]] = {}
+        unknown: set[Subscriber] = set()
         heard: set[Subscriber] = set()
         for _, subscribers in holders:
             for subscriber in subscribers:
@@ -352,26 +383,40 @@ class Hub:
                 heard.add(subscriber)
                 readable = subscriber.reader.known.get(row_class)
                 if readable:
-                    found.by_role.setdefault(subscriber.reader.role, []).append(subscriber)
+                    wires, sends = sinks.setdefault(subscriber.reader.role, ([], []))
+                    wires.append(subscriber.wire if subscriber.held is None else BUSY)
+                    sends.append(subscriber.send)
                 elif readable is None:
-                    found.unknown.add(subscriber)
-        self._keep(name, stamps, found, len(heard))
+                    unknown.add(subscriber)
+        found = Audience(row_class.stamp, sinks, unknown, len(heard))
+        if len(heard) >= MIN_AUDIENCE and not unknown:
+            self._keep(name, found)
         return found
 
-    def _keep(
-        self,
-        name: tuple[RowClass, tuple[str, ...]],
-        stamps: list[int],
-        audience: Audience,
-        size: int,
-    ) -> None:
-        if size < MIN_AUDIENCE or audience.unknown:
-            return
-        self._kept += size
-        if self._kept > MAX_KEPT:
-            self._audiences.clear()
-            self._kept = size
-        self._audiences[name] = stamps, audience
+    def _keep(self, name: tuple[RowClass, tuple[str, ...]], audience: Audience) -> None:
+        before = self._audiences.get(name)
+        if before is None:
+            if self._kept > MAX_KEPT:
+                self._drop_audiences()
+            for key in name[1]:
+                self._audiences_of.setdefault(key, []).append(name)
+        self._kept += audience.size - (before.size if before is not None else 0)
+        self._audiences[name] = audience
+
+    def _changed(self, key: str) -> None:
+        """Whoever holds this key, or what has to wait for it, is another one."""
+        for name in self._audiences_of.pop(key, ()):
+            audience = self._audiences.pop(name, None)
+            if audience is not None:
+                self._kept -= audience.size
+                for other in name[1]:
+                    if other != key:
+                        self._audiences_of[other].remove(name)
+
+    def _drop_audiences(self) -> None:
+        self._audiences.clear()
+        self._audiences_of.clear()
+        self._kept = 0
 
     def matches(
         self, table: str, record_id: str, topics: Sequence[str]
@@ -412,6 +457,8 @@ class Hub:
         if subscriber.held is None:
             subscriber.held = []
             subscriber.cursor = self.cursor
+            for key in subscriber.keys:
+                self._changed(key)
         return subscriber.cursor
 
     def release(self, subscriber: Subscriber) -> bool:
@@ -421,6 +468,8 @@ class Hub:
         """
         waiting, held_bytes = subscriber.held or (), subscriber.held_bytes
         subscriber.held, subscriber.held_bytes = None, 0
+        for key in subscriber.keys:
+            self._changed(key)
         for frame in waiting:
             subscriber.sink(frame)
         return held_bytes <= MAX_HELD_BYTES

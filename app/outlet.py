@@ -8,7 +8,7 @@ so where it is not found frames go through the ASGI `send` in order, by one task
 import asyncio
 import logging
 import struct
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -68,6 +68,7 @@ class Outlet:
     """One accepted socket, as something to write frames to. Never blocks, never raises.
 
     A socket whose unsent bytes pass `limit_bytes` is closed with 4408 and resumes by its cursor.
+    While nothing waits, others may write to its `wire` themselves.
     """
 
     __slots__ = (
@@ -81,6 +82,7 @@ class Outlet:
         "_waiting_bytes",
         "_written",
         "closing",
+        "on_gone",
         "schema",
     )
 
@@ -95,7 +97,14 @@ class Outlet:
         self._taken = -1
         self._taken_at = 0.0
         self.closing = False
+        self.on_gone: Callable[[], None] = lambda: None
+        """Called when nothing may be written any more, by whomever."""
         self.schema: int | None = None  # the client was made for, where it says
+
+    @property
+    def wire(self) -> asyncio.Transport | None:
+        """The transport, until nothing may be written any more."""
+        return None if self.closing else self._transport
 
     def write(self, frame: bytes) -> None:
         """Sends an encoded frame, or closes the socket if its reader is too slow."""
@@ -130,7 +139,7 @@ class Outlet:
         """Closes the socket once; a peer that does not take the close frame is cut off."""
         if self.closing:
             return
-        self.closing = True
+        self.gone()
         metrics.closed.add(code=str(code))
         message: Message = {"type": "websocket.close", "code": code, "reason": reason}
         if self._transport is None:
@@ -148,12 +157,17 @@ class Outlet:
         if size == 0 or taken != self._taken:
             self._taken, self._taken_at = taken, now
         elif now - self._taken_at >= STUCK_SECONDS:
-            self.closing = True
+            self.gone()
             transport.abort()
+
+    def gone(self) -> None:
+        """From now on nothing is written any more."""
+        self.closing = True
+        self.on_gone()
 
     def _drop(self, transport: asyncio.Transport) -> None:
         # Not through `send`: it waits for the very buffer that does not drain.
-        self.closing = True
+        self.gone()
         metrics.closed.add(code=str(SLOW))
         transport.write(close_frame(SLOW, "too slow"))
         transport.close()

@@ -16,7 +16,7 @@ from .auth import COOKIE, Session, bearer, origin_allowed
 from .delivery import send_stale
 from .errors import Problem, from_database, unexpected
 from .gateway import Gateway
-from .hub import Subscriber
+from .hub import BUSY, Subscriber
 from .limits import FULL_SECONDS, Places, address_of, subscriber_of
 from .outlet import Outlet, text_frame
 from .presence import Peer, Refused
@@ -55,7 +55,7 @@ async def endpoint(websocket: WebSocket) -> None:
         outlet.close(closed.code, closed.reason)
         await outlet.closed()
     except WebSocketDisconnect:
-        outlet.closing = True
+        outlet.gone()
     except Exception as exc:  # noqa: BLE001
         unexpected(exc)
         outlet.close(protocol.FAILED, "unexpected error")
@@ -182,6 +182,9 @@ class Connection:
             self._outlet.write,
             self._end_session,
         )
+        if (wire := self._outlet.wire) is not None:
+            self._hub.connect(subscriber, wire)
+            self._outlet.on_gone = lambda: self._hub.connect(subscriber, BUSY)
         await self._check(session)
         self._send(
             protocol.Welcome(

@@ -80,12 +80,12 @@ class Unchecked(Delivery):
         element = self._change(0, NOTHING)
         texts = self._encoded([(change.xid, element)], before, cursor)
         for _, subscribers in self._hub.holders(change.table, change.record_id, change.topics):
-            for subscriber in list(subscribers):
+            for subscriber in subscribers:
                 for text in texts:
-                    if subscriber.held is None:
-                        subscriber.sink(text)
-                    else:
+                    if subscriber.held is not None or subscriber.wire.get_write_buffer_size():
                         subscriber.send(text)
+                    else:
+                        subscriber.wire.write(text)
         return set()
 
 
@@ -106,6 +106,7 @@ class Server:
         outlet = Outlet({"type": "websocket", "rowcast.transport": transport}, _no_send, 1 << 20)
         name = str(len(self.transports))
         subscriber = self.hub.join(name, None, "authenticated", name, outlet.write, lambda: None)
+        self.hub.connect(subscriber, transport)
         self.hub.subscribe(subscriber, [KEY])
 
     def bare(self, text: str) -> None:
