@@ -146,6 +146,7 @@ declare
     v_at jsonb := jsonb_build_object('table', v_table, 'id', v_id);
     v_together boolean := not sync_internal.rereads(v_table);
     v_reread boolean := not v_together;
+    v_began timestamptz;
     v_tables text[] := array[v_table];
     v_ids text[] := array[v_id];
     v_starts integer[] := '{0}';
@@ -199,6 +200,7 @@ begin
             v_table := v_tables[i];
             v_id := v_ids[i];
             v_at := jsonb_build_object('table', v_table, 'id', v_id);
+            v_began := clock_timestamp();
             v_written := case p_variant
                 when 'authenticated' then sync_internal.update_authenticated(
                     v_table, v_id, v_at, v_ops, v_starts[i], v_starts[i + 1] - 1, p_want and not v_reread
@@ -211,6 +213,9 @@ begin
                 )
             end;
             exit when v_written.version is null;
+            -- As in attempt.
+            exit when clock_timestamp() - v_began > interval '1 ms'
+                and sync_internal.lock_one(v_table, v_id, p_variant) is null;
             v_all[i] := v_written;
         end loop;
     end if;
@@ -306,6 +311,7 @@ declare
     v_written sync_internal.written;
     v_op jsonb;
     v_number integer;
+    v_locked bigint;
     v_at jsonb;
     v_last integer;
     v_table text;
@@ -450,6 +456,8 @@ begin
                 v_written := null;
             elsif v_step.removing then
                 v_written := null;
+                -- As below. Who may not update waits in the delete itself.
+                v_locked := sync_internal.lock_one(v_table, v_id, p_variant);
                 v_written.version := case p_variant
                     when 'authenticated' then sync_internal.delete_authenticated(v_table, v_id)
                     when 'service_role' then sync_internal.delete_service_role(v_table, v_id)
@@ -463,6 +471,11 @@ begin
             else
                 v_at := jsonb_build_object('table', v_table, 'id', v_id);
                 v_last := jsonb_array_length(v_step.ops) - 1;
+                -- A statement that waits for a row is let through by what its policies saw before. The next one sees
+                -- what is true then, and has nothing to wait for.
+                if sync_internal.lock_one(v_table, v_id, p_variant) is null then
+                    perform sync_internal.refuse_neutral();
+                end if;
                 v_written := case p_variant
                     when 'authenticated' then sync_internal.update_authenticated(
                         v_table, v_id, v_at, v_step.ops, 0, v_last, p_want and not v_reread
