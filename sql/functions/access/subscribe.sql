@@ -275,7 +275,8 @@ as $$
             (
                 select case when coalesce(bool_and(k.name is not null), true) then coalesce(array_agg(k.name), '{}') end
                 from unnest(r.column_names) n (name)
-                left join sync_internal.columns k on k.table_id = l.table_id and k.column_name = n.name
+                left join sync_internal.columns k
+                    on k.table_id = l.table_id and k.column_name = n.name and k.column_name <> l.version_column
             ) as names
         from sync_internal.tables t
         join sync_internal.reads r on r.table_id = t.table_id

@@ -189,7 +189,7 @@ $code$, sync_internal.quoted(v_table.touch)
                 v_patch text;
                 v_undo text;
                 v_topics text[];
-                v_moved boolean;
+                v_moved boolean := %9$s;
             begin
                 select o.* into v_old from old_rows o where o.%3$s = v_new.%3$s;
                 if v_new.%4$s - v_old.%4$s = 1 then
@@ -225,7 +225,9 @@ $code$, sync_internal.quoted(v_table.touch)
             from unnest(v_all) c where c.column_name not in (v_table.id_column, v_table.version_column)
         ),
         sync_internal.topics_expression(v_all, 'v_new'), sync_internal.class_expression(v_all, 'v_new'),
-        sync_internal.class_expression(v_all, 'v_old')
+        sync_internal.class_expression(v_all, 'v_old'),
+        -- Where policies read the version, every change is a move.
+        exists (select from unnest(v_all) c where c.policy and c.column_name = v_table.version_column)::text
     );
     execute format(
         $make$create or replace function sync_internal.%1$I() returns trigger

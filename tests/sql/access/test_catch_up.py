@@ -78,3 +78,29 @@ def test_changes_of_what_no_policy_reads_leave_the_keys_alone(
         "select workspace_id, 'new', created_by from boards limit 1"
     )
     assert gate.subscribe(ALICE, "tasks", cursor=cursor)["stale"] == ["tasks"]
+
+
+def test_a_version_that_policies_read_of_another_table_is_told(
+    gate: Gate, conn: psycopg.Connection
+) -> None:
+    conn.execute("""
+        create table public.rooms (
+            id text primary key, note text, version integer not null default 1
+        );
+        create table public.letters (
+            id text primary key, room text, version integer not null default 1
+        );
+        alter table public.rooms enable row level security;
+        alter table public.letters enable row level security;
+        create policy everybody on public.rooms using (true);
+        create policy untouched on public.letters using (exists (
+            select from public.rooms r where r.id = letters.room and r.version < 2
+        ));
+        grant select on public.rooms, public.letters to authenticated;
+        select sync.enable('public.rooms'), sync.enable('public.letters');
+        insert into public.rooms values ('x'), ('y');
+        insert into public.letters values ('a', 'x'), ('b', 'y');
+    """)
+    cursor = gate.cursor()
+    conn.execute("update rooms set note = 'touched' where id = 'x'")
+    assert gate.subscribe(ALICE, "letters", cursor=cursor)["stale"] == ["letters"]
