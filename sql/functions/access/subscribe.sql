@@ -284,6 +284,9 @@ as $$
             select from sync_internal.memberships m where m.relation = r.relation
         )
         where t.name = any (p_tables)
+        union all
+        -- The policies themselves, whatever they read.
+        select t.name, '', null from unnest(p_tables) t (name)
     )
     select coalesce(array_agg(distinct s.name), '{}')
     from sources s
@@ -304,10 +307,7 @@ as $$
             where (c.table_name, c.xid) >= (s.source, p_xmax) and c.table_name <= s.source
             union all
             select c.kind, c.patch from sync_internal.changes c
-            where (c.table_name, c.xid) >= ('', p_xmax) and c.table_name <= ''
-            union all
-            select c.kind, c.patch from sync_internal.changes c
-            where c.table_name in (s.source, '') and c.xid = any (p_xips) and c.xid < p_xmax
+            where c.table_name = s.source and c.xid = any (p_xips) and c.xid < p_xmax
         ) c
         where case
             when c.kind in ('schema', 'bulk', 'truncate', 'insert', 'delete') then true

@@ -104,3 +104,39 @@ def test_a_version_that_policies_read_of_another_table_is_told(
     cursor = gate.cursor()
     conn.execute("update rooms set note = 'touched' where id = 'x'")
     assert gate.subscribe(ALICE, "letters", cursor=cursor)["stale"] == ["letters"]
+
+
+def looked_at(gate: Gate) -> None:
+    """A gateway has looked at the policies."""
+    fingerprint = gate.changes(None)["fingerprint"]
+    gate.conn.execute("select sync.gateway_note_policies(%s)", (fingerprint,))
+
+
+def test_a_changed_policy_is_told_also_where_it_reads_no_other_table(
+    gate: Gate, letters: psycopg.Connection
+) -> None:
+    letters.execute("insert into letters (id, room, secret) values ('d', 'y', true)")
+    looked_at(gate)
+    cursor = gate.cursor()
+    letters.execute("alter policy open_ones on letters using (true)")
+    looked_at(gate)
+    joined = gate.subscribe(ALICE, KEY, "letters?room=y", cursor=cursor)
+    assert sorted(joined["stale"]) == [KEY, "letters?room=y"]
+
+
+@pytest.mark.parametrize("change", ["drop column note", "rename note to remark"])
+def test_a_column_that_was_hidden_is_not_replayed_after_it_has_gone(
+    gate: Gate, letters: psycopg.Connection, change: str
+) -> None:
+    letters.execute("revoke select on letters from authenticated")
+    letters.execute("grant select (id, room, secret, version) on letters to authenticated")
+    letters.execute("select sync.refresh('letters')")
+    looked_at(gate)
+    cursor = gate.cursor()
+    letters.execute("update letters set note = 'hidden' where id = 'a'")
+    letters.execute(f"alter table letters {change}".encode())
+    letters.execute("select sync.refresh('letters')")
+    looked_at(gate)
+    joined = gate.subscribe(ALICE, KEY, cursor=cursor)
+    assert "hidden" not in str(joined)
+    assert [update["version"] for update in joined["updates"]] == [2]
