@@ -156,6 +156,7 @@ class Delivery:
         self._elements: dict[tuple[int, frozenset[str] | None], Element] = {}
         self._frames: dict[tuple[int, ...], list[bytes]] = {}
         self._plans: dict[Reader, dict[int, list[Step]]] = {}
+        self._hidden_from: dict[tuple[int, str], frozenset[str]] = {}
 
     def keys_of_too_much(self) -> set[str]:
         """The keys concerned, if telling everybody of every change would take too long."""
@@ -327,7 +328,7 @@ class Delivery:
                     heard.add(subscriber)
                 texts = frames.get(reader.role)
                 if texts is None:
-                    element = self._change(0, self._hidden(change.table, reader))
+                    element = self._change(0, self._hidden(0, reader))
                     texts = self._encoded([(change.xid, element)], before, cursor)
                     frames[reader.role] = texts
                 for text in texts:
@@ -418,20 +419,29 @@ class Delivery:
         """
         after = None if change.after is None else reader.known.get(change.after)
         if change.before is change.after or change.kind == "insert":
-            return self._change(position, self._hidden(change.table, reader)) if after else None
+            return self._change(position, self._hidden(position, reader)) if after else None
         before = None if change.before is None else reader.known.get(change.before)
         if after and not before:
             return self._record(position, change, reader)
         if after:
-            return self._change(position, self._hidden(change.table, reader))
+            return self._change(position, self._hidden(position, reader))
         if before:
             return Gone(self._gone(position))
         if before is None and (change.after is None or after is False):
             return Lost(self._gone(position))
         return None
 
-    def _hidden(self, table: str, reader: Reader) -> frozenset[str]:
-        return self._policies.hidden.get((table, reader.role), NOTHING)
+    def _hidden(self, position: int, reader: Reader) -> frozenset[str]:
+        """What a change says of columns that the reader's role is not known to be shown: one may
+        have been added since the policies were looked at.
+        """
+        found = self._hidden_from.get((position, reader.role))
+        if found is None:
+            change = self._changes[position]
+            shown = self._policies.shown.get((change.table, reader.role), NOTHING)
+            found = frozenset(change.patch or ()) - shown
+            self._hidden_from[position, reader.role] = found
+        return found
 
     def _record(self, position: int, change: Change, reader: Reader) -> Element | None:
         """The current record; it may be newer than the change, or lost again."""

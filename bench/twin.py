@@ -97,7 +97,10 @@ class Server:
         self.hub = Hub()
         self.version = 1
         self.policies = Policies(
-            {"fingerprint": "", "tables": {"tasks": {"authenticated": {"cacheable": True}}}}
+            {
+                "fingerprint": "",
+                "tables": {"tasks": {"authenticated": {"cacheable": True, "shown": ["title"]}}},
+            }
         )
 
     def accept(self, transport: asyncio.Transport) -> None:
@@ -105,7 +108,7 @@ class Server:
         self.transports.append(transport)
         outlet = Outlet({"type": "websocket", "rowcast.transport": transport}, _no_send, 1 << 20)
         name = str(len(self.transports))
-        subscriber = self.hub.join(name, None, "authenticated", name, outlet.write)
+        subscriber = self.hub.join(name, None, "authenticated", name, outlet.write, transport.abort)
         self.hub.subscribe(subscriber, [KEY])
 
     def bare(self, text: str) -> None:

@@ -31,14 +31,23 @@ def test_the_gateway_learns_what_may_be_kept(gate: Gate) -> None:
         "cacheable": True,
         "reasons": [],
         "columns": ["taskId"],
-        "hidden": [],
+        "shown": [
+            "id",
+            "taskId",
+            "content",
+            "authorId",
+            "createdAt",
+            "updatedAt",
+            "deleted",
+            "version",
+        ],
         "reads": {
             "tasks": ["id", "boardId"],
             "boards": ["id", "workspaceId"],
             "public.workspace_members": None,
         },
     }
-    told["tables"]["comments"]["anon"].pop("hidden")
+    told["tables"]["comments"]["anon"].pop("shown")
     assert told["tables"]["comments"]["anon"] == {
         "cacheable": True,
         "reasons": [],

@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -136,7 +137,7 @@ def test_writer_that_waited_applies_to_the_newest_row(gate: Gate, db: Database) 
     assert value(conn, "select metadata from tasks where id = %s", TASK_1) == {"votes": 11}
 
 
-WAITED = {
+WAITED: dict[str, Callable[[], tuple[list[Any], dict[str, Any]]]] = {
     "one record": lambda: ([title(TASK_1, "after")], {}),
     "two records": lambda: ([title(TASK_1, "after"), title(TASK_2, "after")], {}),
     "two tables": lambda: ([set_("boards", LAUNCH, "name", "after"), title(TASK_1, "after")], {}),
