@@ -20,19 +20,19 @@ class Policies:
     """The policies as they stood at `fingerprint`.
 
     `cacheable`: the (table, role) pairs where rows of one class are seen by the same people, so
-    that one answer does for all of them. `hidden`: columns a role may not select, by (table, role).
+    that one answer does for all of them. `shown`: columns a role may select, by (table, role).
     """
 
     def __init__(self, raw: Mapping[str, Any] | None = None) -> None:
         self.fingerprint: str | None = raw["fingerprint"] if raw else None
         self.cacheable: set[tuple[str, str]] = set()
-        self.hidden: dict[tuple[str, str], frozenset[str]] = {}
+        self.shown: dict[tuple[str, str], frozenset[str]] = {}
         self._dependents: dict[str, list[Source]] = {}
         for table, roles in (raw["tables"] if raw else {}).items():
             for role, entry in roles.items():
                 if entry["cacheable"]:
                     self.cacheable.add((table, role))
-                self.hidden[table, role] = frozenset(entry.get("hidden") or ())
+                self.shown[table, role] = frozenset(entry.get("shown") or ())
                 for source, columns in (entry.get("reads") or {}).items():
                     known = None if columns is None else frozenset(columns)
                     dependents = self._dependents.setdefault(source, [])
@@ -43,7 +43,7 @@ class Policies:
         """The tables of which is not known what changes a role's access to them."""
         return [
             table
-            for table, other in self.hidden
+            for table, other in self.shown
             if other == role and (table, role) not in self.cacheable
         ]
 

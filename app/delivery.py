@@ -157,6 +157,7 @@ class Delivery:
         self._elements: dict[tuple[int, frozenset[str] | None], Element] = {}
         self._frames: dict[tuple[int, ...], list[bytes]] = {}
         self._plans: dict[Reader, dict[int, list[Step]]] = {}
+        self._hidden_from: dict[tuple[int, str], frozenset[str]] = {}
 
     def keys_of_too_much(self) -> set[str]:
         """The keys concerned, if telling everybody of every change would take too long."""
@@ -313,7 +314,7 @@ class Delivery:
             return NOBODY
         audience = self._hub.audience(holders, change.after)
         for role, (wires, sends) in audience.sinks.items():
-            element = self._change(0, self._hidden(change.table, role))
+            element = self._change(0, self._hidden(0, role))
             for text in self._encoded([(change.xid, element)], before, cursor):
                 for wire, send in zip(wires, sends, strict=True):
                     try:
@@ -406,20 +407,29 @@ class Delivery:
         if change.before is change.after or change.kind == "insert":
             if not after:
                 return None
-            return self._change(position, self._hidden(change.table, reader.role))
+            return self._change(position, self._hidden(position, reader.role))
         before = None if change.before is None else reader.known.get(change.before)
         if after and not before:
             return self._record(position, change, reader)
         if after:
-            return self._change(position, self._hidden(change.table, reader.role))
+            return self._change(position, self._hidden(position, reader.role))
         if before:
             return Gone(self._gone(position))
         if before is None and (change.after is None or after is False):
             return Lost(self._gone(position))
         return None
 
-    def _hidden(self, table: str, role: str) -> frozenset[str]:
-        return self._policies.hidden.get((table, role), NOTHING)
+    def _hidden(self, position: int, role: str) -> frozenset[str]:
+        """What a change says of columns that the reader's role is not known to be shown: one may
+        have been added since the policies were looked at.
+        """
+        found = self._hidden_from.get((position, role))
+        if found is None:
+            change = self._changes[position]
+            shown = self._policies.shown.get((change.table, role), NOTHING)
+            found = frozenset(change.patch or ()) - shown
+            self._hidden_from[position, role] = found
+        return found
 
     def _record(self, position: int, change: Change, reader: Reader) -> Element | None:
         """The current record; it may be newer than the change, or lost again."""

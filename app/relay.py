@@ -372,12 +372,15 @@ def _commits(answer: Mapping[str, Any]) -> float:
 
 
 def _sort(answer: Mapping[str, Any], hub: Hub) -> tuple[list[Change], list[str]]:
-    """The changes of records, and the tables of which only is known that much has changed."""
+    """The changes of records, and the tables of which only is known that much has changed: of
+    those no change is told, since the record may stand in another class by now.
+    """
+    told = answer.get("changes") or ()
     tables = dict.fromkeys(answer.get("behind") or ())
-    changes = []
-    for raw in answer.get("changes") or ():
-        if raw["kind"] in ("insert", "update", "delete"):
-            changes.append(read_change(raw, hub))
-        elif raw["kind"] in ("bulk", "truncate"):
-            tables[raw["table"]] = None
+    tables |= {raw["table"]: None for raw in told if raw["kind"] in ("bulk", "truncate")}
+    changes = [
+        read_change(raw, hub)
+        for raw in told
+        if raw["kind"] in ("insert", "update", "delete") and raw["table"] not in tables
+    ]
     return changes, list(tables)

@@ -97,7 +97,10 @@ class Server:
         self.hub = Hub()
         self.version = 1
         self.policies = Policies(
-            {"fingerprint": "", "tables": {"tasks": {"authenticated": {"cacheable": True}}}}
+            {
+                "fingerprint": "",
+                "tables": {"tasks": {"authenticated": {"cacheable": True, "shown": ["title"]}}},
+            }
         )
 
     def accept(self, transport: asyncio.Transport) -> None:

@@ -21,9 +21,11 @@ from tests.gateway.conftest import (
     transaction,
     until,
 )
+from tests.postgres import Database
 
 KEY = f"tasks?boardId={BOARD}"
 WORKSPACE = "00000000-0000-7000-8000-0000000a0001"
+BOARD_OF_CAROL = "00000000-0000-7000-8000-0000000b0003"
 
 pytestmark = pytest.mark.both_versions
 
@@ -291,3 +293,43 @@ async def test_a_user_written_in_large_letters_loses_his_rights_like_any_other(
         await bob.subscribe(KEY)
         await members(service)
         assert await stale_keys(bob, KEY) == {"access"}
+
+
+@pytest.mark.parametrize("when", ["in the same transaction", "before it is asked"])
+async def test_a_record_moved_in_bulk_says_nothing_of_the_class_it_left(
+    service: Service, db: Database, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """What Carol sees of it is asked after it has come to her, without a word of where it was."""
+    real, at_once = calls.probe, when == "in the same transaction"
+    moved = asyncio.Event()
+    conn = db.connect(autocommit=False)
+
+    def move() -> None:
+        conn.execute("update public.tasks set board_id = %s", (BOARD_OF_CAROL,))
+        moved.set()
+
+    async def probe(*arguments: Any) -> str:
+        if not moved.is_set():
+            move()
+            conn.commit()
+        return await real(*arguments)
+
+    task, other = str(uuid.uuid4()), str(uuid.uuid4())
+    await service.write(create(task))
+    await service.caught_up()
+    conn.execute("select sync.configure('max_changes_per_statement', 1)")
+    conn.commit()
+    async with service.socket(CAROL) as carol:
+        await carol.subscribe("tasks")
+        await service.caught_up()
+        monkeypatch.setattr(calls, "probe", probe)
+        conn.execute("update public.tasks set title = 'x' where id = %s", (task,))
+        if at_once:
+            move()
+        conn.commit()
+        assert "bulk" in await stale_keys(carol, "tasks")
+        assert moved.is_set()
+        await service.write(create(other))
+        await service.caught_up()
+        await carol.pong()
+        assert other not in json.dumps(carol.heard)

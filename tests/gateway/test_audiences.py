@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from app import relay
 from tests.gateway.conftest import ALICE, BOARD, BOB, CAROL, Service, Socket, settings_for
 from tests.gateway.test_socket import KEY, create, put
 
@@ -203,6 +204,51 @@ async def test_a_column_they_may_not_see(gateway_dsn: str, run: Run) -> None:
         assert {name for name, events in heard.items() if events} == {"board", "table"}
         assert "hidden" not in json.dumps(heard)
         assert "price" not in json.dumps(heard)
+
+
+def titles(socket: Socket) -> set[str]:
+    """The titles of tasks a socket has heard."""
+    heard = [update for frame in socket.heard for update in frame.get("updates", ())]
+    return {
+        values["title"]
+        for update in heard
+        if "title" in (values := update.get("patch") or update.get("record") or {})
+    }
+
+
+async def test_a_column_that_is_new_is_shown_to_nobody_before_its_rights_are_known(
+    gateway_dsn: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = run(
+        "select string_agg(quote_ident(attname), ', ') from pg_attribute where attnum > 0"
+        " and attrelid = 'public.tasks'::regclass and not attisdropped"
+    )
+    run("revoke select on public.tasks from authenticated")
+    run(f"grant select ({columns}) on public.tasks to authenticated")
+    run("select sync.refresh('public.tasks')")
+    task = str(uuid.uuid4())
+    async with Service(settings_for(gateway_dsn)) as service:
+        await service.ready()
+        await service.write(create(task))
+        async with service.socket(BOB) as bob:
+            await bob.subscribe(KEY)
+            await service.write(put(task, "one"))
+            await service.caught_up()
+            # From now on the catalogue is not looked at.
+            monkeypatch.setattr(relay, "FINGERPRINT_SECONDS", 3600.0)
+            run("alter table public.tasks add column price text")
+            run("select sync.refresh('public.tasks')")
+            run("update public.tasks set price = 'hidden', title = 'shown' where id = %s", task)
+            run(
+                "insert into public.tasks (board_id, title, created_by, price)"
+                " values (%s, 'more', %s, 'hidden')",
+                BOARD,
+                ALICE,
+            )
+            await service.caught_up()
+            await bob.pong()
+            assert {"shown", "more"} <= titles(bob)
+            assert "hidden" not in json.dumps(bob.heard)
 
 
 # --- who may not know ----------------------------------------------------------------------------

@@ -17,7 +17,7 @@ CACHEABLE = Policies(
     {
         "fingerprint": "1",
         "tables": {
-            "tasks": {"authenticated": {"cacheable": True, "hidden": ["secret"], "reads": {}}}
+            "tasks": {"authenticated": {"cacheable": True, "shown": ["title"], "reads": {}}}
         },
     }
 )

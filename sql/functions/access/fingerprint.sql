@@ -70,7 +70,9 @@ begin
     from pg_roles r
     where r.rolname = any (sync_internal.served_roles())
         or r.oid in (select c.relowner from pg_class c where c.oid = any (v_relations))
-        or r.oid in (select p.proowner from pg_proc p where p.oid = any (v_functions));
+        or r.oid in (select p.proowner from pg_proc p where p.oid = any (v_functions))
+        -- Through whom others inherit.
+        or r.oid in (select m.member from pg_auth_members m) and r.oid in (select m.roleid from pg_auth_members m);
     v_parts := v_parts || v_part;
     select concat_ws(
         '.', (select count(*) from sync_internal.memberships),

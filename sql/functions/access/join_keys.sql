@@ -43,7 +43,9 @@ begin
     records as (
         select n.name, n.id,
             bool_and(n.kind = 'update' and not n.moved and not n.more and n.class is not distinct from f.class)
-            and max(n.version) = f.version as by_patch,
+            and max(n.version) = f.version
+            -- What is not shown is cut by what it is called now; it may have been called otherwise, or left.
+            and n.name <> all (p_missed.behind) as by_patch,
             bool_or(n.kind = 'delete') as made_again,
             f.version, max(n.n) as n, (array_agg(n.tx_id order by n.n desc))[1] as tx_id
         from news n join found f on f.name = n.name and f.id = n.id

@@ -261,8 +261,8 @@ $$;
 comment on function sync_internal.record_closure(integer) is 'Writes down the closure of a live table.';
 
 -- The relay's door: for every live table and role whether answers may be kept, the table's own columns, and what ends
--- them. {"fingerprint", "tables": {name: {role: {"cacheable", "reasons", "columns": [keys], "hidden": [keys], "reads":
--- {name: keys}}}}}. hidden: what the role may not select.
+-- them. {"fingerprint", "tables": {name: {role: {"cacheable", "reasons", "columns": [keys], "shown": [keys], "reads":
+-- {name: keys}}}}}. shown: what the role may select.
 -- reads names tables as the feed does. A live table is heard of by its changes: a new or deleted record, a bulk or
 -- truncate, or an update of one of the keys (null: of any). Any other table, and one with a membership, is named
 -- schema.table, its keys are null, and it is heard of by changes of kind access. To be loaded again whenever the
@@ -309,11 +309,11 @@ as $$
                 select coalesce(jsonb_agg(c.name order by c.position), '[]')
                 from sync_internal.columns c where c.table_id = r.table_id and c.position = any (r.own)
             ),
-            'hidden', (
+            'shown', (
                 select coalesce(jsonb_agg(c.name order by c.position), '[]')
                 from sync_internal.columns c
                 join sync_internal.tables t on t.table_id = c.table_id
-                where c.table_id = r.table_id and not has_column_privilege(r.role, t.relation, c.position, 'select')
+                where c.table_id = r.table_id and has_column_privilege(r.role, t.relation, c.position, 'select')
             ),
             'reads', (
                 select coalesce(jsonb_object_agg(

@@ -93,7 +93,10 @@ begin
     return (
         select coalesce(jsonb_object_agg(n.table_name, n.ids), '{}')
         from (
-            select c.table_name, jsonb_agg(distinct c.record_id) as ids
+            select c.table_name,
+                -- What names no record may have moved any.
+                case when bool_or(c.record_id is null) then p_refs -> c.table_name else jsonb_agg(distinct c.record_id) end
+                as ids
             from sync_internal.changes c
             where (c.xid >= v_from.xmax or c.xid = any (v_from.xips))
                 and (c.record_id is null and p_refs ? c.table_name or p_refs -> c.table_name ? c.record_id)

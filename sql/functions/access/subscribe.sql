@@ -273,7 +273,8 @@ as $$
             (
                 select case when coalesce(bool_and(k.name is not null), true) then coalesce(array_agg(k.name), '{}') end
                 from unnest(r.column_names) n (name)
-                left join sync_internal.columns k on k.table_id = l.table_id and k.column_name = n.name
+                left join sync_internal.columns k
+                    on k.table_id = l.table_id and k.column_name = n.name and k.column_name <> l.version_column
             ) as names
         from sync_internal.tables t
         join sync_internal.reads r on r.table_id = t.table_id
@@ -281,6 +282,9 @@ as $$
             select from sync_internal.memberships m where m.relation = r.relation
         )
         where t.name = any (p_tables)
+        union all
+        -- The policies themselves, whatever they read.
+        select t.name, '', null from unnest(p_tables) t (name)
     )
     select coalesce(array_agg(distinct s.name), '{}')
     from sources s
@@ -301,10 +305,7 @@ as $$
             where (c.table_name, c.xid) >= (s.source, p_xmax) and c.table_name <= s.source
             union all
             select c.kind, c.patch from sync_internal.changes c
-            where (c.table_name, c.xid) >= ('', p_xmax) and c.table_name <= ''
-            union all
-            select c.kind, c.patch from sync_internal.changes c
-            where c.table_name in (s.source, '') and c.xid = any (p_xips) and c.xid < p_xmax
+            where c.table_name = s.source and c.xid = any (p_xips) and c.xid < p_xmax
         ) c
         where case
             when c.kind in ('schema', 'bulk', 'truncate', 'insert', 'delete') then true

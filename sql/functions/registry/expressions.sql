@@ -100,7 +100,7 @@ parallel safe
 security invoker
 as $$
     select case
-        when p_column.kind in ('numeric', 'other', 'list', 'float')
+        when p_column.kind in ('numeric', 'json', 'other', 'list', 'float')
             or p_column.kind = 'text' and p_column.sql_type !~ '^(text|character)'
             then format(
                 '(row(%1$s.%3$s)::record *<> row(%2$s.%3$s)::record)',

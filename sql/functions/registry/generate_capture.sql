@@ -194,7 +194,7 @@ $code$, sync_internal.quoted(v_table.touch)
                 v_patch text;
                 v_undo text;
                 v_topics text[];
-                v_moved boolean;
+                v_moved boolean := %10$s;
             begin
                 select %9$s into v_old from old_rows r where r.%3$s = v_new.%3$s;
                 if v_new.%4$s - v_old.%4$s = 1 then
@@ -230,7 +230,9 @@ $code$, sync_internal.quoted(v_table.touch)
             from unnest(v_all) c where c.column_name not in (v_table.id_column, v_table.version_column)
         ),
         sync_internal.topics_expression(v_all, 'v_new'), sync_internal.class_expression(v_all, 'v_new'),
-        sync_internal.class_expression(v_all, 'v_old'), v_values
+        sync_internal.class_expression(v_all, 'v_old'), v_values,
+        -- Where policies read the version, every change is a move.
+        exists (select from unnest(v_all) c where c.policy and c.column_name = v_table.version_column)::text
     );
     execute format(
         $make$create or replace function sync_internal.%1$I() returns trigger

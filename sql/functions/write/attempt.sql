@@ -146,6 +146,7 @@ declare
     v_at jsonb := jsonb_build_object('table', v_table, 'id', v_id);
     v_together boolean := not sync_internal.rereads(v_table);
     v_reread boolean := not v_together;
+    v_began timestamptz;
     v_tables text[] := array[v_table];
     v_ids text[] := array[v_id];
     v_starts integer[] := '{0}';
@@ -314,6 +315,7 @@ declare
     v_written sync_internal.written;
     v_op jsonb;
     v_number integer;
+    v_locked bigint;
     v_at jsonb;
     v_last integer;
     v_table text;
@@ -458,6 +460,8 @@ begin
                 v_written := null;
             elsif v_step.removing then
                 v_written := null;
+                -- As below. Who may not update waits in the delete itself.
+                v_locked := sync_internal.lock_one(v_table, v_id, p_variant);
                 v_written.version := case p_variant
                     when 'authenticated' then sync_internal.delete_authenticated(v_table, v_id)
                     when 'service_role' then sync_internal.delete_service_role(v_table, v_id)

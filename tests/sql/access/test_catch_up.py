@@ -118,3 +118,65 @@ def test_records_beyond_what_is_read_at_once_are_named_alone(
     updates = gate.subscribe(ALICE, KEY, cursor=cursor)["updates"]
     found = {update["key"]: ("record" in update, update["version"]) for update in updates}
     assert found == {"letters:a": (True, 4), "letters:b": (False, 4)}
+
+
+def test_a_version_that_policies_read_of_another_table_is_told(
+    gate: Gate, conn: psycopg.Connection
+) -> None:
+    conn.execute("""
+        create table public.rooms (
+            id text primary key, note text, version integer not null default 1
+        );
+        create table public.letters (
+            id text primary key, room text, version integer not null default 1
+        );
+        alter table public.rooms enable row level security;
+        alter table public.letters enable row level security;
+        create policy everybody on public.rooms using (true);
+        create policy untouched on public.letters using (exists (
+            select from public.rooms r where r.id = letters.room and r.version < 2
+        ));
+        grant select on public.rooms, public.letters to authenticated;
+        select sync.enable('public.rooms'), sync.enable('public.letters');
+        insert into public.rooms values ('x'), ('y');
+        insert into public.letters values ('a', 'x'), ('b', 'y');
+    """)
+    cursor = gate.cursor()
+    conn.execute("update rooms set note = 'touched' where id = 'x'")
+    assert gate.subscribe(ALICE, "letters", cursor=cursor)["stale"] == ["letters"]
+
+
+def looked_at(gate: Gate) -> None:
+    """A gateway has looked at the policies."""
+    fingerprint = gate.changes(None)["fingerprint"]
+    gate.conn.execute("select sync.gateway_note_policies(%s)", (fingerprint,))
+
+
+def test_a_changed_policy_is_told_also_where_it_reads_no_other_table(
+    gate: Gate, letters: psycopg.Connection
+) -> None:
+    letters.execute("insert into letters (id, room, secret) values ('d', 'y', true)")
+    looked_at(gate)
+    cursor = gate.cursor()
+    letters.execute("alter policy open_ones on letters using (true)")
+    looked_at(gate)
+    joined = gate.subscribe(ALICE, KEY, "letters?room=y", cursor=cursor)
+    assert sorted(joined["stale"]) == [KEY, "letters?room=y"]
+
+
+@pytest.mark.parametrize("change", ["drop column note", "rename note to remark"])
+def test_a_column_that_was_hidden_is_not_replayed_after_it_has_gone(
+    gate: Gate, letters: psycopg.Connection, change: str
+) -> None:
+    letters.execute("revoke select on letters from authenticated")
+    letters.execute("grant select (id, room, secret, version) on letters to authenticated")
+    letters.execute("select sync.refresh('letters')")
+    looked_at(gate)
+    cursor = gate.cursor()
+    letters.execute("update letters set note = 'hidden' where id = 'a'")
+    letters.execute(f"alter table letters {change}".encode())
+    letters.execute("select sync.refresh('letters')")
+    looked_at(gate)
+    joined = gate.subscribe(ALICE, KEY, cursor=cursor)
+    assert "hidden" not in str(joined)
+    assert [update["version"] for update in joined["updates"]] == [2]

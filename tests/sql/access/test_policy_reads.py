@@ -643,6 +643,8 @@ def test_foreign_auth_functions_are_believed_only_where_they_read_claims(
         ("select current_setting('app.user_id', true)::uuid", False),
         ("select public . who ()", False),
         ('select "public"."who"()', False),
+        ("select case when current_timestamp > '2030-01-01' then null::uuid end", False),
+        ("select case when 'now'::timestamptz > '2030-01-01' then null::uuid end", False),
     ):
         docs.execute("set local check_function_bodies = off")
         docs.execute(
@@ -731,6 +733,37 @@ def test_rows_that_differ_never_have_one_class(
         )
     one, other = classes(docs)
     assert one != other
+
+
+@pytest.mark.parametrize("rows", [1, 3, 8])
+@pytest.mark.parametrize(
+    ("using", "change"),
+    [
+        ("version < 2", "kind = 'x'"),
+        ("data ->> 'a' = '1.0'", """data = '{"a": 1.00}'"""),
+        ("n::text = '1.0'", "n = 1.00"),
+        ("kind = 'a'", "kind = 'A'"),
+    ],
+    ids=["version", "number in a document", "number", "text"],
+)
+def test_a_row_whose_class_changes_has_moved(
+    docs: psycopg.Connection, using: str, change: str, rows: int
+) -> None:
+    assert judge(docs, using).cacheable
+    docs.execute(
+        b"""insert into docs (n, kind, data) select 1.0, 'a', '{"a": 1.0}'
+        from generate_series(1, %d)"""
+        % rows
+    )
+    before = set(classes(docs))
+    docs.execute(f"update docs set {change}".encode())
+    moved = docs.execute(
+        "select class_before, class from sync_internal.changes "
+        "where table_name = 'docs' and kind = 'update'"
+    ).fetchall()
+    assert len(moved) == rows
+    assert {one for one, _ in moved} == before
+    assert all(one != other for one, other in moved)
 
 
 def test_one_value_is_one_class_whatever_the_settings(docs: psycopg.Connection) -> None:

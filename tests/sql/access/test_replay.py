@@ -48,7 +48,7 @@ def test_other_tables_under_the_same_topic_hide_no_change(
     )
     conn.execute("update public.tasks set title = 'mine' where id = %s", (TASK_1,))
     answer = gate.subscribe(ALICE, f"tasks?boardId={LAUNCH}", cursor=cursor)
-    assert [update["patch"]["title"] for update in answer["updates"]] == ["mine"]
+    assert [update["record"]["title"] for update in answer["updates"]] == ["mine"]
 
 
 def test_too_much_of_what_policies_read_is_not_looked_through(
