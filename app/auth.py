@@ -25,6 +25,7 @@ ROLES: Final = frozenset({"anon", "authenticated"})
 OF_THE_TOKEN: Final = frozenset({"exp", "iat", "nbf", "jti"})  # another in each token of a user
 MAX_TOKEN_BYTES: Final = 8192
 JWKS_REFRESH_SECONDS: Final = 60.0  # at most one fetch for an unknown key id in this time
+JWKS_RETRY_SECONDS: Final = 2.0  # the same while there is no key at all: nobody can sign in
 JWKS_MAX_AGE_SECONDS: Final = 3600.0  # a key withdrawn by the issuer is forgotten within this
 JWKS_MAX_BYTES: Final = 1 << 20
 JWKS_TIMEOUT_SECONDS: Final = 5.0
@@ -110,7 +111,12 @@ class Verifier:
         if not known or "crit" in header:
             raise sign_in_again("The token's algorithm is not accepted")
         key = await self._key(str(algorithm), header.get("kid"))
-        options: Options = {"require": ["exp"], "verify_iat": False}
+        options: Options = {
+            "require": ["exp"],
+            "verify_iat": False,
+            # Left on, it refuses every token that names an audience where none is set.
+            "verify_aud": self._audience is not None,
+        }
         try:
             payload: dict[str, Any] = jwt.decode(
                 token,
@@ -146,8 +152,6 @@ class KeySet:
     """
 
     def __init__(self, url: str) -> None:
-        if urlsplit(url).scheme not in ("http", "https"):
-            raise ValueError("ROWCAST_JWT_JWKS_URL must be an http or https address")
         self._url = url
         self._keys: dict[str | None, jwt.PyJWK] = {}
         self._tried_at = -JWKS_REFRESH_SECONDS
@@ -172,7 +176,7 @@ class KeySet:
 
     async def _refresh(self) -> None:
         now = time.monotonic()
-        if now - self._tried_at < JWKS_REFRESH_SECONDS:
+        if now - self._tried_at < (JWKS_REFRESH_SECONDS if self._keys else JWKS_RETRY_SECONDS):
             return
         self._tried_at = now
         try:
@@ -203,18 +207,24 @@ def _session(payload: Mapping[str, Any]) -> Session:
     user_id = payload.get("sub")
     if not isinstance(user_id, str | None) or (role == "authenticated" and not user_id):
         raise sign_in_again("The token names no user")
-    claims = _canonical(payload)
-    # jsonb takes neither NUL nor a lone surrogate, and a claim is cast to it in every request.
+    try:
+        claims = _canonical(payload)
+        expires_at = float(payload["exp"])
+    except (ValueError, OverflowError):
+        raise sign_in_again("The token is not readable") from None
+    # jsonb takes neither NUL nor a lone surrogate, and a claim is cast to it in every request, with
+    # those of other users in one statement.
     if "\\u0000" in claims or not _encodes(claims):
         raise sign_in_again("The token is not readable")
     lasting = _canonical({name: v for name, v in payload.items() if name not in OF_THE_TOKEN})
-    return Session(
-        claims, user_id, role, float(payload["exp"]), _digest(role, claims), _digest(role, lasting)
-    )
+    return Session(claims, user_id, role, expires_at, _digest(role, claims), _digest(role, lasting))
 
 
 def _canonical(claims: Mapping[str, Any]) -> str:
-    return json.dumps(claims, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
+    """Raises ValueError for a number that is none in JSON: 1e400 is read as infinite."""
+    return json.dumps(
+        claims, separators=(",", ":"), sort_keys=True, ensure_ascii=False, allow_nan=False
+    )
 
 
 def _digest(role: str, claims: str) -> str:

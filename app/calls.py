@@ -14,7 +14,7 @@ from typing import Any, Final, LiteralString
 import psycopg
 from psycopg.rows import TupleRow
 
-from .db import Connection, Database, Lane, Unclean
+from .db import Connection, Database, Lane, Unclean, transaction, watched
 
 # Bodies go in binary: as text an array is escaped character by character, 40 us a request.
 WRITE: Final[LiteralString] = (
@@ -168,10 +168,11 @@ async def query_stream(
     async with (
         database.streams.slot(author),
         database.work.connection() as connection,
-        connection.transaction(),
+        transaction(connection),
     ):
-        opened = await connection.execute(QUERY_OPEN, (claims, body, schema))
-        header = await opened.fetchone()
+        with watched(connection):
+            opened = await connection.execute(QUERY_OPEN, (claims, body, schema))
+            header = await opened.fetchone()
         if header is None:
             await connection.close()
             raise Unclean("a role was left set")
@@ -201,8 +202,9 @@ async def _chunks(connection: Connection) -> AsyncGenerator[str, None]:
 
 
 async def _fetch(connection: Connection, statement: LiteralString) -> list[TupleRow]:
-    cursor = await connection.execute(statement, prepare=False)
-    return await cursor.fetchall()
+    with watched(connection):
+        cursor = await connection.execute(statement, prepare=False)
+        return await cursor.fetchall()
 
 
 async def subscribe(

@@ -15,6 +15,7 @@ from typing import Annotated, NoReturn
 import psycopg
 import pydantic
 import typer
+from pydantic_settings import SettingsError
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
@@ -54,6 +55,10 @@ def main() -> None:
     except pydantic.ValidationError as error:
         problems = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         _fail("settings: " + "; ".join(problem.removeprefix(": ") for problem in problems))
+    except SettingsError as error:
+        _fail(f"settings: {error}")
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
 
 
 @app.callback(invoke_without_command=True)
@@ -117,6 +122,11 @@ def serve_(
     settings = Settings()
     if settings.database_url is None:
         _fail("serve needs ROWCAST_DATABASE_URL; `rowcast run` brings its own database")
+    if not settings.algorithms and not settings.allow_anon:
+        _fail(
+            "nobody could sign in: serve needs ROWCAST_JWT_SECRET or ROWCAST_JWT_JWKS_URL, and "
+            "ROWCAST_JWT_ALGORITHMS that go with it, or ROWCAST_ALLOW_ANON"
+        )
     if handles is None:
         serve.serve(settings, serve.listen(settings.host, settings.port))
         return
@@ -272,8 +282,10 @@ def _kept_secret(home: Path) -> str:
     path = home / "secret"
     if not path.exists():
         home.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-        path.write_text(secrets.token_urlsafe(48))
+        partial = home / "secret.partial"
+        partial.touch(mode=0o600)
+        partial.write_text(secrets.token_urlsafe(48))
+        partial.rename(path)
     return path.read_text()
 
 

@@ -7,6 +7,7 @@ import os
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 from pydantic.fields import FieldInfo
@@ -15,6 +16,7 @@ from pydantic_settings import (
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
 )
 
 SYMMETRIC = frozenset({"HS256", "HS384", "HS512"})
@@ -106,7 +108,7 @@ class Settings(BaseSettings):
         "RS256, ES256 and EdDSA where a JWKS URL is set.",
     )
     jwt_leeway_seconds: float = Field(
-        default=5, ge=0, le=300, description="Clock difference tolerated in `exp`, `nbf`, `iat`."
+        default=5, ge=0, le=300, description="Clock difference tolerated in `exp` and `nbf`."
     )
     allow_anon: bool = Field(
         default=False, description="Let requests without a token in, as the role `anon`."
@@ -209,8 +211,17 @@ class Settings(BaseSettings):
             raise ValueError(f"ROWCAST_JWT_ALGORITHMS: not supported: {', '.join(sorted(unknown))}")
         for proxy in self.trusted_proxies:
             ip_network(proxy, strict=False)  # raises ValueError
-        if self.dev_sign_in and self.jwt_secret is None:
-            raise ValueError("ROWCAST_DEV_SIGN_IN needs ROWCAST_JWT_SECRET to sign its tokens")
+        for origin in self.allowed_origins:
+            parts = urlsplit(origin)
+            if not parts.netloc or origin != f"{parts.scheme}://{parts.netloc}":
+                raise ValueError(f"ROWCAST_ALLOWED_ORIGINS: {origin} is not like https://a.example")
+        if urlsplit(self.jwt_jwks_url or "https:").scheme not in ("http", "https"):
+            raise ValueError("ROWCAST_JWT_JWKS_URL must be an http or https address")
+        if self.dev_sign_in and SYMMETRIC.isdisjoint(self.algorithms):
+            raise ValueError(
+                "ROWCAST_DEV_SIGN_IN needs ROWCAST_JWT_SECRET to sign its tokens, and HS256 among "
+                "ROWCAST_JWT_ALGORITHMS where these are set"
+            )
         return self
 
     @property
@@ -239,14 +250,21 @@ class SecretFiles(PydanticBaseSettingsSource):
     """Reads a secret from the file that `<NAME>_FILE` names, without the newline at its end."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[str | None, str, bool]:
-        """Raises ValueError where both the variable and its file are given."""
+        """Raises SettingsError where both the variable and its file are given, or the file cannot
+        be read.
+        """
         name = variable(field_name, field)
         path = os.environ.get(f"{name}_FILE")
         if not takes_file(field) or not path:
             return None, field_name, False
         if os.environ.get(name):
-            raise ValueError(f"both {name} and {name}_FILE are set; keep one")
-        return Path(path).read_text(encoding="utf-8").rstrip("\r\n"), field_name, False
+            raise SettingsError(f"both {name} and {name}_FILE are set; keep one")
+        try:
+            return Path(path).read_text(encoding="utf-8").rstrip("\r\n"), field_name, False
+        except OSError as error:
+            raise SettingsError(f"{name}_FILE: {path}: {error.strerror}") from error
+        except UnicodeDecodeError:
+            raise SettingsError(f"{name}_FILE: {path} is not UTF-8") from None
 
     def __call__(self) -> dict[str, Any]:
         values = {

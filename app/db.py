@@ -4,17 +4,18 @@ import asyncio
 import logging
 import os
 import socket
+import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, LiteralString, TypeVar
 
 import psycopg
 from psycopg.rows import TupleRow, tuple_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from .errors import too_many, unavailable
+from .errors import Problem, too_many, unavailable
 
 log = logging.getLogger("rowcast.db")
 
@@ -28,6 +29,7 @@ DOWN_SECONDS: Final = 1.0
 # PostgreSQL ends our statements after five: who has not answered by now is not there any more.
 SILENT_SECONDS: Final = 7.0
 TRIES: Final = 3
+MAX_READS_OF_ONE: Final = 256  # under way or waiting
 UNCONFIRMED: Final = "SyncRepWaitForLSN"  # of PostgreSQL; the text of its warning is translated
 
 
@@ -45,6 +47,7 @@ class Lane:
     def __init__(self, conninfo: str, name: str, size: int) -> None:
         self.size = size
         self._drained_at = 0.0
+        self._in_use = 0
         self._down_until = 0.0
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             conninfo,
@@ -82,18 +85,22 @@ class Lane:
         """A connection for several statements.
 
         Raises PoolTimeout after four seconds, and for the second after that at once: in an outage
-        nobody queues for what others have just waited for in vain.
+        nobody queues for what others have just waited for in vain. Where connections are in use it
+        is none.
         """
         if time.monotonic() < self._down_until:
             raise PoolTimeout("the database could not be reached a moment ago")
         try:
             connection = await self._pool.getconn()
         except PoolTimeout:
-            self._down_until = time.monotonic() + DOWN_SECONDS
+            if not self._in_use:
+                self._down_until = time.monotonic() + DOWN_SECONDS
             raise
+        self._in_use += 1
         try:
             yield connection
         finally:
+            self._in_use -= 1
             await self._pool.putconn(connection)
 
     async def rows(
@@ -135,12 +142,11 @@ class Lane:
         return (await self.rows(statement, parameters))[0][0]
 
     async def _attempt(self, work: Callable[[Connection], Awaitable[T]], tries: int) -> T:
-        loop = asyncio.get_running_loop()
         for left in reversed(range(tries)):
             async with self.connection() as connection:
-                silent = loop.call_later(SILENT_SECONDS, _sever, connection)
                 try:
-                    return await work(connection)
+                    with watched(connection):
+                        return await work(connection)
                 except psycopg.OperationalError as exc:
                     if connection.closed:
                         await self._refresh()
@@ -152,8 +158,6 @@ class Lane:
                     if not left:
                         raise
                     await connection.close()
-                finally:
-                    silent.cancel()
         raise AssertionError("unreachable")
 
     async def _refresh(self) -> None:
@@ -179,19 +183,84 @@ class Streams:
             raise too_many("You are reading as many streams as one may; finish one")
         self._of[author] += 1
         try:
-            try:
-                async with asyncio.timeout(CHECKOUT_SECONDS):
-                    await self._free.acquire()
-            except TimeoutError:
-                raise unavailable("Too many streams are being read; try again") from None
-            try:
+            async with _within(
+                self._free, unavailable("Too many streams are being read; try again")
+            ):
                 yield
-            finally:
-                self._free.release()
         finally:
             self._of[author] -= 1
             if not self._of[author]:
                 del self._of[author]
+
+
+class Turns:
+    """Who may read: so many at once, and of one reader so many. His others wait for him alone, so
+    that who asks for much is slow only to himself.
+    """
+
+    def __init__(self, size: int, of_one: int) -> None:
+        self._of_one = of_one
+        self._free = asyncio.Semaphore(size)
+        self._own: dict[str, asyncio.Semaphore] = {}
+        self._of: Counter[str] = Counter()  # under way or waiting
+
+    @asynccontextmanager
+    async def turn(self, reader: str) -> AsyncIterator[None]:
+        """Raises 429 where too many of this reader wait, or one for four seconds for his others;
+        503 where it waits that long for those of everybody.
+        """
+        refusal = too_many("Too many of your reads are waiting; send the same again")
+        if self._of[reader] >= MAX_READS_OF_ONE:
+            raise refusal
+        self._of[reader] += 1
+        own = self._own.setdefault(reader, asyncio.Semaphore(self._of_one))
+        try:
+            async with (
+                _within(own, refusal),
+                _within(self._free, unavailable("Too many reads are waiting; try again")),
+            ):
+                yield
+        finally:
+            self._of[reader] -= 1
+            if not self._of[reader]:
+                del self._of[reader], self._own[reader]
+
+
+@asynccontextmanager
+async def _within(places: asyncio.Semaphore, refusal: Problem) -> AsyncIterator[None]:
+    """One of the places. Raises `refusal` where none gets free in four seconds."""
+    try:
+        async with asyncio.timeout(CHECKOUT_SECONDS):
+            await places.acquire()
+    except TimeoutError:
+        raise refusal from None
+    try:
+        yield
+    finally:
+        places.release()
+
+
+@asynccontextmanager
+async def transaction(connection: Connection) -> AsyncIterator[None]:
+    """A transaction on a connection that may fall silent."""
+    made = connection.transaction()
+    with watched(connection):
+        await made.__aenter__()
+    try:
+        yield
+    finally:
+        with watched(connection):
+            await made.__aexit__(*sys.exc_info())
+
+
+@contextmanager
+def watched(connection: Connection) -> Iterator[None]:
+    """What waits on this connection hears that it is lost where nothing comes for seven seconds."""
+    silent = asyncio.get_running_loop().call_later(SILENT_SECONDS, _sever, connection)
+    try:
+        yield
+    finally:
+        silent.cancel()
 
 
 def _sever(connection: Connection) -> None:
@@ -215,6 +284,8 @@ class Database:
         self.aside = Lane(conninfo, "aside", 2)
         # A stream holds its connection as long as its reader takes: never more than half of them.
         self.streams = Streams(max(1, pool_size // 2))
+        # However many pages are asked for, two connections are left to the rest.
+        self.reads = Turns(max(1, pool_size - 2), max(1, pool_size // 4))
         # After a restart everybody subscribes at once; others get to read and write meanwhile.
         self.joins = asyncio.Semaphore(max(1, pool_size // 2))
 

@@ -353,5 +353,7 @@ def reset(home: Path) -> bool:
         if link.is_symlink():
             shutil.rmtree(link.resolve().parent, ignore_errors=True)
         shutil.rmtree((home / "sockets").resolve(), ignore_errors=True)
-        shutil.rmtree(home)
+        shutil.rmtree(home.resolve())
+        if home.is_symlink():  # somebody wants the data elsewhere, the next time too
+            home.resolve().mkdir()
     return True

@@ -130,5 +130,7 @@ def address_of(host: str | None) -> str:
 
 
 def subscriber_of(user_id: str | None, address: str) -> str:
-    """In whose name subscriptions count: a user's, or an address where nobody is signed in."""
+    """In whose name reads and subscriptions count: a user's, or an address where nobody is signed
+    in.
+    """
     return f"user {user_id}" if user_id is not None else f"address {address}"

@@ -79,6 +79,7 @@ def create_app(settings: Settings) -> Starlette:
                 allow_methods=["GET", "POST"],
                 allow_headers=ALLOWED_HEADERS,
                 allow_credentials=True,
+                expose_headers=["Retry-After"],
                 max_age=600,
             )
         )

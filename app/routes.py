@@ -22,7 +22,7 @@ from .auth import COOKIE, Session, bearer, origin_allowed
 from .config import SYMMETRIC
 from .errors import MEDIA_TYPE, RETRY_SECONDS, Problem
 from .gateway import Gateway
-from .limits import address_of
+from .limits import address_of, subscriber_of
 from .outlet import transport_of
 
 log = logging.getLogger("rowcast.routes")
@@ -62,7 +62,7 @@ async def write(request: Request) -> Response:
     )
     made = _json(answer.body, answer.status)
     if answer.status >= 400:
-        metrics.refusals.add(code=str(orjson.loads(answer.body).get("code")))
+        metrics.refusals.add(code=_code(answer.body))
         if answer.status in (429, 503):
             made.headers["Retry-After"] = str(RETRY_SECONDS)
         elif answer.status == 401:
@@ -73,9 +73,9 @@ async def write(request: Request) -> Response:
 async def get_records(request: Request) -> Response:
     """POST /api/realtime/getRecords: records by table and id."""
     gateway, session = _gateway(request), await authenticate(request)
-    body = await read_text(request)
-    schema = client_schema(request)
-    answer = await calls.get_records(gateway.database.work, session.claims, body, schema)
+    body, schema = await read_text(request), client_schema(request)
+    async with gateway.database.reads.turn(_reader(request, session)):
+        answer = await calls.get_records(gateway.database.work, session.claims, body, schema)
     return _json(await gateway.sealed(answer))
 
 
@@ -84,7 +84,8 @@ async def query(request: Request) -> Response:
     gateway, session = _gateway(request), await authenticate(request)
     body, schema = await read_text(request), client_schema(request)
     if NDJSON not in request.headers.get("accept", ""):
-        answer = await calls.query(gateway.database.work, session.claims, body, schema)
+        async with gateway.database.reads.turn(_reader(request, session)):
+            answer = await calls.query(gateway.database.work, session.claims, body, schema)
         return _json(await gateway.sealed(answer))
     stream = calls.query_stream(gateway.database, session.author, session.claims, body, schema)
     # The header line is fetched before the answer starts, so that a refusal still has its status.
@@ -269,8 +270,22 @@ def _address(request: Request) -> str:
     return address_of(request.client.host if request.client is not None else None)
 
 
+def _reader(request: Request, session: Session) -> str:
+    return subscriber_of(session.user_id, _address(request))
+
+
 def _json(text: str, status: int = 200) -> Response:
     return Response(text, status, media_type=MEDIA_TYPE if status >= 400 else "application/json")
+
+
+def _code(body: str) -> str:
+    """The code of a refusal that PostgreSQL has made. That of a conflict shows records, and jsonb
+    holds what this parser does not take: 1e400, or lists a thousand deep.
+    """
+    try:
+        return str(orjson.loads(body).get("code"))
+    except orjson.JSONDecodeError:
+        return "conflict"
 
 
 def _wants_rollback(request: Request) -> bool:

@@ -126,6 +126,17 @@ def test_reset_deletes_everything(server: embedded.Server, home: Path) -> None:
     assert not embedded.reset(home)
 
 
+def test_reset_keeps_a_link_and_empties_what_it_leads_to(tmp_path: Path) -> None:
+    elsewhere, home = tmp_path / "elsewhere", tmp_path / "data"
+    elsewhere.mkdir()
+    home.symlink_to(elsewhere)
+    for name in ("lock", "secret"):
+        (home / name).touch()
+    assert embedded.reset(home)
+    assert home.is_symlink()
+    assert list(elsewhere.iterdir()) == []
+
+
 def test_reset_leaves_a_folder_that_is_not_ours(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").touch()
     with pytest.raises(EmbeddedError, match="nothing was deleted"):

@@ -74,6 +74,10 @@ def part(value: Any) -> str:
         f"{part({'alg': ['HS256']})}.{part({'sub': ALICE, 'exp': 1e10})}.",
         f"{part({'alg': 'HS256', 'crit': ['x']})}.{part({'sub': ALICE, 'exp': 1e10})}.",
         f"{part([])}.{part([])}.",
+        # No numbers in JSON, so that no jsonb can hold them; and one that no clock reaches.
+        token(note=float("nan")),
+        token(note=[float("inf")]),
+        token(exp=10**400),
     ],
 )
 async def test_a_bad_token_is_401(presented: str) -> None:
@@ -94,6 +98,11 @@ async def test_audience_and_issuer_are_required_where_set() -> None:
     wrong += [{"aud": "them", "iss": "idp"}, {"aud": "us", "iss": "me"}]
     for claims in wrong:
         assert (await refusal(check, token(**claims))).status == 401
+
+
+async def test_an_audience_is_not_checked_where_none_is_set() -> None:
+    for audience in ("authenticated", ["a", "b"], ""):
+        assert (await verifier().verify(token(aud=audience))).user_id == ALICE
 
 
 async def test_a_remembered_token_still_ends_at_its_time() -> None:
@@ -220,6 +229,7 @@ async def test_keys_that_cannot_be_fetched_are_503_and_known_ones_stay(
     issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(auth, "JWKS_REFRESH_SECONDS", 0.0)
+    monkeypatch.setattr(auth, "JWKS_RETRY_SECONDS", 0.0)
     issuer.add("one", RSA, "RS256")
     issuer.broken = True
     check = verifier(jwt_secret=None, jwt_jwks_url=issuer.url)
@@ -229,6 +239,20 @@ async def test_keys_that_cannot_be_fetched_are_503_and_known_ones_stay(
     issuer.broken = True
     assert (await check.verify(signed(RSA, "RS256", None))).user_id == ALICE
     assert (await refusal(check, signed(RSA, "RS256", "two"))).status == 401
+
+
+async def test_without_any_key_they_are_asked_for_sooner_than_once_a_minute(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    issuer.add("one", RSA, "RS256")
+    issuer.broken = True
+    check = verifier(jwt_secret=None, jwt_jwks_url=issuer.url)
+    for _ in range(2):
+        assert (await refusal(check, signed(RSA, "RS256", "one"))).status == 503
+    assert issuer.asked == 1
+    issuer.broken = False
+    monkeypatch.setattr(auth, "JWKS_RETRY_SECONDS", 0.0)
+    assert (await check.verify(signed(RSA, "RS256", "one"))).user_id == ALICE
 
 
 def headers(*pairs: tuple[str, str]) -> Headers:

@@ -3,12 +3,16 @@
 import asyncio
 import contextlib
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
+from psycopg_pool import PoolTimeout
 from pydantic import ValidationError
 
+from app import db as db_module
 from app import limits
 from app.config import Settings
 from app.limits import Bucket, Buckets, Places, address_of
@@ -20,8 +24,10 @@ from tests.gateway.conftest import (
     eventually,
     settings_for,
     token,
+    transaction,
     until,
 )
+from tests.postgres import Database
 
 WAIT = re.compile(r"; retry-after=(\d+\.\d)$")
 BODY = {"table": "boards"}
@@ -160,6 +166,67 @@ async def test_forwarded_addresses_count_only_from_trusted_proxies(gateway_dsn: 
 def test_a_proxy_that_is_no_address_is_refused() -> None:
     with pytest.raises(ValidationError, match="does not appear to be"):
         Settings(trusted_proxies=("everybody",))
+
+
+# --- reads of one user and others ---------------------------------------------------------------
+
+
+@pytest.fixture
+def locked(db: Database) -> Iterator[psycopg.Connection[Any]]:
+    """While its transaction is open, reads of notes wait."""
+    with psycopg.connect(db.dsn()) as conn:
+        conn.execute("lock table public.notes in access exclusive mode")
+        yield conn
+
+
+async def test_reads_of_one_user_hold_up_himself_alone(
+    service: Service, locked: psycopg.Connection[Any]
+) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        slow = [
+            tasks.create_task(service.post("/api/realtime/query", {"table": "notes"}))
+            for _ in range(service.gateway.settings.pool_size * 2)
+        ]
+        reads = service.gateway.database.reads
+        await until(lambda: reads._of[f"user {ALICE}"] == len(slow))
+        assert (await asked(service, BOB)).status_code == 200
+        assert (await service.post("/api/realtime/write", transaction(), BOB)).status_code == 400
+        assert not any(task.done() for task in slow)
+        locked.rollback()
+    assert {task.result().status_code for task in slow} == {200}
+    assert not reads._of
+    assert not reads._own
+
+
+async def test_a_read_that_waits_too_long_for_its_readers_others_is_429(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db_module, "CHECKOUT_SECONDS", 0.05)
+    reads = service.gateway.database.reads
+    async with reads.turn(f"user {ALICE}"), reads.turn(f"user {ALICE}"):
+        refused = await asked(service)
+        assert (refused.status_code, refused.json()["code"]) == (429, "too_many_requests")
+        assert refused.headers["retry-after"] == "1"
+        assert (await asked(service, BOB)).status_code == 200
+        monkeypatch.setattr(db_module, "MAX_READS_OF_ONE", 2)
+        monkeypatch.setattr(db_module, "CHECKOUT_SECONDS", 60)
+        assert (await asked(service)).status_code == 429
+    assert (await asked(service)).status_code == 200
+
+
+async def test_connections_all_in_use_are_no_outage(
+    gateway_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db_module, "CHECKOUT_SECONDS", 1)
+    lane = db_module.Lane(gateway_dsn, "test", 1)
+    await lane.open()
+    try:
+        async with lane.connection():
+            with pytest.raises(PoolTimeout):
+                await lane.value("select 1", ())
+        assert await lane.value("select 1", ()) == 1
+    finally:
+        await lane.close()
 
 
 # --- over the socket -----------------------------------------------------------------------------

@@ -79,6 +79,21 @@ async def test_a_refusal_has_its_own_status(service: Service) -> None:
     problem(answer, 403, "forbidden")
 
 
+@pytest.mark.parametrize("value", ["1e400", "[" * 2000 + "]" * 2000], ids=["large", "deep"])
+async def test_a_conflict_that_shows_what_only_plain_sql_can_store_is_409(
+    service: Service, run: Callable[..., Any], value: str
+) -> None:
+    task = str(uuid.uuid4())
+    await service.write(create(task))
+    run("update public.tasks set metadata = %s where id = %s", f'{{"n": {value}}}', task)
+    operation = {"type": "set", "table": "tasks", "id": task, "key": "title", "value": "x"}
+    expect = [{"table": "tasks", "id": task, "version": 1}]
+    answer = await service.post(WRITE, {**transaction(operation), "expect": expect})
+    assert answer.status_code == 409, answer.text
+    assert '"code": "conflict"' in answer.text
+    assert '"metadata":{"n": ' in answer.text
+
+
 async def test_many_writers_at_once_are_all_answered(service: Service) -> None:
     tasks = [str(uuid.uuid4()) for _ in range(60)]
     users = [ALICE, BOB] * 30
@@ -310,6 +325,7 @@ async def test_listed_origins_may_call_from_the_browser(friendly: Service) -> No
     )
     assert found.status_code == 200
     assert found.headers["access-control-allow-origin"] == "https://friend.example"
+    assert found.headers["access-control-expose-headers"] == "Retry-After"
 
 
 async def test_anonymous_callers_are_served_where_allowed(gateway_dsn: str) -> None:

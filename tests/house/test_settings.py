@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from app.config import Settings
 from docs import generate
@@ -42,6 +43,33 @@ def test_secret_and_its_file_together_are_refused(
         Settings()
 
 
+@pytest.mark.parametrize("content", [None, b"\xff\xfe"])
+def test_file_that_cannot_be_read_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None
+) -> None:
+    path = tmp_path / "secret"
+    if content is not None:
+        path.write_bytes(content)
+    monkeypatch.delenv("ROWCAST_JWT_SECRET", raising=False)
+    monkeypatch.setenv("ROWCAST_JWT_SECRET_FILE", str(path))
+    with pytest.raises(SettingsError, match=f"ROWCAST_JWT_SECRET_FILE: {path}"):
+        Settings()
+
+
+@pytest.mark.parametrize(
+    "origin", ["*", "https://a.example/", "a.example", "https://a.example/x", "null", "https://"]
+)
+def test_origin_that_no_browser_sends_is_refused(origin: str) -> None:
+    with pytest.raises(ValidationError, match="ROWCAST_ALLOWED_ORIGINS"):
+        Settings.model_validate({"allowed_origins": origin})
+
+
+@pytest.mark.parametrize("url", ["issuer.example/keys", "file:///etc/passwd"])
+def test_key_address_that_cannot_be_fetched_is_refused(url: str) -> None:
+    with pytest.raises(ValidationError, match="ROWCAST_JWT_JWKS_URL"):
+        Settings(jwt_jwks_url=url)
+
+
 def test_short_secret_is_refused_and_not_shown() -> None:
     with pytest.raises(ValidationError, match="at least 32 bytes") as caught:
         Settings(jwt_secret="too-short")
@@ -71,3 +99,5 @@ def test_algorithms_follow_the_keys() -> None:
 def test_dev_sign_in_needs_a_secret() -> None:
     with pytest.raises(ValidationError, match="ROWCAST_JWT_SECRET"):
         Settings(dev_sign_in=True)
+    with pytest.raises(ValidationError, match="HS256"):
+        Settings(dev_sign_in=True, jwt_secret=SECRET, jwt_algorithms=("RS256",))
