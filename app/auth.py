@@ -212,8 +212,7 @@ def _session(payload: Mapping[str, Any]) -> Session:
         expires_at = float(payload["exp"])
     except (ValueError, OverflowError):
         raise sign_in_again("The token is not readable") from None
-    # jsonb takes neither NUL nor a lone surrogate, and a claim is cast to it in every request, with
-    # those of other users in one statement.
+    # jsonb takes neither NUL nor a lone surrogate, and a claim is cast to it in every request.
     if "\\u0000" in claims or not _encodes(claims):
         raise sign_in_again("The token is not readable")
     lasting = _canonical({name: v for name, v in payload.items() if name not in OF_THE_TOKEN})
