@@ -267,6 +267,11 @@ class Delivery:
                         if fetched is None or not fetched.covers(change.table, change.record_id):
                             refs = found.setdefault(reader, {})
                             refs.setdefault(change.table, set()).add(change.record_id)
+        for reader, refs in list(found.items()):
+            if sum(map(len, refs.values())) > MAX_ELEMENTS:
+                # More than would be sent: he reads again instead.
+                self.fail(reader)
+                del found[reader]
         return found
 
     def fetched(self, reader: Reader, answer: Answer) -> None:
@@ -512,10 +517,16 @@ def gone_frame(key: str, cursor: str) -> bytes:
 
 
 def send_stale(
-    subscriber: Subscriber, keys: Iterable[str], reason: str, *, proven: bool = False
+    subscriber: Subscriber,
+    keys: Iterable[str],
+    reason: str,
+    *,
+    proven: bool = False,
+    epoch: str | None = None,
 ) -> None:
     """Tells a socket to read these keys again. Until it has been asked anew what he can read under
-    them, he is taken to see something there; `proven`: it has just been asked.
+    them, he is taken to see something there; `proven`: it has just been asked. `epoch`: another
+    one than the socket was told before.
     """
     reader = subscriber.reader
     told = [key for key in keys if key in subscriber.keys]
@@ -523,7 +534,7 @@ def send_stale(
         for key in told:
             reader.views[key].assume()
         reader.unproven.update(told)
-    for payload in stale_frames(told, reason):
+    for payload in stale_frames(told, reason, epoch):
         metrics.frames.add(type="stale")
         subscriber.send(text_frame(payload))
 

@@ -154,6 +154,7 @@ class Subscriber:
     held: list[bytes] | None = None
     held_bytes: int = 0
     wire: Wire = BUSY
+    greeted: bool = False  # it knows the epoch it began in
 
     def send(self, frame: bytes) -> None:
         """Passes a frame on, or keeps it behind the replay that is under way."""

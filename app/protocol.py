@@ -226,6 +226,13 @@ class Stale(Model):
     type: Literal["stale"] = "stale"
     keys: list[Key]
     reason: Literal["access", "behind", "schema", "bulk"]
+    epoch: Annotated[
+        str | None,
+        Field(
+            description="Another one than that of `welcome`: the database was restored or failed "
+            "over, so that versions say nothing of what was read before."
+        ),
+    ] = None
 
 
 class PresentPeer(Model):
@@ -446,11 +453,12 @@ def _size(elements: Sequence[bytes]) -> int:
     return sum(map(len, elements)) + len(elements)
 
 
-def stale_frames(keys: Sequence[str], reason: str) -> list[bytes]:
-    """Frames of `stale`, a thousand keys each."""
+def stale_frames(keys: Sequence[str], reason: str, epoch: str | None = None) -> list[bytes]:
+    """Frames of `stale`, a thousand keys each. Another epoch is told also where there are none."""
+    news = {} if epoch is None else {"epoch": epoch}
     return [
-        dumps({"type": "stale", "keys": list(keys[start : start + 1000]), "reason": reason})
-        for start in range(0, len(keys), 1000)
+        dumps({"type": "stale", "keys": list(keys[start : start + 1000]), "reason": reason, **news})
+        for start in range(0, max(len(keys), len(news)), 1000)
     ]
 
 

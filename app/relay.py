@@ -309,14 +309,16 @@ class Relay:
 
     def _notice_state(self, answer: Mapping[str, Any]) -> None:
         # Only now, after the new cursor was taken: what is read sooner could miss a change.
+        epoch = str(answer.get("epoch"))
         if self._is_anew(answer):
             self._hub.forget_all()
-            self._everything_stale("behind")
-        self.epoch = str(answer.get("epoch"))
+            self._everything_stale("behind", None if epoch == self.epoch else epoch)
+        self.epoch = epoch
 
-    def _everything_stale(self, reason: str) -> None:
+    def _everything_stale(self, reason: str, epoch: str | None = None) -> None:
         for subscriber in list(self._hub.subscribers):
-            send_stale(subscriber, list(subscriber.keys), reason)
+            if subscriber.greeted:
+                send_stale(subscriber, list(subscriber.keys), reason, epoch=epoch)
 
     # --- retention -------------------------------------------------------------------------------
 

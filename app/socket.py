@@ -197,6 +197,7 @@ class Connection:
                 schema_version=relay.schema_version,
             )
         )
+        subscriber.greeted = True
         return subscriber, session
 
     async def _check(self, session: Session) -> None:

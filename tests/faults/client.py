@@ -270,6 +270,8 @@ class Client:
                 if session.resumed and frame["cursor"] is not None:
                     self.cursor = frame["cursor"]
             case "stale":
+                if frame.get("epoch", self.epoch) != self.epoch:
+                    self._begin_epoch(frame["epoch"], joined=True)
                 self._mark_stale(frame["keys"], frame["reason"])
             case "subscribed":
                 self._joined(session, frame)
@@ -311,14 +313,17 @@ class Client:
         with contextlib.suppress(websockets.ConnectionClosed):
             await session.socket.send(json.dumps({"type": kind, **members}))
 
-    def _begin_epoch(self, epoch: str) -> None:
-        """Another history: no cursor counts, and what is held stays until it is read again."""
+    def _begin_epoch(self, epoch: str, *, joined: bool = False) -> None:
+        """Another history: no cursor counts, and what is held stays until it is read again. Keys
+        that are `joined` stay so.
+        """
         self.epoch = epoch
         self.cursor = None
         self._doubtful = set(self.records)
         self._left.clear()
         for key in self.keys.values():
-            key.step = Step.COLD
+            if not joined:
+                key.step = Step.COLD
             key.stale_at = self._tick()
             self._schedule(key)
 

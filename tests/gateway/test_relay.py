@@ -82,13 +82,19 @@ async def test_a_new_policy_makes_everything_stale(
 async def test_a_new_epoch_makes_everything_stale(
     service: Service, run: Callable[..., Any]
 ) -> None:
-    async with service.socket() as socket:
+    """And says so to whoever stays: equal versions may be other contents now."""
+    async with service.socket() as socket, service.socket() as idle:
         cursor = (await socket.subscribe(KEY))["cursor"]
+        epoch = socket.heard[0]["epoch"]
         run("select sync.new_epoch()")
         stale = await socket.expect("stale")
         assert (stale["keys"], stale["reason"]) == ([KEY], "behind")
+        assert stale["epoch"] not in (None, epoch)
+        assert await idle.expect("stale") == {**stale, "keys": []}
         answer = await socket.subscribe(KEY, cursor=cursor)
         assert answer["stale"] == [KEY]
+        async with service.socket() as late:
+            assert late.heard[0]["epoch"] == stale["epoch"]
 
 
 @pytest.mark.both_versions
