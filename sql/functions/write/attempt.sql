@@ -152,7 +152,6 @@ declare
     v_starts integer[] := '{0}';
     v_written sync_internal.written;
     v_all sync_internal.written[];
-    v_began timestamptz;
     v_number bigint;
     v_records text[];
     v_versions jsonb := '[]';
