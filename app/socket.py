@@ -16,7 +16,7 @@ from .auth import COOKIE, Session, bearer, origin_allowed
 from .delivery import send_stale
 from .errors import Problem, from_database, unexpected
 from .gateway import Gateway
-from .hub import BUSY, Subscriber
+from .hub import Subscriber
 from .limits import FULL_SECONDS, Places, address_of, subscriber_of
 from .outlet import Outlet, text_frame
 from .presence import Peer, Refused
@@ -184,7 +184,7 @@ class Connection:
         )
         if (wire := self._outlet.wire) is not None:
             self._hub.connect(subscriber, wire)
-            self._outlet.on_gone = lambda: self._hub.connect(subscriber, BUSY)
+            self._outlet.on_gone = lambda: self._hub.connect(subscriber, None)
         await self._check(session)
         self._send(
             protocol.Welcome(

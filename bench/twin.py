@@ -82,10 +82,11 @@ class Unchecked(Delivery):
         for _, subscribers in self._hub.holders(change.table, change.record_id, change.topics):
             for subscriber in subscribers:
                 for text in texts:
-                    if subscriber.held is not None or subscriber.wire.get_write_buffer_size():
+                    wire = subscriber.wire
+                    if wire is None or subscriber.held is not None or wire.get_write_buffer_size():
                         subscriber.send(text)
                     else:
-                        subscriber.wire.write(text)
+                        wire.write(text)
         return set()
 
 
