@@ -203,11 +203,10 @@ begin
         limit 1
     loop
         return array(
-            select distinct case
-                when v_key = 'id'
-                    then format('%s:%s', p_meta ->> 'name', sync_internal.percent_encode(e.value #>> '{}'))
-                else format('%s?%s=%s', p_meta ->> 'name', v_key, sync_internal.percent_encode(k.value))
-            end
+            select distinct format(
+                case when v_key = 'id' then '%1$s:%3$s' else '%1$s?%2$s=%3$s' end,
+                p_meta ->> 'name', v_key, sync_internal.percent_encode(k.value)
+            )
             from jsonb_array_elements(v_values) e (value)
             cross join lateral (select sync_internal.key_value(p_meta -> 'columns' -> v_key, e.value)) k (value)
             where k.value is not null

@@ -465,6 +465,7 @@ def test_include_beyond_the_limit_is_refused(gate: Gate, conn: psycopg.Connectio
         ({"where": {"boardId": LAUNCH, "status": "done"}}, {f"tasks?boardId={LAUNCH}"}),
         ({"where": {"status": "done"}}, {"tasks"}),
         ({"where": {"id": TASK_1}}, {f"tasks:{TASK_1}"}),
+        ({"where": {"id": TASK_1.upper()}}, {f"tasks:{TASK_1}"}),
         ({"where": {"id": TASK_1, "boardId": LAUNCH}}, {f"tasks:{TASK_1}"}),
         ({"where": {"boardId": {"neq": LAUNCH}}}, {"tasks"}),
         ({"where": {"boardId": {"in": [LAUNCH, None]}}}, None),
