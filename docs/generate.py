@@ -1,12 +1,13 @@
-"""Writes the generated files of the documentation, or with `--check` says which are not current."""
+"""Writes the files generated from the gateway, or with `--check` says which are not current."""
 
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from app import config
+from docs import wire
 
-REFERENCE = Path(__file__).parent / "reference"
+ROOT = Path(__file__).parents[1]
 
 
 def settings() -> str:
@@ -20,7 +21,10 @@ def settings() -> str:
     )
 
 
-GENERATED: dict[Path, Callable[[], str]] = {REFERENCE / "settings.md": settings}
+GENERATED: dict[Path, Callable[[], str]] = {
+    ROOT / "docs/reference/settings.md": settings,
+    ROOT / "client/src/wire.gen.ts": wire.render,
+}
 
 
 def stale() -> list[Path]:
