@@ -372,6 +372,9 @@ def test_describe_tells_the_registry(gate: Gate, conn: psycopg.Connection) -> No
     assert keys["metadata"]["default"] == {"constant": {}}
     assert keys["id"]["default"] == {"uuid": True}
     assert keys["dueDate"]["nullable"] is True
+    assert tasks["comment"] == "A task on a board."
+    assert keys["metadata"]["comment"].startswith("Whatever an app wants to add")
+    assert "comment" not in keys["title"]
     assert told["functions"] == {"completeBoard": {"boardId": {"type": "uuid", "required": True}}}
     conn.execute("alter table tasks add column extra text")
     assert value(conn, "select sync.describe()")["tables"]["tasks"]["stale"] is True
