@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import LiteralString
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import sql
@@ -148,6 +148,14 @@ def doctor(dsn: str) -> list[Finding]:
         return conn.execute(
             "select severity, code, object, message, fix from sync.doctor()"
         ).fetchall()
+
+
+def describe(dsn: str) -> dict[str, Any]:
+    """The registry as `sync.describe()` tells it to whoever may call that."""
+    with psycopg.connect(dsn) as conn:
+        row = conn.execute("select sync.describe()").fetchone()
+        described: dict[str, Any] = row[0] if row else {}
+        return described
 
 
 def remove(dsn: str, folder: Path | None = None) -> None:
