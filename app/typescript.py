@@ -54,10 +54,10 @@ TAKEN: Final = frozenset(
     | {"Omit", "Partial", "Pick", "Readonly", "Record", "Required", "Set", "String", "Number"}
 )
 # Whatever is not English keeps a name that is as good as another.
-ENDINGS: Final = (
-    *((word, word) for word in ("series", "species", "news", "ss", "us", "is")),
-    *(("ies", "y"), ("statuses", "status"), ("sses", "ss"), ("xes", "x"), ("ches", "ch")),
-    *(("shes", "sh"), ("s", "")),
+SINGULAR: Final = ("ss", "us", "is", "news", "eries", "ecies")
+PLURAL: Final = (
+    *(("ies", "y"), ("tuses", "tus"), ("sses", "ss"), ("xes", "x"), ("ches", "ch"), ("shes", "sh")),
+    ("s", ""),
 )
 _NAME: Final = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*")
 
@@ -131,9 +131,11 @@ def _names(tables: Iterable[str]) -> dict[str, str]:
 
 
 def _singular(word: str) -> str:
-    for plural, single in ENDINGS:
-        if word.lower().endswith(plural):
-            return word[: len(word) - len(plural)] + single
+    if word.lower().endswith(SINGULAR):
+        return word
+    for plural, single in PLURAL:
+        if word.endswith(plural) and word != plural.capitalize():
+            return word.removesuffix(plural) + single
     return word
 
 

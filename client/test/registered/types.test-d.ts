@@ -148,9 +148,9 @@ test("records are made with what is required, deleted and restored where they ca
   write({ type: "restore", table: "workspaceMembers", id: "x" });
   // @ts-expect-error takes no value
   write({ type: "delete", table: "tasks", id: "x", value: 1 });
-  // @ts-expect-error wrong in a list
   write([
     { type: "delete", table: "tasks", id: "x" },
+    // @ts-expect-error no such table, in a list
     { type: "delete", table: "task", id: "x" },
   ]);
 });
