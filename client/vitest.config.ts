@@ -1,8 +1,7 @@
 import { defineConfig } from "vitest/config";
 
+// Type tests (*.test-d.ts) are run by `npm run types`.
 export default defineConfig({
-  test: {
-    include: ["test/**/*.test.{ts,tsx}"],
-    typecheck: { enabled: true, include: ["test/**/*.test-d.ts"] },
-  },
+  resolve: { tsconfigPaths: true },
+  test: { include: ["test/**/*.test.{ts,tsx}"] },
 });
