@@ -29,7 +29,7 @@ import {
   refuseLimit,
   refuseType,
 } from "./values.js";
-import type { CallOperation, Operation, Transaction } from "./wire.gen.js";
+import type { CallOperation, ListInsertOperation, Operation, Transaction } from "./wire.gen.js";
 
 /** What is done to one record. */
 export type RecordOperation = Exclude<Operation, CallOperation>;
@@ -78,7 +78,7 @@ export function applyToRecord(
   let result: RecordData | null = null;
   const problem = caught(
     () => {
-      result = run(record, table, ops, ctx);
+      result = run(record, table, id, ops, ctx);
     },
     () => ({ table, id }),
   );
@@ -88,6 +88,7 @@ export function applyToRecord(
 function run(
   record: RecordData | null,
   name: string,
+  id: string,
   ops: readonly RecordOperation[],
   ctx: OpContext,
 ): RecordData | null {
@@ -102,7 +103,7 @@ function run(
     if (removesRow(table, ops)) return null;
   }
   const after = patch(
-    creating ? defaults(table, ops, ctx) : (record as RecordData),
+    creating ? defaults(table, id, ctx) : (record as RecordData),
     table,
     steps,
     creating,
@@ -133,8 +134,7 @@ const removesRow = (table: TableSchema, ops: readonly Operation[]) =>
   table.hardDelete && !table.softDelete && ops.some((op) => op.type === "delete");
 
 const namesId = (op: Operation) =>
-  op.type === "set" &&
-  (typeof op.key === "string" ? op.key === "id" : op.key.length === 1 && op.key[0] === "id");
+  op.type === "set" && (op.key === "id" || (op.key?.length === 1 && op.key[0] === "id"));
 
 function stepsOf(ops: readonly RecordOperation[]): Step[] {
   return ops.flatMap((op, n): Step[] => {
@@ -145,7 +145,10 @@ function stepsOf(ops: readonly RecordOperation[]): Step[] {
       n,
     });
     const keys = jsonbKeys(value).filter((key) => key !== "id" && key !== "version");
-    return [set("id", value.id ?? id), ...keys.map((key) => set(key, value[key] as Json))];
+    return [
+      set("id", value.id === undefined ? id : value.id),
+      ...keys.map((key) => set(key, value[key] as Json)),
+    ];
   });
 }
 
@@ -289,22 +292,20 @@ function checkValue(
 // What depends on the record
 
 /** The record a create begins with: defaults of the columns, null where the server alone knows. */
-function defaults(table: TableSchema, ops: readonly RecordOperation[], ctx: OpContext): RecordData {
-  return Object.fromEntries(
-    Object.entries(table.keys).map(([name, { default: given, type }]): [string, Json] => {
-      if (name === "version") return [name, 0];
-      if (name === "id")
-        return [name, type === "integer" ? Number(ops[0]?.id) : (ops[0]?.id ?? null)];
-      if (!given) return [name, null];
-      if ("constant" in given)
-        return [
-          name,
-          canonical(given.constant, { ...table.keys[name], type } as KeySchema, LIMITS),
-        ];
-      if ("user" in given) return [name, ctx.userId];
-      return [name, "now" in given ? timeAs(type, ctx) : ctx.uuid()];
-    }),
-  );
+function defaults(table: TableSchema, id: string, ctx: OpContext): RecordData {
+  const entries = Object.entries(table.keys).filter(([, key]) => key.readable !== false);
+  return Object.fromEntries(entries.map(([name, key]) => [name, initial(name, key, id, ctx)]));
+}
+
+function initial(name: string, key: KeySchema, id: string, ctx: OpContext): Json {
+  const { type, nullable, default: given } = key;
+  if (name === "version") return 0;
+  if (name === "id") return type === "integer" ? Number(id) : id;
+  // A list that cannot be null is nearly always empty at first, and apps loop over it.
+  if (!given) return type === "list" && !nullable && !key.required ? [] : null;
+  if ("user" in given) return ctx.userId;
+  if ("now" in given) return timeAs(type, ctx);
+  return "uuid" in given ? ctx.uuid() : canonical(given.constant, key, LIMITS);
 }
 
 /** The time of the transaction as a type holds it. */
@@ -787,8 +788,7 @@ function inverses(
   // Where the write had to make the way, undoing takes the way back too.
   const made = path.findIndex((_, n) => (readPath(before, path.slice(0, n + 1)) ?? null) === null);
   const whole = put(made < 0 ? path : path.slice(0, made + 1));
-  const orElse = (otherwise: Inverse): Inverse =>
-    made < 0 || made === path.length - 1 ? { ...whole, otherwise } : { ...whole, otherwise };
+  const orElse = (otherwise: Inverse): Inverse => ({ ...whole, otherwise });
   const last = [put(path), put(path.slice(0, 1))];
   const reinsert = (
     list: Json[],
@@ -799,7 +799,7 @@ function inverses(
     const n = list.findIndex((item) => equalJson(item, value));
     const rest = list.filter((item) => !equalJson(item, value));
     const [previous, next] = [rest[n - 1], rest[n]];
-    const places: NonNullable<Extract<RecordOperation, { type: "listInsert" }>["position"]>[] = [
+    const places: NonNullable<ListInsertOperation["position"]>[] = [
       ...(previous === undefined ? [] : [{ after: previous }]),
       ...(next === undefined ? [] : [{ before: next }]),
       n === 0 ? "prepend" : "append",
@@ -842,7 +842,7 @@ function inverses(
       if (op.type === "set" && op.value === undefined && Array.isArray(list)) {
         return [...reinsert(list, old as Json, parent, "noItem"), put(parent), ...last];
       }
-      return [made >= 0 && made < path.length - 1 ? orElse(put(path)) : whole, ...last];
+      return [made < 0 || made === path.length - 1 ? whole : orElse(put(path)), ...last];
     }
   }
 }
@@ -1003,10 +1003,10 @@ export function planUndo(
   const impossible = (groupsOf(operations, false)[0] ?? []).filter(
     ({ table, id, ops }) => applyToRecord(read(table, id) ?? null, table, id, ops, ctx).problem,
   );
-  const kept = done.filter(({ inverse: { guard } }) => {
-    const possible = !impossible.some(({ table, id }) => table === guard.table && id === guard.id);
-    return possible;
-  });
+  const kept = done.filter(
+    ({ inverse: { guard } }) =>
+      !impossible.some(({ table, id }) => table === guard.table && id === guard.id),
+  );
   skipped.push(...done.filter((one) => !kept.includes(one)).map((one) => one.inverse));
   return { operations: kept.flatMap((one) => one.operations), skipped };
 }

@@ -35,13 +35,17 @@ export interface KeySchema {
   topic?: true;
   /** The table whose ids it holds. */
   references?: string;
-  /** All the values it may have. */
+  /** All the values it, or an element of it, may have. */
   values?: readonly string[];
   default?: Default;
   /** Characters of a text. */
   maxLength?: number;
   /** False where a record once made keeps it. */
   updatable?: false;
+  /** False where clients never see it. */
+  readable?: false;
+  /** The column's comment. */
+  comment?: string;
 }
 
 /** What `sync.describe()` says of one table. */
@@ -51,6 +55,8 @@ export interface TableSchema {
   touch: string | null;
   hardDelete: boolean;
   wholeTable: boolean;
+  /** The table's comment. */
+  comment?: string | null;
   keys: Record<string, KeySchema>;
 }
 

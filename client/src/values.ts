@@ -92,18 +92,18 @@ export function canonical(value: Json | undefined, key: KeySchema, limits: Limit
     case "list":
       if (!Array.isArray(value)) refuseType("a list");
       if (value.length > limits.max_list_items) refuseLimit(limits, "max_list_items");
-      return value.map((item) =>
-        canonical(
-          item,
-          { type: key.elementType as KeyType, nullable: true, required: false },
-          limits,
-        ),
-      );
+      return value.map((item) => canonical(item, elementOf(key), limits));
     case "json":
       return value;
     default:
       return refuseType("nothing: the column is read only");
   }
+}
+
+/** What an element of a list has to be. */
+function elementOf({ elementType, values }: KeySchema): KeySchema {
+  const type = elementType as KeyType;
+  return { type, nullable: true, required: false, ...(values ? { values } : {}) };
 }
 
 /** Refuses a JSON value that is too deep where it will hang, or holds a list that is too long. */
@@ -219,12 +219,12 @@ function time(text: string | null, zoned: boolean, expected: string): string {
   const fraction = part(7) * 1e6;
   let micros = Math.round(fraction);
   if (micros - fraction === 0.5 && micros % 2) micros--;
-  if (hour > 24 || minute > 59 || second > 60 || (hour === 24 && minute + second + micros > 0)) {
+  const clock = hour * 3600 + minute * 60 + second;
+  if (minute > 59 || second > 60 || clock * 1e6 + micros > 86_400e6) {
     refuse(400, "wrong_type", "There is no such time");
   }
   if (part(10) > 15 || part(11) > 59) refuse(400, "bad_value", "There is no such zone");
-  let seconds =
-    checkDay((text as string).slice(0, 10)) * 86_400 + hour * 3600 + minute * 60 + second;
+  let seconds = checkDay((text as string).slice(0, 10)) * 86_400 + clock;
   seconds -= (found[9] === "-" ? -1 : 1) * (part(10) * 3600 + part(11) * 60);
   seconds += Math.floor(micros / 1e6);
   const date = new Date(seconds * 1000);
