@@ -504,7 +504,8 @@ export function checkTransaction(tx: Transaction, ctx: OpContext): OpProblem | n
   return caught(
     () => {
       const limits = limitsOf(ctx);
-      const { txId, operations, expect } = toJson(tx) as unknown as Transaction;
+      const sent = toJson(tx);
+      const { txId, operations, expect } = sent as unknown as Transaction;
       if (
         typeof txId !== "string" ||
         !UUID.test(txId.toLowerCase()) ||
@@ -512,7 +513,7 @@ export function checkTransaction(tx: Transaction, ctx: OpContext): OpProblem | n
       ) {
         refuse(400, "bad_request", "A transaction is {txId: uuid, operations: [...]}");
       }
-      if (jsonbSize(tx as unknown as Json) > limits.max_transaction_bytes) {
+      if (jsonbSize(sent) > limits.max_transaction_bytes) {
         refuseLimit(limits, "max_transaction_bytes", 413);
       }
       if (operations.length > limits.max_operations) refuseLimit(limits, "max_operations");
