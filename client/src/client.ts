@@ -25,14 +25,17 @@ import {
   userOfToken,
 } from "./transport.js";
 import type {
+  CallArguments,
   Expectation,
   Functions,
   Include,
   Operation,
   OrderBy,
   RecordOf,
+  TableFor,
   TableName,
   Where,
+  WhereFor,
 } from "./types.js";
 import { type History, Undo, type UndoResult } from "./undo.js";
 import { Vault } from "./vault.js";
@@ -337,7 +340,7 @@ export class Client {
 
   /** A record: undefined while nothing is known of it, null where it is not there. Loaded and live while subscribed. */
   record<T extends TableName>(table: T, id: string): Readable<RecordOf<T> | null | undefined>;
-  record<T>(table: string, id: string): Readable<T | null | undefined>;
+  record<T extends object = never>(table: TableFor<T>, id: string): Readable<T | null | undefined>;
   record(table: string, id: string): Readable<RecordData | null | undefined> {
     this.check(table);
     return {
@@ -352,7 +355,11 @@ export class Client {
     where?: Where<T>,
     options?: QueryOptions<T>,
   ): Query<RecordOf<T>>;
-  query<T>(table: string, where?: object, options?: object): Query<T>;
+  query<T extends object = never>(
+    table: TableFor<T>,
+    where?: WhereFor<T>,
+    options?: QueryOptions<TableName>,
+  ): Query<T>;
   query(
     table: string,
     where?: object,
@@ -371,7 +378,7 @@ export class Client {
 
   /** The server's records that match, without pending writes, and their changes. Live while subscribed. */
   serverStream<T extends TableName>(table: T, where?: Where<T>): ServerStream<RecordOf<T>>;
-  serverStream<T>(table: string, where?: object): ServerStream<T>;
+  serverStream<T extends object = never>(table: TableFor<T>, where?: WhereFor<T>): ServerStream<T>;
   serverStream(table: string, where?: object): ServerStream<RecordData> {
     this.check(table);
     const { sync, cache, streams } = this;
@@ -447,7 +454,7 @@ export class Client {
   }
 
   /** Calls a function of the server, in its turn among the writes. What it gives is in the receipt. */
-  call<F extends keyof Functions & string>(fn: F, args?: Functions[F]): WriteHandle {
+  call<F extends keyof Functions & string>(fn: F, ...[args]: CallArguments<F>): WriteHandle {
     return this.write({ type: "call", fn, ...(args && { args }) } as Operation, { undo: false });
   }
 

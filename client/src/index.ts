@@ -50,6 +50,7 @@ export type { Auth, Connection, Reply, SocketEvents, Transport } from "./transpo
 export { browserTransport, HttpError, NeedsAuthError, NetworkError } from "./transport.js";
 export type {
   AnyRecord,
+  CallArguments,
   CallOperation,
   CreateOf,
   Expectation,
@@ -62,11 +63,13 @@ export type {
   RecordOf,
   Register,
   SortKey,
+  TableFor,
   TableName,
   Tables,
   TopicKey,
   ValueAt,
   Where,
+  WhereFor,
 } from "./types.js";
 export type { History, Skipped, UndoResult } from "./undo.js";
 export type { Key, Problem, RecordVersion } from "./wire.gen.js";

@@ -51,6 +51,15 @@ export type CreateOf<T extends TableName<R>, R = Register> = Tables<R>[T] extend
   ? Found
   : never;
 
+/**
+ * The name of a table whose records have a type given by hand, as in `useRecord<Task>("tasks", id)`;
+ * no name fits where none was given (`never`), so that such an overload lets nothing else pass.
+ */
+export type TableFor<Given> = [Given] extends [never] ? never : TableName;
+
+/** A filter on records of a type given by hand. */
+export type WhereFor<Given> = { readonly [K in keyof NoInfer<Given>]?: unknown };
+
 // --- what may be done with a key ------------------------------------------------------------------
 
 type SchemaOf<T extends TableName<R>, R> = Tables<R>[T] extends {
@@ -263,6 +272,10 @@ export type CallOperation<R = Register> = {
     : { type: "call"; fn: F; args: Functions<R>[F] };
 }[keyof Functions<R> & string];
 
+/** What follows a function's name in a call: its arguments, where none is required perhaps not. */
+export type CallArguments<F extends keyof Functions<R> & string, R = Register> =
+  Record<never, never> extends Functions<R>[F] ? [args?: Functions<R>[F]] : [args: Functions<R>[F]];
+
 /** What one writes, checked against the registered tables: names, paths, values. */
 export type Operation<R = Register> =
   string extends TableName<R> ? AnyOperation : OperationOf<TableName<R>, R> | CallOperation<R>;
@@ -339,14 +352,15 @@ type Condition<V, Kind> = Kind extends "other"
  * Conditions that all must hold: `{ status: { in: ["todo", "done"] }, dueDate: { lt: "2026-12-31" } }`.
  * `{ boardId: "x" }` is `{ boardId: { eq: "x" } }`. As in SQL nothing equals null: `{ is: null }`.
  */
-export type Where<T extends TableName<R>, R = Register> = string extends T
-  ? { readonly [key: string]: Unknown }
-  : {
-      readonly [K in keyof RecordOf<T, R>]?: Condition<
-        NonNullable<RecordOf<T, R>[K]>,
-        KindOf<T, K, R>
-      >;
-    };
+export type Where<T extends TableName<R>, R = Register> =
+  string extends TableName<R>
+    ? { readonly [key: string]: Unknown }
+    : {
+        readonly [K in keyof RecordOf<T, R>]?: Condition<
+          NonNullable<RecordOf<T, R>[K]>,
+          KindOf<T, K, R>
+        >;
+      };
 
 /** At most five keys to sort by; nulls stand last, ties are broken by id. */
 export type OrderBy<T extends TableName<R>, R = Register> = readonly {
