@@ -1,7 +1,16 @@
 import { caught, InvalidQueryError, type OpProblem, Refusal, refuse } from "./errors.js";
-import { compareText, equalJson, isObject, type Json, member, type RecordData } from "./json.js";
+import {
+  compareText,
+  equalJson,
+  isObject,
+  type Json,
+  type JsonObject,
+  jsonbKeys,
+  member,
+  type RecordData,
+} from "./json.js";
 import { type KeySchema, type KeyType, keyOf, type TableSchema } from "./schema.js";
-import { canonical, checkJson, LIMITS } from "./values.js";
+import { canonical, checkJson, elementOf, LIMITS } from "./values.js";
 import type { Key, Order } from "./wire.gen.js";
 
 /** Conditions on one key, all of which must hold. Null compares to nothing; `is` finds it. */
@@ -48,13 +57,20 @@ export function compileWhere(table: TableSchema, where: Where = {}): Predicate {
   return query(() => {
     if (!isObject(where)) refuse(400, "bad_request", "where is an object");
     checkJson(where, 0, LIMITS);
-    const tests = Object.entries(where).flatMap(([name, condition]): Predicate[] => {
+    const tests = entriesOf(where).flatMap(([name, condition]): Predicate[] => {
       const key =
         keyOf(table, name) ?? refuse(400, "unknown_key", "There is no such key", { key: name });
+      // Left out it would find everything, which nobody wants who wrote it down.
+      if (condition === undefined) {
+        refuse(400, "bad_request", "The value is undefined: leave the key out, or ask later", {
+          key: name,
+        });
+      }
       if (!isObject(condition)) return [comparison(name, key, "eq", condition)];
-      const operators = Object.entries(condition).filter(([, value]) => value !== undefined);
-      if (!operators.length)
+      const operators = entriesOf(condition).filter(([, value]) => value !== undefined);
+      if (!operators.length) {
         refuse(400, "bad_request", "A condition names an operator", { key: name });
+      }
       return operators.map(([operator, value]) => comparison(name, key, operator, value));
     });
     const { softDelete } = table;
@@ -64,6 +80,10 @@ export function compileWhere(table: TableSchema, where: Where = {}): Predicate {
     return (record) => tests.every((test) => test(record));
   });
 }
+
+/** In the order in which the server looks at them. */
+const entriesOf = (value: JsonObject) =>
+  jsonbKeys(value).map((key): [string, Json] => [key, value[key] as Json]);
 
 function comparison(name: string, key: KeySchema, operator: string, value: Json): Predicate {
   const test =
@@ -94,12 +114,15 @@ function comparison(name: string, key: KeySchema, operator: string, value: Json)
       if (key.type !== "list" && key.type !== "json") {
         refuse(400, "wrong_type", "contains is for texts and lists", { key: name });
       }
+      const element = key.type === "list" ? elementOf(key) : key;
       let item = value;
-      if (key.type === "list")
+      if (key.type === "list") {
         caught(() => {
-          item = (canonical([value], key, LIMITS) as Json[])[0] as Json;
+          item = canonical(value, element, LIMITS);
         });
-      return test((found) => Array.isArray(found) && found.some((one) => equalJson(one, item)));
+      }
+      const equals = equality(element);
+      return test((found) => Array.isArray(found) && found.some((one) => equals(one, item)));
     }
     case "eq":
     case "neq":
@@ -148,19 +171,15 @@ function wanted(name: string, key: KeySchema, value: Json): Json {
 }
 
 function equality({ type, elementType }: KeySchema): (a: Json, b: Json) => boolean {
-  if (type === "numeric") return (a, b) => compareDecimals(a, b) === 0;
-  if (type === "list" && elementType === "numeric") {
-    return (a, b) =>
-      Array.isArray(a) &&
-      Array.isArray(b) &&
-      a.length === b.length &&
-      a.every(
-        (item, n) =>
-          item === b[n] ||
-          (item !== null && b[n] !== null && compareDecimals(item, b[n] as Json) === 0),
-      );
-  }
-  return equalJson;
+  if ((elementType ?? type) !== "numeric") return equalJson;
+  const equal = (a: Json, b: Json) =>
+    a === b || (typeof a === "string" && typeof b === "string" && !compareDecimals(a, b));
+  if (type === "numeric") return equal;
+  return (a, b) =>
+    Array.isArray(a) &&
+    Array.isArray(b) &&
+    a.length === b.length &&
+    a.every((item, n) => equal(item, b[n] as Json));
 }
 
 /** How two values of a type, neither of them null, are ordered. */

@@ -101,7 +101,7 @@ export function canonical(value: Json | undefined, key: KeySchema, limits: Limit
 }
 
 /** What an element of a list has to be. */
-function elementOf({ elementType, values }: KeySchema): KeySchema {
+export function elementOf({ elementType, values }: KeySchema): KeySchema {
   const type = elementType as KeyType;
   return { type, nullable: true, required: false, ...(values ? { values } : {}) };
 }

@@ -4,8 +4,19 @@
 //   {"schema", "userId", "now", "limits", "seed"}    first; nothing comes back
 //   {"make": [from, to]}              the transactions of these sequences, as one request per round
 //   {"judge": [from, to], "answers"}  a text for each disagreement with the answers to those requests
+//   {"ask": [from, to]}               the queries of these numbers
+//   {"compare": [from, to], "made", "answers"}  a text for each disagreement with the answers to those queries, on the
+//                                     records of the requests whose answers are "made"
 
 import { createInterface } from "node:readline";
+import { InvalidQueryError } from "../src/errors.js";
+import {
+  compileOrder,
+  compileWhere,
+  coveringKeys,
+  type OrderBy,
+  type Where,
+} from "../src/filters.js";
 import { equalJson, type Json, type JsonObject, type RecordData } from "../src/json.js";
 import {
   applyToRecord,
@@ -30,6 +41,19 @@ interface Outcome {
 interface Answer {
   results: { error?: JsonObject }[];
   recordMap: { [table: string]: { [id: string]: RecordData } };
+}
+
+interface Query {
+  table: string;
+  where?: Where;
+  orderBy?: OrderBy;
+  limit: number;
+}
+
+interface Found {
+  ids?: string[];
+  keys?: string[];
+  error?: JsonObject;
 }
 
 const ROUNDS = 3;
@@ -64,189 +88,55 @@ class Dice {
   }
 }
 
-// biome-ignore-start format: pools are read at a glance
-const TEXTS = [
-  "",
-  "a",
-  "b",
-  "A",
-  "a ",
-  "12",
-  "1",
-  "é",
-  "日本",
-  "😀",
-  "longer than ten",
-  "ten letters ",
-  "null",
-  "0",
-  "two\nlines",
-  '"',
-  "\\",
-  "x".repeat(90),
-  "2024-02-29",
-  "todo",
-  "done",
-  "calm",
-  "wild",
-];
-const NUMBERS: readonly number[] = [
-  0,
-  1,
-  -1,
-  2,
-  3,
-  0.5,
-  -0.25,
-  0.1,
-  0.2,
-  1e21,
-  1.5e-7,
-  5e-324,
-  1e308,
-  -1e308,
-  2 ** 31,
-  -(2 ** 31),
-  2 ** 31 - 1,
-  2 ** 53,
-  2 ** 53 - 1,
-  2 ** 53 + 2,
-  1e23,
-  -99999999999999990000000,
-  1e-10,
-  123456.789,
-  1e15,
-  1e16,
-  0.30000000000000004,
-  100000000000000000000,
-  12345,
-  1234567890123,
-  1e-70,
-  1e300,
-];
+// biome-ignore format: read at a glance
+const TEXTS = ["", "a", "b", "A", "a ", "12", "1", "é", "日本", "😀", "longer than ten", "ten letters ", "null", "0",
+    "two\nlines", '"', "\\", "x".repeat(90), "2024-02-29", "todo", "done", "calm", "wild"];
+// biome-ignore format: read at a glance
+const NUMBERS: readonly number[] = [0, 1, -1, 2, 3, 0.5, -0.25, 0.1, 0.2, 1e21, 1.5e-7, 5e-324, 1e308, -1e308,
+    2 ** 31, -(2 ** 31), 2 ** 31 - 1, 2 ** 53, 2 ** 53 - 1, 2 ** 53 + 2, 1e-10, 123456.789, 1e15, 1e16,
+    0.30000000000000004, 100000000000000000000, 12345, 1234567890123, 1e-70, 1e300];
 const WHOLE = [0, 1, -1, 2, 3, 7, -5, 2147483647, -2147483648, 2147483646];
 const PARTS = ["a", "b", "c", "0", "1", "2", "01", "-1", "toString", "a.b", "hasOwnProperty"];
 const BAD_PARTS = ["", "__proto__", "constructor", "prototype"];
-
+// biome-ignore format: read at a glance
 const VALUES: { [type: string]: readonly Json[] } = {
   text: TEXTS,
   boolean: [true, false],
   integer: WHOLE,
-  bigint: [
-    "0",
-    "1",
-    "-1",
-    "12",
-    "007",
-    "-0",
-    "9223372036854775807",
-    "-9223372036854775808",
-    "9007199254740993",
-    5,
-    -7,
-    2 ** 53,
-  ],
-  numeric: [
-    "0",
-    "1",
-    "1.50",
-    "-0.0",
-    "007.10",
-    "-12.345",
-    "0.1",
-    "99999999999999999999.9",
-    1.5,
-    3,
-    1e21,
-    1.5e-7,
-    -0.25,
-    1e-10,
-  ],
+  bigint: ["0", "1", "-1", "12", "007", "-0", "9223372036854775807", "-9223372036854775808", "9007199254740993", 5,
+    -7, 2 ** 53],
+  numeric: ["0", "1", "1.50", "-0.0", "007.10", "-12.345", "0.1", "99999999999999999999.9", 1.5, 3, 1e21, 1.5e-7,
+    -0.25, 1e-10],
   float: NUMBERS,
-  uuid: [
-    "018f0000-0000-7000-8000-0000000000ff",
-    "018F0000-0000-7000-8000-0000000000FF",
-    "00000000-0000-0000-0000-000000000000",
-    "018f0000-0000-7000-8000-0000000000fe",
-  ],
-  timestamptz: [
-    "2024-02-29T12:00:00Z",
-    "2024-02-29T12:00:00.123456Z",
-    "2024-02-29T12:00:00.1234565+02:00",
-    "2024-12-31T23:59:60Z",
-    "2024-12-31T24:00:00Z",
-    "2024-12-31T23:59:59.9999999Z",
-    "0001-01-01T00:00:00Z",
-    "9999-12-31T23:59:59.999999Z",
-    "2024-03-01T00:30+02",
-    "2024-03-01T00:30-0530",
-    "2024-01-01T00:00:00.0000005Z",
-    "2024-01-01T00:00:00.0000015Z",
-    "1969-12-31T23:59:59.5-15:59",
-    "0099-06-01T00:00:00+01:00",
-  ],
-  timestamp: [
-    "2024-02-29T12:00:00",
-    "2024-02-29T12:00",
-    "2024-12-31T23:59:60.5",
-    "0001-01-01T00:00:00",
-    "9999-12-31T23:59:59",
-    "2024-02-29T24:00:00",
-    "2024-01-01T00:00:00.0000025",
-    "0050-01-01T00:00:00.1",
-  ],
+  uuid: ["018f0000-0000-7000-8000-0000000000ff", "018F0000-0000-7000-8000-0000000000FF",
+    "00000000-0000-0000-0000-000000000000", "018f0000-0000-7000-8000-0000000000fe"],
+  timestamptz: ["2024-02-29T12:00:00Z", "2024-02-29T12:00:00.123456Z", "2024-02-29T12:00:00.1234565+02:00",
+    "2024-12-31T23:59:60Z", "2024-12-31T24:00:00Z", "2024-12-31T23:59:59.9999999Z", "0001-01-01T00:00:00Z",
+    "9999-12-31T23:59:59.999999Z", "2024-03-01T00:30+02", "2024-03-01T00:30-0530", "2024-01-01T00:00:00.0000005Z",
+    "2024-01-01T00:00:00.0000015Z", "1969-12-31T23:59:59.5-15:59", "0099-06-01T00:00:00+01:00"],
+  timestamp: ["2024-02-29T12:00:00", "2024-02-29T12:00", "2024-12-31T23:59:60.5", "0001-01-01T00:00:00",
+    "9999-12-31T23:59:59", "2024-02-29T24:00:00", "2024-01-01T00:00:00.0000025", "0050-01-01T00:00:00.1"],
   date: ["2024-02-29", "2023-12-31", "0001-01-01", "9999-12-31", "0099-03-01"],
   bytea: ["", "AA==", "AB==", "AAE=", "AAF=", "AAEC", "QUJDQUJDQUJD"],
 };
-
+// biome-ignore format: read at a glance
 const WRONG: { [type: string]: readonly Json[] } = {
   integer: [0.5, "1", 2147483648, -2147483649, 1e300],
-  bigint: [
-    "9223372036854775808",
-    "1.5",
-    "",
-    " 5",
-    0.5,
-    9223372036854775000,
-    1e19,
-    "99999999999999999999",
-  ],
+  bigint: ["9223372036854775808", "1.5", "", " 5", 0.5, 9223372036854775000, 1e19, "99999999999999999999"],
   numeric: ["NaN", "1e5", ".5", "5.", "", "+1"],
   uuid: ["018f0000", "{018f0000-0000-7000-8000-0000000000ff}", ""],
-  timestamptz: [
-    "2024-02-29T12:00:00",
-    "2024-02-30T12:00:00Z",
-    "2024-02-29T25:00:00Z",
-    "2024-02-29T24:00:01Z",
-    "2024-02-29T12:60:00Z",
-    "2024-02-29T12:00:61Z",
-    "2024-02-29T12:00:00+16:00",
-    "2024-02-29T12:00:00+15:60",
-    "0001-01-01T00:00:00+01:00",
-    "9999-12-31T23:59:59-01:00",
-    "0000-01-01T00:00:00Z",
-    "now",
-    "2024-13-01T00:00:00Z",
-    "9999-12-31T23:59:59.9999999Z",
-    "2024-02-30T25:00:00+16:00",
-    "2024-00-01T00:00:00Z",
-  ],
+  timestamptz: ["2024-02-29T12:00:00", "2024-02-30T12:00:00Z", "2024-02-29T25:00:00Z", "2024-02-29T24:00:01Z",
+    "2024-02-29T12:60:00Z", "2024-02-29T12:00:61Z", "2024-02-29T12:00:00+16:00", "2024-02-29T12:00:00+15:60",
+    "0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00", "0000-01-01T00:00:00Z", "now", "2024-13-01T00:00:00Z",
+    "9999-12-31T23:59:59.9999999Z", "2024-02-30T25:00:00+16:00", "2024-00-01T00:00:00Z"],
   timestamp: ["2024-02-29T12:00:00Z", "2024-02-30T12:00:00", "2024-02-29T12:00:61", "infinity"],
-  date: [
-    "2023-02-29",
-    "2024-13-01",
-    "2024-00-10",
-    "2024-01-00",
-    "0000-01-01",
-    "24-01-01",
-    "2024-02-29T00:00:00Z",
-  ],
+  date: ["2023-02-29", "2024-13-01", "2024-00-10", "2024-01-00", "0000-01-01", "24-01-01", "2024-02-29T00:00:00Z"],
   bytea: ["A", "AA=", "A===", "****", "AAE"],
   enum: ["CALM", "", "angry"],
 };
-
 const OWN = ["id", "version", "createdBy", "createdAt", "stamp", "frozen"];
 const TYPES = ["set", "set-now", "increment", "listInsert", "listRemove"];
+// biome-ignore format: read at a glance
 const SUITED: { [type: string]: readonly string[] } = {
   json: ["set", "set", "set-now", "increment", "listInsert", "listInsert", "listRemove"],
   list: ["listInsert", "listInsert", "listRemove"],
@@ -258,7 +148,9 @@ const SUITED: { [type: string]: readonly string[] } = {
   timestamp: ["set-now"],
   date: ["set-now"],
 };
-// biome-ignore-end format: -
+// biome-ignore format: read at a glance
+const ORDERED = ["text", "enum", "boolean", "integer", "bigint", "numeric", "float", "uuid", "timestamptz",
+    "timestamp", "date"];
 
 class Maker {
   private readonly dice: Dice;
@@ -298,6 +190,74 @@ class Maker {
       txId: `00000000-0000-4000-800${round}-${this.n.toString(16).padStart(12, "0")}`,
       operations,
     }));
+  }
+
+  /** A filter and an order, nearly always well formed. */
+  query(): Query {
+    const { dice } = this;
+    const table = dice.chance(0.7) ? "things" : dice.one(Object.keys(this.setup.schema.tables));
+    const { keys } = this.setup.schema.tables[table] as TableSchema;
+    const names = [...Object.keys(keys), "nothing"].filter(
+      (name) => name !== "nothing" || dice.chance(0.05),
+    );
+    const where: JsonObject = {};
+    for (let n = dice.upTo(3); n > 0; n--) where[dice.one(names)] = null;
+    for (const name of Object.keys(where))
+      where[name] = this.condition(keyOf({ keys } as TableSchema, name));
+    const orderBy = Array.from({ length: dice.upTo(dice.chance(0.02) ? 6 : 3) }, () => ({
+      key: dice.one(
+        dice.chance(0.9)
+          ? names.filter((name) => ORDERED.includes(keys[name]?.type as string))
+          : names,
+      ),
+      ...(dice.chance(0.5)
+        ? {
+            dir: dice.one(
+              dice.chance(0.98) ? (["asc", "desc"] as const) : (["up" as "asc"] as const),
+            ),
+          }
+        : {}),
+    }));
+    return {
+      table,
+      ...(dice.chance(0.9) ? { where: where as Where } : {}),
+      ...(dice.chance(0.8) ? { orderBy } : {}),
+      limit: dice.chance(0.2) ? 1 + dice.upTo(20) : 1000,
+    };
+  }
+
+  private condition(key: KeySchema = { type: "text", nullable: true, required: false }): Json {
+    const { dice } = this;
+    const element: KeySchema = { type: key.elementType ?? "text", nullable: true, required: false };
+    const value = (): Json => (key.type === "other" ? 1 : this.value(key, 0.03));
+    if (dice.chance(0.3)) return value();
+    const condition: JsonObject = {};
+    for (let n = dice.chance(0.02) ? 0 : 1 + dice.upTo(1); n > 0; n--) {
+      const ordered = ORDERED.includes(key.type) || dice.chance(0.05);
+      // In lists of these types the server looks for the number or letters as they were sent.
+      const skipped = ["bigint", "numeric", "uuid"].includes(key.elementType as string);
+      const contains = ["text", "list", "json"].includes(key.type) ? !skipped : dice.chance(0.05);
+      const operator = dice.one([
+        "eq",
+        "neq",
+        "in",
+        "is",
+        ...(ordered ? ["lt", "lte", "gt", "gte"] : []),
+        ...(contains ? ["contains", "contains"] : []),
+        ...(dice.chance(0.01) ? ["like", "toString"] : []),
+      ]);
+      condition[operator] =
+        operator === "in"
+          ? Array.from({ length: dice.upTo(4) }, value)
+          : operator === "is"
+            ? dice.one(dice.chance(0.97) ? [null, "notNull"] : ["null"])
+            : operator === "contains" && key.type !== "text"
+              ? dice.chance(0.9) && key.type === "list"
+                ? this.value(element, 0)
+                : this.json(1)
+              : value();
+    }
+    return condition;
   }
 
   private shuffle(list: unknown[]): void {
@@ -440,7 +400,7 @@ class Maker {
       case "json":
         return this.json(dice.upTo(3));
       case "list":
-        return Array.from({ length: dice.upTo(dice.chance(0.02) ? 9 : 4) }, () =>
+        return Array.from({ length: dice.upTo(dice.chance(0.005) ? 9 : 4) }, () =>
           this.value({ type: key.elementType as KeyType, nullable: true, required: false }, 0),
         );
       case "enum":
@@ -463,7 +423,7 @@ class Maker {
         ...(dice.chance(0.2) ? TEXTS : ["a", "b", "c"]),
       ]);
     }
-    const length = dice.upTo(dice.chance(0.02) ? 9 : 3);
+    const length = dice.upTo(dice.chance(0.005) ? 9 : 3);
     return dice.chance(0.5)
       ? Array.from({ length }, () => this.json(depth - 1))
       : Object.fromEntries(
@@ -503,11 +463,21 @@ function carryOut(tx: Transaction, before: Outcome["records"], ctx: OpContext): 
     const { table, id } = ops[0] as RecordOperation;
     const { record, problem } = applyToRecord(before[place] ?? null, table, id, ops, ctx);
     if (problem) {
+      // Of several operations that the row refuses the server may come to a later one first.
+      const codes: Json[] = [problem.code];
+      const rest = ops.slice();
+      for (let next = problem; next.op !== undefined && codes.length < 20; ) {
+        rest.splice(next.op, 1);
+        const more = applyToRecord(before[place] ?? null, table, id, rest, ctx).problem;
+        if (!more) break;
+        next = more;
+        codes.push(next.code);
+      }
       const op =
         problem.op === undefined
           ? {}
           : { op: operations.indexOf(ops[problem.op] as RecordOperation) };
-      return { error: { ...problem, ...op } as JsonObject, records: {} };
+      return { error: { ...problem, ...op, codes } as JsonObject, records: {} };
     }
     records[place] = record;
   }
@@ -530,16 +500,15 @@ function excused(ours: Outcome, theirs: Outcome): boolean {
 function compare(ours: Outcome, theirs: Outcome, before: Outcome["records"]): string | null {
   if (excused(ours, theirs)) return null;
   if (ours.error || theirs.error) {
-    for (const name of ["status", "code", "limit"]) {
-      if (ours.error?.[name] !== theirs.error?.[name]) return `${name} of the refusal`;
-    }
-    // Of several keys that are missing either may be named; what the stored row decides is told of the first operation
-    // on the key.
+    if (ours.error?.status !== theirs.error?.status) return "status of the refusal";
+    const codes = (ours.error?.codes ?? [ours.error?.code ?? null]) as Json[];
+    if (!codes.includes(theirs.error?.code ?? null)) return "code of the refusal";
+    if (ours.error?.limit !== theirs.error?.limit) return "limit of the refusal";
+    // Of several keys that are missing either may be named; what the row decides is told of the first operation on
+    // the key.
     const code = ours.error?.code as string;
-    for (const name of [
-      ...(code === "required" ? [] : ["key"]),
-      ...(BY_ROW.includes(code) ? [] : ["op"]),
-    ]) {
+    const names = code === "required" || codes.length > 1 ? [] : ["key"];
+    for (const name of BY_ROW.includes(code) || codes.length > 1 ? names : [...names, "op"]) {
       const [a, b] = [dotted(ours.error?.[name]), dotted(theirs.error?.[name])];
       if (a !== undefined && b !== undefined && a !== b) return `${name} of the refusal`;
     }
@@ -587,9 +556,48 @@ function judge(given: Setup, ctx: OpContext, n: number, at: number, answers: Ans
   });
 }
 
+/** What this implementation finds among records. */
+function find(query: Query, given: Setup, records: RecordData[]): Found {
+  const { table: name, where, orderBy, limit } = query;
+  const table = given.schema.tables[name] as TableSchema;
+  try {
+    const order = compileOrder(table, orderBy);
+    const found = records.filter(compileWhere(table, where)).sort(order);
+    return {
+      ids: found.slice(0, limit).map(({ id }) => id as string),
+      keys: coveringKeys(name, table, where),
+    };
+  } catch (error) {
+    if (!(error instanceof InvalidQueryError)) throw error;
+    return { error: { ...error.problem } as JsonObject };
+  }
+}
+
+function compareQuery(given: Setup, n: number, made: Answer[], theirs: Found): string[] {
+  const query = new Maker(given, n).query();
+  const records = made.flatMap(({ recordMap }) => Object.values(recordMap[query.table] ?? {}));
+  const ours = find(query, given, records);
+  // The server leaves an id as it was written, in capitals too.
+  const keys = ({ keys = [] }: Found) => [...new Set(keys.map((key) => key.toLowerCase()))].sort();
+  const same = ours.error
+    ? ours.error.status === theirs.error?.status && ours.error.code === theirs.error?.code
+    : equalJson(ours.ids as Json, (theirs.ids ?? null) as Json) &&
+      equalJson(keys(ours), keys(theirs));
+  return same ? [] : [`query ${n}: ${JSON.stringify({ query, typescript: ours, sql: theirs })}`];
+}
+
+interface Told {
+  make?: number[];
+  judge?: number[];
+  ask?: number[];
+  compare?: number[];
+  answers?: string[];
+  made?: string[];
+}
+
 function answer(given: Setup, line: string): Json {
-  const told = JSON.parse(line) as { make?: number[]; judge?: number[]; answers?: string[] };
-  const [from = 0, to = 0] = told.make ?? told.judge ?? [];
+  const told = JSON.parse(line) as Told;
+  const [from = 0, to = 0] = told.make ?? told.judge ?? told.ask ?? told.compare ?? [];
   const numbers = Array.from({ length: to - from }, (_, n) => from + n);
   if (told.make) {
     const sequences = numbers.map((n) => new Maker(given, n).sequence());
@@ -597,9 +605,14 @@ function answer(given: Setup, line: string): Json {
       JSON.stringify(sequences.map((transactions) => transactions[round])),
     );
   }
-  const answers = (told.answers ?? []).map((text) => JSON.parse(text) as Answer);
+  if (told.ask) return numbers.map((n) => JSON.stringify(new Maker(given, n).query()));
+  const answers = (told.answers ?? []).map((text) => JSON.parse(text));
+  if (told.compare) {
+    const made = (told.made ?? []).map((text) => JSON.parse(text) as Answer);
+    return numbers.flatMap((n, at) => compareQuery(given, n, made, answers[at] as Found));
+  }
   const ctx: OpContext = { ...given, uuid: () => "00000000-0000-4000-8000-000000000000" };
-  return numbers.flatMap((n, at) => judge(given, ctx, n, at, answers));
+  return numbers.flatMap((n, at) => judge(given, ctx, n, at, answers as Answer[]));
 }
 
 let setup: Setup | undefined;
