@@ -17,30 +17,50 @@ export interface OpProblem {
   expected?: string;
 }
 
-const FIXES: { readonly [code: string]: string } = {
-  unknown_table: "Make it live with sync.enable and generate the types again (rowcast types).",
-  unknown_key: "Keys are camelCase; generate the types again (rowcast types).",
-  unknown_function: "Expose it with sync.expose and generate the types again (rowcast types).",
-  unknown_argument: "Arguments are camelCase without p_.",
-  unknown_operator: "Operators: eq, neq, in, lt, lte, gt, gte, is, contains.",
-  forbidden_key: "Leave the key out; the server gives it its value.",
-  not_supported: "Name p_soft_delete or p_hard_delete in sync.enable.",
-  too_many: "Divide it, or raise the limit with sync.configure.",
-  too_large: "Make it smaller, or raise the limit with sync.configure.",
-  exists: "Take another id or value, or change the record that is there.",
-  conflict: "Look at the record as it is now, decide, and write again.",
-  upgrade: "Load the new version of the app; what is queued stays queued.",
-  too_old: "Look at the record as it is now and write again with retry.",
-  blocked: "Mend the create that was refused first, then retry both.",
+/** What is told of a code where nothing better is known, and after the colon what to do. */
+const WORDS: { readonly [code: string]: string } = {
+  bad_request: "The form is wrong: see the types and the docs",
+  unknown_operation: "There is no such operation",
+  unknown_operator: "There is no such operator",
+  unknown_table: "There is no such table: make it live with sync.enable, generate the types again",
+  unknown_key: "There is no such key: keys are camelCase; generate the types again",
+  unknown_function: "There is no such function: expose it with sync.expose",
+  unknown_argument: "There is no such argument: arguments are camelCase without p_",
+  required: "A value is required",
+  bad_value: "No such value can be stored",
+  bad_path: "The path has an empty or reserved part, or goes through what has no members",
+  bad_index: "The list is shorter than this index",
+  not_a_list: "There is no list at this path",
+  not_a_number: "There is no number at this path",
+  not_supported: "Records of this table cannot be deleted or restored so: see sync.enable",
+  check_failed: "The value is not allowed here",
+  forbidden: "No such record, or you may not change it",
+  forbidden_key: "This key cannot be written: leave it out",
+  exists: "There is such a record already: change that one, or take another id or value",
+  too_many: "It is too much: divide it, or raise the limit with sync.configure",
+  too_large: "It is too large: divide it, or raise the limit with sync.configure",
+  conflict: "The record has changed: look at it, decide, and write again",
+  too_old: "It is too old: look at the record, and retry",
+  blocked: "It needs a record whose create was refused: mend that one, and retry both",
+  upgrade: "The app is too old: load its new version; what is queued stays",
 };
+const STATUS: { readonly [code: string]: number } = {
+  forbidden: 403,
+  forbidden_key: 403,
+  exists: 409,
+  too_large: 413,
+  too_many: 422,
+};
+const wordsOf = (code: string): string[] => (WORDS[code] ?? "It was refused").split(": ");
 
-function sentence(problem: { code: string; detail?: string } & Partial<OpProblem>): string {
-  const { code, detail, table, id, key, op, limit } = problem;
-  const at = [table, id, typeof key === "string" ? key : key?.join(".")].filter(Boolean).join(" ");
-  const where = [at, op === undefined ? "" : `operation ${op}`, limit].filter(Boolean).join(", ");
-  return [`${detail ?? "Refused"} (${code}${where && `: ${where}`}).`, FIXES[code]]
-    .filter(Boolean)
-    .join(" ");
+interface Told extends Pick<OpProblem, "code" | "table" | "id" | "key"> {
+  detail?: string;
+}
+
+function sentence({ code, detail, table, id, key }: Told): string {
+  const [words, fix] = wordsOf(code);
+  const place = [code, table, id, typeof key === "string" ? key : key?.join(".")];
+  return `${detail ?? words} (${place.filter(Boolean).join(", ")})${fix ? `: ${fix}` : ""}.`;
 }
 
 /** What every error of Rowcast is. `code` is the stable word to branch on. */
@@ -82,7 +102,7 @@ export class RefusedError extends RowcastError {
   readonly problem: Problem;
 
   constructor(problem: Problem) {
-    super(problem.code, sentence(problem as unknown as { code: string } & Partial<OpProblem>));
+    super(problem.code, sentence(problem as Told));
     this.problem = problem;
   }
 }
@@ -98,21 +118,20 @@ export class Refusal {
 
 /** Leaves the work at hand with a problem; `caught` gives it back. */
 export function refuse(
-  status: number,
   code: ProblemCode,
-  detail: string,
+  detail: string = wordsOf(code)[0] as string,
   more?: Partial<OpProblem>,
 ): never {
-  throw new Refusal({ status, code, detail, ...more });
+  throw new Refusal({ status: STATUS[code] ?? 400, code, detail, ...more });
 }
 
-/** The problem that some work ends in, with what is known of the place; null where it ends well. */
-export function caught(work: () => void, place?: () => Partial<OpProblem>): OpProblem | null {
+/** The problem that some work ends in, at the place it has come to; null where it ends well. */
+export function caught(work: () => void, at?: Partial<OpProblem>): OpProblem | null {
   try {
     work();
     return null;
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
-    return { ...place?.(), ...error.problem };
+    return { ...at, ...error.problem };
   }
 }

@@ -10,8 +10,8 @@ import {
   type RecordData,
 } from "./json.js";
 import { type KeySchema, type KeyType, keyOf, type TableSchema } from "./schema.js";
-import { canonical, checkJson, elementOf, LIMITS } from "./values.js";
-import type { Key, Order } from "./wire.gen.js";
+import { aligned, canonical, checkJson, elementOf, LIMITS } from "./values.js";
+import type { Key, Order, ProblemCode } from "./wire.gen.js";
 
 /** Conditions on one key, all of which must hold. Null compares to nothing; `is` finds it. */
 export interface Conditions {
@@ -38,8 +38,18 @@ export type Predicate = (record: RecordData) => boolean;
 /** Tells which of two records comes first, as `Array.prototype.sort` wants it. */
 export type Comparator = (a: RecordData, b: RecordData) => number;
 
-const UNORDERED: readonly KeyType[] = ["json", "list", "other", "bytea"];
+/** Which signs of a comparison an operator wants. */
+const SIGNS: { readonly [operator: string]: readonly number[] } = {
+  eq: [0],
+  neq: [-1, 1],
+  lt: [-1],
+  lte: [-1, 0],
+  gt: [1],
+  gte: [0, 1],
+};
+const UNORDERED = "json list other bytea";
 
+/** What some work gives; a refusal is thrown as InvalidQueryError. */
 function query<T>(work: () => T): T {
   let result: T | undefined;
   const problem = caught(() => {
@@ -49,31 +59,30 @@ function query<T>(work: () => T): T {
   return result as T;
 }
 
+const noKey = (key: string): never => refuse("unknown_key", undefined, { key });
+
 /**
  * A filter as a function, by the rules of the server: three-valued nulls, text by code point. Leaves soft-deleted
  * records out unless the filter names their key. Throws InvalidQueryError.
  */
 export function compileWhere(table: TableSchema, where: Where = {}): Predicate {
   return query(() => {
-    if (!isObject(where)) refuse(400, "bad_request", "where is an object");
+    if (!isObject(where)) refuse("bad_request", "where is an object");
     checkJson(where, 0, LIMITS);
+    const { softDelete } = table;
     const tests = entriesOf(where).flatMap(([name, condition]): Predicate[] => {
-      const key =
-        keyOf(table, name) ?? refuse(400, "unknown_key", "There is no such key", { key: name });
+      const key = keyOf(table, name) ?? noKey(name);
+      const conditions = isObject(condition) ? entriesOf(condition) : [];
+      const given = conditions.filter(([, value]) => value !== undefined);
       // Left out it would find everything, which nobody wants who wrote it down.
-      if (condition === undefined) {
-        refuse(400, "bad_request", "The value is undefined: leave the key out, or ask later", {
+      if (condition === undefined || (isObject(condition) && !given.length)) {
+        refuse("bad_request", "There is nothing to compare with: leave the key out", {
           key: name,
         });
       }
-      if (!isObject(condition)) return [comparison(name, key, "eq", condition)];
-      const operators = entriesOf(condition).filter(([, value]) => value !== undefined);
-      if (!operators.length) {
-        refuse(400, "bad_request", "A condition names an operator", { key: name });
-      }
-      return operators.map(([operator, value]) => comparison(name, key, operator, value));
+      if (!isObject(condition)) given.push(["eq", condition]);
+      return given.map(([operator, value]) => comparison(name, key, operator, value));
     });
-    const { softDelete } = table;
     if (softDelete !== null && !Object.hasOwn(where, softDelete)) {
       tests.push((record) => !record[softDelete]);
     }
@@ -86,160 +95,123 @@ const entriesOf = (value: JsonObject) =>
   jsonbKeys(value).map((key): [string, Json] => [key, value[key] as Json]);
 
 function comparison(name: string, key: KeySchema, operator: string, value: Json): Predicate {
+  const no = (code: ProblemCode, detail?: string): never => refuse(code, detail, { key: name });
   const test =
     (holds: (found: Json) => boolean): Predicate =>
     (record) => {
-      const found = record[name];
-      return found !== null && found !== undefined && holds(found);
+      const found = record[name] ?? null;
+      return found !== null && holds(found);
     };
-  switch (operator) {
-    case "is":
-      if (value === null) return (record) => (record[name] ?? null) === null;
-      if (value === "notNull") return test(() => true);
-      return refuse(400, "bad_request", 'is takes null or "notNull"', { key: name });
-    case "in": {
-      if (!Array.isArray(value) || value.length > 1000) {
-        refuse(400, "bad_request", "in takes a list of at most 1000 values", { key: name });
-      }
-      const tests = value.map((item) => comparison(name, key, "eq", item));
-      return (record) => tests.some((test) => test(record));
-    }
-    case "contains": {
-      if (key.type === "text") {
-        const part = wanted(name, key, value);
-        return part === null
-          ? () => false
-          : test((found) => (found as string).includes(part as string));
-      }
-      if (key.type !== "list" && key.type !== "json") {
-        refuse(400, "wrong_type", "contains is for texts and lists", { key: name });
-      }
-      const element = key.type === "list" ? elementOf(key) : key;
-      let item = value;
-      if (key.type === "list") {
-        caught(() => {
-          item = canonical(value, element, LIMITS);
-        });
-      }
-      const equals = equality(element);
-      return test((found) => Array.isArray(found) && found.some((one) => equals(one, item)));
-    }
-    case "eq":
-    case "neq":
-    case "lt":
-    case "lte":
-    case "gt":
-    case "gte": {
-      const wants = wanted(name, key, value);
-      if (operator === "eq" || operator === "neq") {
-        if (key.type === "other")
-          refuse(400, "wrong_type", "This key cannot be compared", { key: name });
-        if (wants === null) return () => false;
-        const equals = equality(key);
-        return test((found) => equals(found, wants) === (operator === "eq"));
-      }
-      if (UNORDERED.includes(key.type))
-        refuse(400, "wrong_type", "This key has no order", { key: name });
-      if (wants === null) return () => false;
-      const compare = ordering(key.type);
-      const least = operator === "gt" ? 1 : operator === "gte" ? 0 : Number.NEGATIVE_INFINITY;
-      const most = operator === "lt" ? -1 : operator === "lte" ? 0 : Number.POSITIVE_INFINITY;
-      return test((found) => {
-        const sign = Math.sign(compare(found, wants));
-        return sign >= least && sign <= most;
-      });
-    }
-    default:
-      return refuse(400, "unknown_operator", "There is no such operator", { key: name });
+  const { type } = key;
+  if (operator === "is") {
+    if (value === null) return (record) => (record[name] ?? null) === null;
+    return value === "notNull" ? test(() => true) : no("bad_request", 'is takes null or "notNull"');
   }
-}
-
-/** The value of a filter in the form of the wire. */
-function wanted(name: string, key: KeySchema, value: Json): Json {
-  if (key.type === "other") return value;
+  if (operator === "in") {
+    if (!Array.isArray(value) || value.length > 1000) {
+      return no("bad_request", "in takes a list of at most 1000 values");
+    }
+    const tests = value.map((item) => comparison(name, key, "eq", item));
+    return (record) => tests.some((test) => test(record));
+  }
+  if (operator === "contains" && (type === "list" || type === "json")) {
+    const element = type === "list" ? elementOf(key) : key;
+    let item = value;
+    // A value of another type is in no list.
+    caught(() => {
+      item = canonical(value, element, LIMITS);
+    });
+    const compare = ordering(element);
+    const same = (one: Json) =>
+      one === item || (one !== null && item !== null && !compare(one, item));
+    return test((found) => Array.isArray(found) && found.some(same));
+  }
+  const part = operator === "contains";
+  const signs = Object.hasOwn(SIGNS, operator) ? SIGNS[operator] : undefined;
+  if (!signs && !part) no("unknown_operator", "There is no such operator");
+  if (
+    part ? type !== "text" : signs?.length !== 3 && isUnordered(type) && !operator.endsWith("eq")
+  ) {
+    no("wrong_type", `${operator} does not apply to this key`);
+  }
   const { maxLength: _, ...unbounded } = key;
-  let result: Json = null;
+  let wanted: Json = null;
   const problem = caught(() => {
-    result = canonical(value, unbounded, LIMITS);
+    wanted = canonical(value, unbounded, LIMITS);
   });
-  if (!problem) return result;
-  throw new Refusal(
-    problem.status === 400
-      ? { ...problem, code: "wrong_type", key: name, expected: key.type }
-      : { ...problem, key: name },
-  );
+  if (problem?.status === 400) no("wrong_type", problem.detail);
+  if (problem) throw new Refusal({ ...problem, key: name });
+  if (wanted === null) return () => false;
+  if (part) return test((found) => (found as string).includes(wanted as unknown as string));
+  const compare = ordering(key);
+  return test((found) => signs?.includes(Math.sign(compare(found, wanted))) === true);
 }
 
-function equality({ type, elementType }: KeySchema): (a: Json, b: Json) => boolean {
-  if ((elementType ?? type) !== "numeric") return equalJson;
-  const equal = (a: Json, b: Json) =>
-    a === b || (typeof a === "string" && typeof b === "string" && !compareDecimals(a, b));
-  if (type === "numeric") return equal;
-  return (a, b) =>
-    Array.isArray(a) &&
-    Array.isArray(b) &&
-    a.length === b.length &&
-    a.every((item, n) => equal(item, b[n] as Json));
-}
+const isUnordered = (type: KeyType) => UNORDERED.includes(type);
 
-/** How two values of a type, neither of them null, are ordered. */
-function ordering(type: KeyType): (a: Json, b: Json) => number {
-  switch (type) {
+/** How two values, neither of them null, are ordered; 0 where they are equal, for types without an order too. */
+function ordering(key: KeySchema): (a: Json, b: Json) => number {
+  switch (key.type) {
     case "boolean":
     case "integer":
-      return (a, b) => Number(a) - Number(b);
     case "float":
-      return (a, b) => compareFloats(Number(a), Number(b));
+      return (a, b) => compareNumbers(Number(a), Number(b));
     case "bigint":
     case "numeric":
-      return compareDecimals;
+      return (a, b) => compareDecimals(a as string, b as string);
+    case "list": {
+      const compare = ordering(elementOf(key));
+      const same = (a: Json, b: Json | undefined) =>
+        a === b || (a !== null && b !== null && b !== undefined && !compare(a, b));
+      return (a, b) =>
+        Number(
+          !(b as Json[]).every(
+            (item, n, { length }) =>
+              (a as Json[]).length === length && same(item, (a as Json[])[n]),
+          ),
+        );
+    }
+    case "json":
+    case "bytea":
+    case "other":
+      return (a, b) => Number(!equalJson(a, b));
     default:
       return (a, b) => compareText(a as string, b as string);
   }
 }
 
 /** As PostgreSQL: NaN equals itself and is greater than all others. */
-function compareFloats(a: number, b: number): number {
-  return a === b ? 0 : a < b || Number.isNaN(b) ? (Number.isNaN(a) ? 0 : -1) : 1;
-}
+const compareNumbers = (a: number, b: number) =>
+  Object.is(a, b) || a === b ? 0 : a < b || Number.isNaN(b) ? -1 : 1;
 
-/** Compares decimal texts of any length; what is no number (NaN, Infinity) as floats are. */
-function compareDecimals(a: Json, b: Json): number {
-  const [x, y] = [String(a), String(b)];
-  if (/[a-z]/.test(x + y)) return compareFloats(Number(x), Number(y));
-  const negative = x.startsWith("-");
-  if (negative !== y.startsWith("-")) return negative ? -1 : 1;
-  const sign = negative ? -1 : 1;
-  const [wholeX = "", partX = ""] = x.slice(negative ? 1 : 0).split(".");
-  const [wholeY = "", partY = ""] = y.slice(negative ? 1 : 0).split(".");
-  if (wholeX.length !== wholeY.length) return sign * (wholeX.length - wholeY.length);
-  const length = Math.max(partX.length, partY.length);
-  const [left, right] = [wholeX + partX.padEnd(length, "0"), wholeY + partY.padEnd(length, "0")];
-  return left === right ? 0 : left < right ? -sign : sign;
+function compareDecimals(a: string, b: string): number {
+  // Up to fifteen digits a double is exact enough, and NaN and Infinity have one.
+  if (a.length < 16 && b.length < 16) return compareNumbers(Number(a), Number(b));
+  const [x, y] = aligned(a, b);
+  return x === y ? 0 : x < y ? -1 : 1;
 }
 
 /** An order as a function, by the rules of the server; without one by id alone. Throws InvalidQueryError. */
 export function compileOrder(table: TableSchema, orderBy: OrderBy = []): Comparator {
   return query(() => {
     if (!Array.isArray(orderBy) || orderBy.length > 5) {
-      refuse(400, "bad_request", "orderBy is a list of at most five {key, dir}");
+      refuse("bad_request", "orderBy is a list of at most five {key, dir}");
     }
     const parts = orderBy.map((part: unknown): Comparator => {
+      const { key: name, dir = "asc", ...more } = isObject(part) ? part : {};
       if (
-        !isObject(part) ||
-        typeof part.key !== "string" ||
-        !["asc", "desc", undefined].includes(part.dir as string | undefined) ||
-        Object.keys(part).some((name) => name !== "key" && name !== "dir")
+        typeof name !== "string" ||
+        (dir !== "asc" && dir !== "desc") ||
+        Object.keys(more).length
       ) {
-        refuse(400, "bad_request", 'An order is {key, dir: "asc" or "desc"}');
+        refuse("bad_request", 'An order is {key, dir: "asc" or "desc"}');
       }
-      const name = part.key;
-      const key =
-        keyOf(table, name) ?? refuse(400, "unknown_key", "There is no such key", { key: name });
-      if (UNORDERED.includes(key.type))
-        refuse(400, "wrong_type", "This key has no order", { key: name });
-      const compare = ordering(key.type);
-      const sign = part.dir === "desc" ? -1 : 1;
+      const key = keyOf(table, name) ?? noKey(name);
+      if (isUnordered(key.type)) {
+        refuse("wrong_type", "This key has no order", { key: name });
+      }
+      const compare = ordering(key);
+      const sign = dir === "desc" ? -1 : 1;
       return (a, b) => {
         const [x, y] = [a[name] ?? null, b[name] ?? null];
         if (x === null || y === null) return Number(x === null) - Number(y === null);

@@ -1,14 +1,13 @@
 /** Fills a list of bytes with random ones, as `crypto.getRandomValues` does. */
 export type FillRandom = (bytes: Uint8Array<ArrayBuffer>) => void;
 
-const HEX = Array.from({ length: 256 }, (_, n) => n.toString(16).padStart(2, "0"));
-
-function format(bytes: Uint8Array): string {
-  const hex = Array.from(bytes, (byte) => HEX[byte]).join("");
-  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
-}
-
 const fillRandom: FillRandom = (bytes) => crypto.getRandomValues(bytes);
+
+const hex = (value: number, length: number) => value.toString(16).padStart(length, "0");
+
+/** A uuid of 32 hexadecimal digits, but for its version and variant. */
+const uuid = (digits: string, version: number) =>
+  digits.replace(/^(.{8})(.{4}).(.{3}).(.{3})/, `$1-$2-${version}$3-8$4-`);
 
 /**
  * Makes uuids of version 7, each greater than the one before: within a millisecond, and where the clock steps back by
@@ -17,24 +16,20 @@ const fillRandom: FillRandom = (bytes) => crypto.getRandomValues(bytes);
 export function createIds(now: () => number, random = fillRandom, slack = 1000): () => string {
   let time = 0;
   let count = 0;
-  const bytes = new Uint8Array(16);
+  const bytes = new Uint8Array(9);
   return () => {
     random(bytes);
     const present = Math.floor(now());
     // A clock that was set right by more than the slack is believed: ids of the future would be refused.
     if (present > time || present < time - slack) {
       time = present;
-      count = (((bytes[6] ?? 0) << 8) | (bytes[7] ?? 0)) & 0x7ff;
+      count = (bytes[8] as number) * 8;
     } else if (++count > 0xfff) {
       time++;
       count = 0;
     }
-    const view = new DataView(bytes.buffer);
-    view.setUint16(0, Math.floor(time / 2 ** 32));
-    view.setUint32(2, time % 2 ** 32);
-    view.setUint16(6, 0x7000 | count);
-    view.setUint8(8, 0x80 | (view.getUint8(8) & 0x3f));
-    return format(bytes);
+    const rest = Array.from(bytes.subarray(0, 8), (byte) => hex(byte, 2)).join("");
+    return uuid(`${hex(time, 12)}0${hex(count, 3)}${rest}`, 7);
   };
 }
 
@@ -45,39 +40,28 @@ export function timeOfId(id: string): number | null {
 
 /**
  * Uuids that follow from a text: for defaults of the server that a record shows before the server has given them.
- * Every replay of a transaction must show the same ones.
+ * Every replay of a transaction must show the same ones, and no two records the same.
  */
 export function derivedIds(text: string): () => string {
   let state = 0x811c9dc5;
-  for (let n = 0; n < text.length; n++) state = Math.imul(state ^ text.charCodeAt(n), 0x01000193);
-  const next = () => {
+  for (const letter of text) state = Math.imul(state ^ letter.charCodeAt(0), 0x01000193);
+  const word = () => {
     state = (state + 0x9e3779b9) | 0;
-    let word = Math.imul(state ^ (state >>> 16), 0x85ebca6b);
-    word = Math.imul(word ^ (word >>> 13), 0xc2b2ae35);
-    return (word ^ (word >>> 16)) >>> 0;
+    const mixed = Math.imul(state ^ (state >>> 16), 0x85ebca6b);
+    return hex((mixed ^ (mixed >>> 13)) >>> 0, 8);
   };
-  return () => {
-    const view = new DataView(new ArrayBuffer(16));
-    for (let n = 0; n < 4; n++) view.setUint32(n * 4, next());
-    view.setUint8(6, 0x80 | (view.getUint8(6) & 0x0f));
-    view.setUint8(8, 0x80 | (view.getUint8(8) & 0x3f));
-    return format(new Uint8Array(view.buffer));
-  };
+  return () => uuid(word() + word() + word() + word(), 8);
 }
 
 /** The server's time, as far as its answers tell it; the device's own until the first one. */
 export class ServerClock {
-  private readonly device: () => number;
-  private offset = 0;
-  private known = false;
+  private offset: number | undefined;
 
-  constructor(device: () => number = Date.now) {
-    this.device = device;
-  }
+  constructor(private readonly device: () => number = Date.now) {}
 
   /** Milliseconds since 1970. */
   now(): number {
-    return this.device() + this.offset;
+    return this.device() + (this.offset ?? 0);
   }
 
   /** The same as the wire writes it, `2026-01-31T12:00:00.000000Z`. */
@@ -90,12 +74,9 @@ export class ServerClock {
    * milliseconds. grain: how coarse the time is; a difference within it says nothing new.
    */
   adjust(serverTime: string, roundTrip = 0, grain = 1): void {
-    const told = Date.parse(serverTime);
-    if (Number.isNaN(told)) return;
-    const offset = told + roundTrip / 2 - this.device();
-    if (this.known && Math.abs(offset - this.offset) <= grain + roundTrip / 2) return;
-    this.known = true;
-    this.offset = offset;
+    const offset = Date.parse(serverTime) + roundTrip / 2 - this.device();
+    const known = this.offset ?? Number.NEGATIVE_INFINITY;
+    if (Math.abs(offset - known) > grain + roundTrip / 2) this.offset = offset;
   }
 }
 

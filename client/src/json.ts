@@ -47,19 +47,16 @@ export function toJson(value: unknown, depth = 0): Json {
   if (value === null || typeof value === "boolean") return value;
   if (typeof value === "string") return text(value);
   if (typeof value === "number") {
-    if (!Number.isFinite(value)) refuse(400, "bad_value", "The number is not finite");
+    if (!Number.isFinite(value)) refuse("bad_value");
     return value + 0; // -0 has no text of its own
   }
   if (typeof value === "bigint") return String(value);
-  if (typeof value !== "object") refuse(400, "bad_value", `A ${typeof value} is no JSON`);
+  if (typeof value !== "object") refuse("bad_value", `A ${typeof value} is no JSON`);
   // Nothing as deep is accepted anywhere; a circle has no end.
-  if (depth > 500) refuse(422, "too_many", "The value is too deep", { limit: "max_depth" });
+  if (depth > 500) refuse("too_many", "The value is too deep", { limit: "max_depth" });
   if ("toJSON" in value && typeof value.toJSON === "function")
     return toJson(value.toJSON(), depth + 1);
   if (Array.isArray(value)) return value.map((item) => toJson(item ?? null, depth + 1));
-  if (value instanceof Map || value instanceof Set || ArrayBuffer.isView(value)) {
-    refuse(400, "bad_value", `A ${value.constructor.name} is no JSON`);
-  }
   return Object.fromEntries(
     Object.entries(value)
       .filter(([, item]) => item !== undefined)
@@ -70,8 +67,7 @@ export function toJson(value: unknown, depth = 0): Json {
 const UNSTORABLE = /\0|\p{Surrogate}/u;
 
 function text(value: string): string {
-  if (UNSTORABLE.test(value))
-    refuse(400, "bad_value", "No text holds NUL or half a surrogate pair");
+  if (UNSTORABLE.test(value)) refuse("bad_value");
   return value;
 }
 
@@ -105,50 +101,6 @@ export function byteLength(value: string): number {
 /** The keys of an object in the order of jsonb: short ones first, then by code point. */
 export function jsonbKeys(value: JsonObject): string[] {
   return Object.keys(value).sort((a, b) => byteLength(a) - byteLength(b) || compareText(a, b));
-}
-
-const sizes = new WeakMap<object, number>();
-
-/** Bytes of a value as PostgreSQL stores it in jsonb, which is what the limits count. */
-export function jsonbSize(value: Json): number {
-  const known = typeof value === "object" && value !== null ? sizes.get(value) : undefined;
-  if (known !== undefined) return known;
-  let at = 4;
-  const put = (item: Json): void => {
-    if (typeof item === "string") {
-      at += byteLength(item);
-    } else if (typeof item === "number") {
-      at = align(at) + numericSize(item);
-    } else if (typeof item === "object" && item !== null) {
-      const keys = Array.isArray(item) ? [] : jsonbKeys(item);
-      const items = Array.isArray(item) ? item : keys.map((key) => item[key] as Json);
-      at = align(at) + 4 + 4 * (keys.length + items.length);
-      for (const key of keys) at += byteLength(key);
-      items.forEach(put);
-    }
-  };
-  if (typeof value === "object" && value !== null) {
-    put(value);
-    sizes.set(value, at);
-  } else {
-    put([value]);
-  }
-  return at;
-}
-
-const align = (at: number) => (at + 3) & ~3;
-
-/** Bytes of a number as numeric: a head, and two for each four decimal digits between the first and the last. */
-function numericSize(value: number): number {
-  const [whole = "", part = ""] = plainNumber(Math.abs(value)).split(".");
-  const groups = Math.ceil(whole.length / 4);
-  const digits = whole.padStart(groups * 4, "0") + part.padEnd(Math.ceil(part.length / 4) * 4, "0");
-  const first = digits.search(/[1-9]/);
-  if (first < 0) return 6;
-  const from = first >> 2;
-  const to = Math.ceil(digits.replace(/0+$/, "").length / 4);
-  const weight = groups - 1 - from;
-  return (part.length > 63 || weight > 63 || weight < -64 ? 8 : 6) + 2 * (to - from);
 }
 
 /** A number in decimal digits, without an exponent. */

@@ -1,12 +1,10 @@
-import { caught, type OpProblem, Refusal, refuse } from "./errors.js";
+import { caught, type OpProblem, refuse } from "./errors.js";
 import {
   byteLength,
-  compareText,
   equalJson,
   isObject,
   type Json,
   jsonbKeys,
-  jsonbSize,
   type RecordData,
   toJson,
 } from "./json.js";
@@ -20,10 +18,10 @@ import {
   tableOf,
 } from "./schema.js";
 import {
-  addNumbers,
   addTo,
   canonical,
   checkJson,
+  elementOf,
   LIMITS,
   type Limits,
   refuseLimit,
@@ -35,6 +33,7 @@ import type { CallOperation, ListInsertOperation, Operation, Transaction } from 
 export type RecordOperation = Exclude<Operation, CallOperation>;
 
 type KeyOperation = Extract<RecordOperation, { key: unknown }>;
+type ListOperation = Extract<RecordOperation, { type: "listInsert" | "listRemove" }>;
 
 /**
  * What operations depend on besides the record. A replay of one transaction must be given the same `now` and the same
@@ -54,19 +53,26 @@ export type Applied =
   | { record: RecordData | null; problem?: never }
   | { record?: never; problem: OpProblem };
 
-/** A step of a record: an operation, where a create has become one set per key. `n`: which operation it came from. */
+/** An operation, and its number among those it came with. */
 interface Step {
   op: RecordOperation;
   n: number;
 }
 
+/** Where the work at hand is, for a refusal to tell. */
+type Place = Partial<OpProblem>;
+
 const limitsOf = (ctx: OpContext): Limits => ({ ...LIMITS, ...ctx.limits });
+const numbered = (ops: readonly RecordOperation[]): Step[] => ops.map((op, n) => ({ op, n }));
+const partsOf = (op: RecordOperation, most: number): [string, ...string[]] =>
+  parsePath((op as KeyOperation).key, most);
+const isRemoval = (op: RecordOperation) => op.type === "delete" || op.type === "restore";
 
 /**
  * Applies the operations of one record to its present state; null is an absent one. Never changes its input, shares
  * what stayed as it was, and gives the same object where nothing changed. A refusal is that of the server (docs:
- * Operations), as far as it follows from the record and the schema: rights, CHECK constraints and references are the
- * server's. A created record has version 0; other versions are kept.
+ * Operations), as far as it follows from the record and the schema: rights, references, unique indexes, most CHECK
+ * constraints and the count of bytes are the server's. A created record has version 0; other versions are kept.
  */
 export function applyToRecord(
   record: RecordData | null,
@@ -75,189 +81,143 @@ export function applyToRecord(
   ops: readonly RecordOperation[],
   ctx: OpContext,
 ): Applied {
-  let result: RecordData | null = null;
-  const problem = caught(
-    () => {
-      result = run(record, table, id, ops, ctx);
-    },
-    () => ({ table, id }),
-  );
-  return problem ? { problem } : { record: result };
+  const at: Place = { table, id };
+  let after: RecordData | null = null;
+  const problem = caught(() => {
+    after = run(record, table, id, numbered(ops), ctx, at);
+  }, at);
+  return problem ? { problem } : { record: after };
 }
 
 function run(
   record: RecordData | null,
   name: string,
   id: string,
-  ops: readonly RecordOperation[],
+  given: readonly Step[],
   ctx: OpContext,
+  at: Place,
 ): RecordData | null {
-  const table = tableOf(ctx.schema, name) ?? refuseTable();
-  const limits = limitsOf(ctx);
-  const steps = stepsOf(ops);
-  const creating = steps.some(({ op }) => namesId(op));
-  const forbidden = check(steps, table, creating, ctx, limits);
-  if (forbidden) refuseKey(forbidden);
-  if (!creating) {
-    if (!record) refuse(403, "forbidden", "No such record, or you may not change it");
-    if (removesRow(table, ops)) return null;
-  }
-  const after = patch(
-    creating ? defaults(table, id, ctx) : (record as RecordData),
-    table,
-    steps,
-    creating,
-    ctx,
-    limits,
-  );
-  if (creating && record) refuse(409, "exists", "There is such a record already");
+  const table = liveTable(name, ctx);
+  const { steps, creating } = check(given, table, ctx, at);
+  if (!creating && !record) refuse("forbidden");
+  if (!creating && removesRow(table, given)) return null;
+  const after = patch(creating ? null : record, id, table, steps, ctx, at);
+  if (creating && record) refuse("exists");
   return after;
 }
 
-function refuseTable(): never {
-  refuse(400, "unknown_table", "There is no such table");
-}
+const liveTable = (name: string, { schema }: OpContext): TableSchema =>
+  tableOf(schema, name) ?? refuse("unknown_table");
 
-function refuseKey({ op, n }: Step): never {
-  refuse(403, "forbidden_key", "This key cannot be written", { ...keyShown(op), op: n });
-}
+const removesRow = (table: TableSchema, steps: readonly Step[]) =>
+  table.hardDelete && !table.softDelete && steps.some(({ op }) => op.type === "delete");
 
-const keyShown = (op: unknown) => {
-  const key = isObject(op) ? op.key : undefined;
-  const short =
-    typeof key === "string" ||
-    (Array.isArray(key) && key.every((part) => typeof part === "string"));
-  return short ? { key: key as string | string[] } : {};
-};
-
-const removesRow = (table: TableSchema, ops: readonly Operation[]) =>
-  table.hardDelete && !table.softDelete && ops.some((op) => op.type === "delete");
-
-const namesId = (op: Operation) =>
+const namesId = ({ op }: Step) =>
   op.type === "set" && (op.key === "id" || (op.key?.length === 1 && op.key[0] === "id"));
 
-function stepsOf(ops: readonly RecordOperation[]): Step[] {
-  return ops.flatMap((op, n): Step[] => {
+/** The same with a create as one set per key, in the server's order. */
+const spread = (steps: readonly Step[]): Step[] =>
+  steps.flatMap(({ op, n }): Step[] => {
     if (op.type !== "create") return [{ op, n }];
-    const { table, id, value } = op;
-    const set = (key: string, value: Json): Step => ({
-      op: { type: "set", table, id, key: [key], value },
+    const { type: _, value, ...at } = op;
+    const full: { [key: string]: Json } = { ...value };
+    delete full.version;
+    full.id ??= value.id === null ? null : op.id;
+    return ["id", ...jsonbKeys(full).filter((key) => key !== "id")].map((key) => ({
+      op: { type: "set", ...at, key: [key], value: full[key] as Json },
       n,
-    });
-    const keys = jsonbKeys(value).filter((key) => key !== "id" && key !== "version");
-    return [
-      set("id", value.id === undefined ? id : value.id),
-      ...keys.map((key) => set(key, value[key] as Json)),
-    ];
+    }));
   });
-}
 
 // What depends on the operation alone
 
-/** Refuses what is not well formed; gives the first step whose key may not be written. */
-function check(
-  steps: readonly Step[],
-  table: TableSchema,
-  creating: boolean,
-  ctx: OpContext,
-  limits: Limits,
-): Step | undefined {
+const SUITED: { readonly [type in KeyType]?: string } = {
+  json: "set-now increment listInsert listRemove",
+  list: "listInsert listRemove",
+  integer: "increment",
+  bigint: "increment",
+  numeric: "increment",
+  float: "increment",
+  timestamptz: "set-now",
+  timestamp: "set-now",
+  date: "set-now",
+};
+
+/** Refuses operations of a record that are not well formed, then those on keys that the caller may not write. */
+function check(given: readonly Step[], table: TableSchema, ctx: OpContext, at: Place) {
+  const limits = limitsOf(ctx);
+  const steps = spread(given);
+  const creating = steps.some(namesId);
+  const named = new Set<string>();
   let forbidden: Step | undefined;
-  for (const step of steps) {
-    try {
-      if (checkStep(step.op, table, creating, ctx, limits)) forbidden ??= step;
-    } catch (error) {
-      throw error instanceof Refusal
-        ? new Refusal({ ...keyShown(step.op), op: step.n, ...error.problem })
-        : error;
-    }
-  }
-  if (creating) {
-    const named = new Set(
-      steps.map(({ op }) => "key" in op && parsePath(op.key, limits.max_path)[0]),
-    );
-    for (const [key, { required }] of Object.entries(table.keys)) {
-      if (required && !named.has(key)) refuse(400, "required", `${key} is required`, { key });
-    }
-  }
-  return forbidden;
-}
 
-const LISTS = ["listInsert", "listRemove"];
-
-/** What operations there are besides `set` for a type. */
-function suits(type: KeyType): readonly string[] {
-  switch (type) {
-    case "json":
-      return ["set-now", "increment", ...LISTS];
-    case "list":
-      return LISTS;
-    case "integer":
-    case "bigint":
-    case "numeric":
-    case "float":
-      return ["increment"];
-    case "timestamptz":
-    case "timestamp":
-    case "date":
-      return ["set-now"];
-    default:
-      return [];
-  }
-}
-
-function checkStep(
-  op: RecordOperation,
-  table: TableSchema,
-  creating: boolean,
-  ctx: OpContext,
-  limits: Limits,
-): boolean {
-  if (op.type === "delete" || op.type === "restore") {
-    if (table.softDelete) return !creating && !mayUpdate(keyOf(table, table.softDelete));
-    if (!table.hardDelete) refuse(400, "not_supported", "Records of this table cannot be deleted");
-    if (creating)
-      refuse(400, "not_supported", "A record cannot be created and deleted for good at once");
-    if (op.type === "restore")
-      refuse(400, "not_supported", "Records of this table are deleted for good");
-    return false;
-  }
-  const { key: sent, type } = op as KeyOperation;
-  const path = parsePath(sent, limits.max_path);
-  const name = path[0];
-  const key = keyOf(table, name) ?? refuse(400, "unknown_key", "There is no such key");
-  const inside = path.length > 1;
-  const value = op.type === "set" ? op.value : undefined;
-  if (name === "version") refuse(400, "bad_request", "The version is the server's");
-  if (name === "id") {
-    if (!creating || type !== "set" || inside || value !== op.id) {
-      refuse(400, "bad_request", "The id of a record cannot be changed");
+  /** Gives whether the key may not be written. */
+  const isForbidden = (op: RecordOperation): boolean => {
+    const { type } = op;
+    if (isRemoval(op)) {
+      if (table.softDelete) return !creating && !mayUpdate(keyOf(table, table.softDelete));
+      if (table.hardDelete && !creating && type === "delete") return false;
+      refuse("not_supported");
     }
-    return false;
-  }
-  if (key.type === "other") refuseType("nothing: the column is read only");
-  if ((inside && key.type !== "json") || (type !== "set" && !suits(key.type).includes(type))) {
+    const [name, ...rest] = partsOf(op, limits.max_path);
+    const inside = rest.length > 0;
+    const key = keyOf(table, name) ?? refuse("unknown_key");
+    const value = type === "set" ? op.value : undefined;
+    named.add(name);
+    if (name === "id" && creating && type === "set" && !inside && value === op.id) return false;
+    if (name === "id" || name === "version") {
+      refuse("bad_request", `The ${name} cannot be changed`);
+    }
     const expected = key.type;
-    if (inside)
-      refuse(400, "bad_path", `A key of type ${expected} has nothing inside`, { expected });
-    refuse(400, "wrong_type", `${type} does not apply to a key of type ${expected}`, { expected });
+    if (expected === "other") refuseType("nothing: the column is read only");
+    if (inside && expected !== "json") {
+      refuse("bad_path", `A key of type ${expected} has nothing inside`, { expected });
+    }
+    if (type !== "set" && !SUITED[expected]?.split(" ").includes(type)) {
+      refuse("wrong_type", `${type} does not apply to a key of type ${expected}`, {
+        expected,
+      });
+    }
+    if (!key.nullable && type === "set" && !inside && (value ?? null) === null) {
+      refuse("required");
+    }
+    let sent: Json | undefined;
+    if (expected === "json") {
+      if ("value" in op && op.value !== undefined) checkJson(op.value, rest.length, limits);
+      if (type !== "set" && type !== "set-now") leaf(undefined, op as KeyOperation, "", limits);
+    } else if (type === "listInsert" || type === "listRemove") {
+      canonical(op.value, elementOf(key), limits);
+      patchList(undefined, op, limits);
+    } else {
+      sent = canonical(type === "increment" ? op.by : value, key, limits);
+    }
+    if (!creating) return !mayUpdate(key);
+    // A key of the server's may repeat the default it would get anyway.
+    return (
+      key.serverOwned === true &&
+      name !== table.touch &&
+      (type !== "set" || sent === undefined || expected === "list" || sent !== known(key, ctx))
+    );
+  };
+
+  for (const step of steps) {
+    see(at, step);
+    if (isForbidden(step.op)) forbidden ??= step;
   }
-  if (!key.nullable && type === "set" && !inside && (value === undefined || value === null)) {
-    refuse(400, "required", "This key cannot be null");
+  for (const [key, { required }] of creating ? Object.entries(table.keys) : []) {
+    if (required && !named.has(key)) refuse("required", undefined, { key });
   }
-  const given = checkValue(op as KeyOperation, key, path.length - 1, limits);
-  if (!creating) return !mayUpdate(key);
-  // A key of the server's may repeat the default it would get anyway.
-  return (
-    key.serverOwned === true &&
-    name !== table.touch &&
-    (type !== "set" ||
-      inside ||
-      key.type === "json" ||
-      key.type === "list" ||
-      !equalJson(given, known(key, ctx)))
-  );
+  if (forbidden) {
+    see(at, forbidden);
+    refuse("forbidden_key");
+  }
+  delete at.op;
+  delete at.key;
+  return { steps, creating };
 }
+
+const see = (at: Place, { op, n }: Step) =>
+  Object.assign(at, { op: n, key: (op as KeyOperation).key });
 
 const mayUpdate = (key: KeySchema | undefined) =>
   key !== undefined && !key.serverOwned && key.updatable !== false;
@@ -265,138 +225,99 @@ const mayUpdate = (key: KeySchema | undefined) =>
 /** What a create puts into a key of the server's, as far as it can be known to be the same there. */
 function known({ default: given }: KeySchema, ctx: OpContext): Json | undefined {
   if (!given) return null;
-  if ("constant" in given) return given.constant;
-  return "user" in given ? ctx.userId : undefined;
-}
-
-function checkValue(
-  op: KeyOperation,
-  key: KeySchema,
-  depth: number,
-  limits: Limits,
-): Json | undefined {
-  if (key.type === "json") {
-    if ("value" in op && op.value !== undefined) checkJson(op.value, depth, limits);
-    if (op.type !== "set" && op.type !== "set-now") leaf(undefined, op, "", limits);
-    return undefined;
-  }
-  if (op.type === "listInsert" || op.type === "listRemove") {
-    canonical([op.value], key, limits);
-    patchList(undefined, op, limits);
-    return undefined;
-  }
-  if (op.type === "increment") return canonical(op.by, key, limits);
-  return canonical(op.type === "set" ? op.value : null, key, limits);
+  return "constant" in given ? given.constant : "user" in given ? ctx.userId : undefined;
 }
 
 // What depends on the record
 
-/** The record a create begins with: defaults of the columns, null where the server alone knows. */
-function defaults(table: TableSchema, id: string, ctx: OpContext): RecordData {
-  const entries = Object.entries(table.keys).filter(([, key]) => key.readable !== false);
-  return Object.fromEntries(entries.map(([name, key]) => [name, initial(name, key, id, ctx)]));
-}
-
+/** What a key is created with: the column's default, null where the server alone knows it. */
 function initial(name: string, key: KeySchema, id: string, ctx: OpContext): Json {
-  const { type, nullable, default: given } = key;
+  const { type, default: given } = key;
   if (name === "version") return 0;
   if (name === "id") return type === "integer" ? Number(id) : id;
   // A list that cannot be null is nearly always empty at first, and apps loop over it.
-  if (!given) return type === "list" && !nullable && !key.required ? [] : null;
+  if (!given) return type === "list" && !key.nullable && !key.required ? [] : null;
   if ("user" in given) return ctx.userId;
   if ("now" in given) return timeAs(type, ctx);
   return "uuid" in given ? ctx.uuid() : canonical(given.constant, key, LIMITS);
 }
 
 /** The time of the transaction as a type holds it. */
-function timeAs(type: KeyType, { now }: OpContext): string {
-  return type === "date" ? now.slice(0, 10) : type === "timestamp" ? now.slice(0, -1) : now;
-}
+const timeAs = (type: KeyType, { now }: OpContext): string =>
+  type === "date" ? now.slice(0, 10) : type === "timestamp" ? now.slice(0, -1) : now;
 
+/** The record with the steps done; null is one that is made. */
 function patch(
-  record: RecordData,
+  record: RecordData | null,
+  id: string,
   table: TableSchema,
   steps: readonly Step[],
-  creating: boolean,
   ctx: OpContext,
-  limits: Limits,
+  at: Place,
 ): RecordData {
-  const after = { ...record };
+  const limits = limitsOf(ctx);
+  const keys = Object.entries(table.keys);
+  const after: RecordData = { ...record };
+  if (!record) {
+    for (const [name, key] of keys) {
+      if (key.readable !== false) after[name] = initial(name, key, id, ctx);
+    }
+  }
   const named = new Set<string>();
-  for (const { op, n } of steps) {
-    if (op.type === "delete" || op.type === "restore") {
-      const name = table.softDelete as string;
-      const gone = op.type === "delete";
-      const type = keyOf(table, name)?.type ?? "timestamptz";
-      after[name] = type === "boolean" ? gone : gone ? timeAs(type, ctx) : null;
-      named.add(name);
-      continue;
-    }
-    const [name, ...path] = parsePath((op as KeyOperation).key, limits.max_path);
+  for (const step of steps) {
+    const { op } = step;
+    const [name, ...path] = isRemoval(op)
+      ? [table.softDelete as string]
+      : partsOf(op, limits.max_path);
     const key = keyOf(table, name) as KeySchema;
+    const old = after[name] ?? null;
     if (name === "id") continue;
+    see(at, step);
     named.add(name);
-    if (name === table.touch) {
+    if (isRemoval(op)) {
+      const gone = op.type === "delete";
+      after[name] = key.type === "boolean" ? gone : gone ? timeAs(key.type, ctx) : null;
+    } else if (name === table.touch || (op.type === "set-now" && key.type !== "json")) {
       after[name] = timeAs(key.type, ctx);
-      continue;
-    }
-    try {
-      after[name] = column(after[name] ?? null, op as KeyOperation, key, path, ctx, limits);
-    } catch (error) {
-      throw error instanceof Refusal
-        ? new Refusal({ ...keyShown(op), op: n, ...error.problem })
-        : error;
+    } else if (key.type === "json") {
+      const change = (value?: Json) => leaf(value, op as KeyOperation, ctx.now, limits);
+      after[name] = patchAt(old, path, change) ?? null;
+    } else if (op.type === "increment") {
+      after[name] = addTo(old, canonical(op.by, key, limits), key.type);
+    } else {
+      const value = op.type === "set" ? op.value : patchList(old, op as ListOperation, limits);
+      after[name] = canonical(value, key, limits);
     }
   }
-  checkSize(after, table, limits);
-  let changed = creating || (table.touch !== null && named.has(table.touch));
+  delete at.op;
+  delete at.key;
+
+  let changed = !record;
   for (const name of named) {
-    const key = keyOf(table, name) as KeySchema;
     const value = after[name] as Json;
-    if (name !== table.touch && !creating && equalJson(value, record[name])) {
-      after[name] = record[name] as Json;
-      continue;
-    }
-    changed = true;
-    if (key.type === "text" && typeof value === "string" && key.values?.includes(value) === false) {
-      refuse(400, "check_failed", "A value is not allowed here", { key: name });
-    }
-  }
-  if (creating) {
-    for (const [key, { required }] of Object.entries(table.keys)) {
-      if (required && after[key] === null)
-        refuse(400, "required", "A required key is missing", { key });
+    if (name === table.touch) changed = true;
+    else if (record && equalJson(value, record[name])) after[name] = record[name] as Json;
+    else changed = true;
+    const { type, values } = keyOf(table, name) as KeySchema;
+    if (type === "text" && value !== null && values?.includes(value as string) === false) {
+      // What has long been there is the server's affair.
+      if (value !== record?.[name]) {
+        refuse("check_failed", undefined, { key: name });
+      }
     }
   }
-  if (!changed) return record;
-  if (table.touch !== null && !creating) {
-    after[table.touch] = timeAs(keyOf(table, table.touch)?.type ?? "timestamptz", ctx);
+  if (record) {
+    if (!changed) return record;
+    const touch = table.touch !== null && keyOf(table, table.touch);
+    if (touch) after[table.touch as string] = timeAs(touch.type, ctx);
+    return after;
+  }
+  for (const [key, { required }] of keys) {
+    if (required && after[key] === null) {
+      refuse("required", undefined, { key });
+    }
   }
   return after;
-}
-
-/** The new value of a column. */
-function column(
-  old: Json,
-  op: KeyOperation,
-  key: KeySchema,
-  path: readonly string[],
-  ctx: OpContext,
-  limits: Limits,
-): Json {
-  if (key.type === "json") {
-    return patchAt(old, path, (value) => leaf(value, op, ctx.now, limits)) ?? null;
-  }
-  switch (op.type) {
-    case "set":
-      return canonical(op.value, key, limits);
-    case "set-now":
-      return timeAs(key.type, ctx);
-    case "increment":
-      return addTo(old, canonical(op.by, key, limits), key.type);
-    default:
-      return canonical(patchList(old, op, limits), key, limits);
-  }
 }
 
 /** One operation at the end of its path inside jsonb; undefined stands for nothing there, before and after. */
@@ -413,288 +334,183 @@ function leaf(
       return now;
     case "increment": {
       const from = old ?? 0;
-      if (typeof from !== "number") refuse(400, "not_a_number", "There is no number at this path");
-      return addNumbers(from, typeof op.by === "number" ? op.by : refuseType("a number"));
+      if (typeof from !== "number") refuse("not_a_number");
+      const sum = from + (typeof op.by === "number" ? op.by : refuseType("a number"));
+      return Number.isFinite(sum) ? sum : refuse("bad_value");
     }
     default:
       return patchList(old, op, limits);
   }
 }
 
-function patchList(
-  list: Json | undefined,
-  op: Extract<KeyOperation, { type: "listInsert" | "listRemove" }>,
-  limits: Limits,
-): Json | undefined {
+const indexOf = (list: readonly Json[], value: Json | undefined) =>
+  list.findIndex((item) => equalJson(item, value));
+const without = (list: readonly Json[], value: Json) =>
+  list.filter((item) => !equalJson(item, value));
+
+function patchList(list: Json | undefined, op: ListOperation, limits: Limits): Json | undefined {
   const { value } = op;
-  const position = op.type === "listInsert" ? placeOf(op.position) : undefined;
-  if (list === undefined || list === null) return position ? [value] : list;
-  if (!Array.isArray(list)) refuse(400, "not_a_list", "There is no list at this path");
-  const rest = list.filter((item) => !equalJson(item, value));
-  if (!position) return rest;
+  const insert = op.type === "listInsert";
+  const position: unknown = (insert ? op.position : undefined) ?? "append";
+  const [[where, anchor] = ["", null], more] =
+    typeof position === "string"
+      ? [[position, undefined]]
+      : Object.entries(isObject(position) ? position : {});
+  const places = anchor === undefined ? ["append", "prepend"] : ["before", "after"];
+  if (more || !places.includes(where) || (insert && op.position === null)) {
+    refuse("bad_request", 'A position is "prepend", "append", {before} or {after}');
+  }
+  if (list === undefined || list === null) return insert ? [value] : list;
+  if (!Array.isArray(list)) refuse("not_a_list");
+  const rest = without(list, value);
+  if (!insert) return rest;
   if (rest.length >= limits.max_list_items) refuseLimit(limits, "max_list_items");
-  const at = placeIn(list, rest, value, position);
-  return [...rest.slice(0, at), value, ...rest.slice(at)];
-}
-
-type Place = ["prepend" | "append"] | ["before" | "after", Json];
-
-function placeOf(position: unknown): Place {
-  if (position === undefined || position === "append") return ["append"];
-  if (position === "prepend") return ["prepend"];
-  if (isObject(position)) {
-    const [entry, more] = Object.entries(position);
-    if (entry && !more && (entry[0] === "before" || entry[0] === "after"))
-      return [entry[0], entry[1]];
-  }
-  refuse(
-    400,
-    "bad_request",
-    'A position is "prepend", "append", {"before": value} or {"after": value}',
-  );
-}
-
-function placeIn(list: Json[], rest: Json[], value: Json, [where, anchor]: Place): number {
-  const at = (items: Json[], wanted: Json | undefined) =>
-    items.findIndex((item) => equalJson(item, wanted));
-  if (where === "prepend") return 0;
-  if (where === "append") return rest.length;
+  const found = indexOf(rest, anchor);
+  let at = where === "append" || where === "after" ? rest.length : 0;
   // An anchor that is the value itself leaves it where it is.
-  if (equalJson(anchor, value) && rest.length < list.length) return at(list, value);
-  const found = at(rest, anchor);
-  return where === "before" ? Math.max(found, 0) : found < 0 ? rest.length : found + 1;
-}
-
-function checkSize(record: RecordData, table: TableSchema, limits: Limits): void {
-  let size = 0;
-  for (const [name, { type }] of Object.entries(table.keys)) {
-    const value = record[name];
-    if (value === null || value === undefined) continue;
-    if (type === "json") size += jsonbSize(value);
-    else if (type === "text") size += byteLength(value as string);
-    else if (type === "bytea")
-      size += Math.floor(((value as string).replace(/=+$/, "").length * 3) / 4);
-  }
-  if (size > limits.max_record_bytes) refuseLimit(limits, "max_record_bytes", 413);
+  if (equalJson(anchor, value) && rest.length < list.length) at = indexOf(list, value);
+  else if (found >= 0) at = where === "after" ? found + 1 : found;
+  return [...rest.slice(0, at), value, ...rest.slice(at)];
 }
 
 // Transactions
 
-const FIELDS: { readonly [type: string]: readonly string[] } = {
-  set: ["table", "id", "key", "value"],
-  "set-now": ["table", "id", "key"],
-  increment: ["table", "id", "key", "by"],
-  listInsert: ["table", "id", "key", "value", "position"],
-  listRemove: ["table", "id", "key", "value"],
-  create: ["table", "id", "value"],
-  delete: ["table", "id"],
-  restore: ["table", "id"],
-  call: ["fn", "args"],
+const FIELDS: { readonly [type: string]: string } = {
+  set: "key value?",
+  "set-now": "key",
+  increment: "key by",
+  listInsert: "key value position?",
+  listRemove: "key value",
+  create: "value",
+  delete: "",
+  restore: "",
+  call: "fn args?",
 };
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 /**
  * What is wrong with a transaction by its own contents, as the server would say it: 400, 413 and 422, and 403 for keys
- * of the server's. Null where it may be sent.
+ * of the server's. Null where it may be sent. Of several things the one that comes first is told.
  */
 export function checkTransaction(tx: Transaction, ctx: OpContext): OpProblem | null {
-  let at: unknown;
-  let number: number | undefined;
-  return caught(
-    () => {
-      const limits = limitsOf(ctx);
-      const sent = toJson(tx);
-      const { txId, operations, expect } = sent as unknown as Transaction;
-      if (
-        typeof txId !== "string" ||
-        !UUID.test(txId.toLowerCase()) ||
-        !Array.isArray(operations)
-      ) {
-        refuse(400, "bad_request", "A transaction is {txId: uuid, operations: [...]}");
-      }
-      if (jsonbSize(sent) > limits.max_transaction_bytes) {
-        refuseLimit(limits, "max_transaction_bytes", 413);
-      }
-      if (operations.length > limits.max_operations) refuseLimit(limits, "max_operations");
-      if (!operations.length)
-        refuse(400, "bad_request", "A transaction has at least one operation");
-      operations.forEach((op: Operation, n) => {
-        [at, number] = [op, n];
-        checkForm(op);
-        if (op.type !== "call") checkId(op.id, tableOf(ctx.schema, op.table) ?? refuseTable());
-      });
-      [at, number] = [undefined, undefined];
-      checkGroups(operations, ctx, limits);
-      if (expect !== undefined) checkExpect(expect, operations);
-      operations.forEach((op: Operation, n) => {
-        [at, number] = [op, n];
-        if (op.type === "call") checkCall(op, ctx.schema, limits);
-      });
-    },
-    () => ({ ...placeShown(at), ...(number === undefined ? {} : { op: number }) }),
-  );
-}
-
-function placeShown(op: unknown): Partial<OpProblem> {
-  if (!isObject(op)) return {};
-  const { table, id } = op;
-  return {
-    ...(typeof table === "string" ? { table } : {}),
-    ...(typeof id === "string" ? { id } : {}),
-    ...keyShown(op),
-  };
+  const at: Place = {};
+  return caught(() => {
+    const limits = limitsOf(ctx);
+    const sent = toJson(tx);
+    const { txId, operations, expect } = sent as unknown as Transaction;
+    if (typeof txId !== "string" || !UUID.test(txId.toLowerCase()) || !Array.isArray(operations)) {
+      refuse("bad_request", "A transaction is {txId: uuid, operations: [...]}");
+    }
+    // The server counts in its own way; what is never within the limit is told here.
+    if (JSON.stringify(sent).length > 1.5 * limits.max_transaction_bytes) {
+      refuseLimit(limits, "max_transaction_bytes");
+    }
+    if (operations.length > limits.max_operations) refuseLimit(limits, "max_operations");
+    if (!operations.length) refuse("bad_request");
+    operations.forEach((op: Operation, n) => {
+      checkForm(op, Object.assign(at, { op: n }));
+      if (op.type === "call") checkCall(op, ctx, limits, at);
+      else checkId(op.id, liveTable(op.table, ctx).idType);
+    });
+    const groups = groupsOf(operations);
+    for (const { table, id, steps } of groups) {
+      Object.assign(at, { table, id });
+      check(steps, liveTable(table, ctx), ctx, at);
+    }
+    if (expect !== undefined) checkExpect(expect, groups);
+  }, at);
 }
 
 /** The form of one operation, before its table is looked at. */
-function checkForm(op: unknown): void {
+function checkForm(op: unknown, at: Place): asserts op is Operation {
   if (!isObject(op) || typeof op.type !== "string") {
-    refuse(400, "bad_request", "An operation is an object with a type");
+    refuse("bad_request");
   }
-  const fields = Object.hasOwn(FIELDS, op.type) ? FIELDS[op.type] : undefined;
-  if (!fields) refuse(400, "unknown_operation", "There is no such operation");
-  if (Object.keys(op).some((name) => name !== "type" && !fields.includes(name))) {
-    refuse(400, "bad_request", "The operation has fields it does not take");
+  const { type, table, id, key, by, value, fn, args } = op;
+  for (const name of ["table", "id", "key"] as const) {
+    delete at[name];
+    if (typeof op[name] === "string") at[name] = op[name];
   }
-  if (op.type === "call") {
-    if (typeof op.fn !== "string" || !(op.args === undefined || isObject(op.args))) {
-      refuse(400, "bad_request", "A call names a function and its arguments as an object");
-    }
-    return;
-  }
-  if (typeof op.table !== "string" || typeof op.id !== "string") {
-    refuse(400, "bad_request", "An operation names its table and id");
-  }
-  const needs = (name: string) => fields.includes(name) && op[name] === undefined;
+  const fields = Object.hasOwn(FIELDS, type) ? FIELDS[type] : undefined;
+  if (fields === undefined) refuse("unknown_operation");
+  const call = type === "call";
+  const takes = [...fields.split(" "), ...(call ? [] : ["table", "id"]), "type"];
   if (
-    needs("key") ||
-    (op.type !== "set" && needs("value")) ||
-    (op.type === "increment" && typeof op.by !== "number" && typeof op.by !== "string") ||
-    (op.type === "create" && !isObject(op.value))
+    Object.keys(op).some((name) => !takes.includes(name) && !takes.includes(`${name}?`)) ||
+    takes.some((name) => name && !name.endsWith("?") && op[name] === undefined) ||
+    (call
+      ? typeof fn !== "string" || (args !== undefined && !isObject(args))
+      : typeof table !== "string" || typeof id !== "string") ||
+    (type === "increment" && typeof by !== "number" && typeof by !== "string") ||
+    (type === "create" && !isObject(value)) ||
+    key === null
   ) {
-    refuse(400, "bad_request", "The operation lacks a field, or one has the wrong form");
+    refuse("bad_request");
   }
 }
 
 /** Is the id written the one way the wire writes it? One record has one name. */
-function checkId(id: string, { idType }: TableSchema): void {
-  const [good, words] =
-    idType === "uuid"
-      ? [UUID.test(id), "a uuid in lower case"]
-      : idType === "bigint"
-        ? [
-            /^(0|-?[1-9][0-9]{0,18})$/.test(id) && BigInt.asIntN(64, BigInt(id)) === BigInt(id),
-            "a whole number as a string",
-          ]
-        : [id !== "" && byteLength(id) <= 200, "a text of 1 to 200 bytes"];
-  if (!good) refuse(400, "bad_request", `The id is ${words}`);
+function checkId(id: string, type: string): void {
+  const good =
+    type === "uuid"
+      ? UUID.test(id)
+      : type === "bigint"
+        ? /^(0|-?[1-9]\d{0,18})$/.test(id) && BigInt.asIntN(64, BigInt(id)) === BigInt(id)
+        : id && byteLength(id) <= 200;
+  if (!good) refuse("bad_request", `That is no id of type ${type} as the wire writes it`);
 }
 
 interface Group {
   table: string;
   id: string;
-  ops: RecordOperation[];
-  numbers: number[];
+  steps: Step[];
 }
 
-/** Operations by record, in the order of their first ones. Calls divide them where `divided` says so. */
-function groupsOf(operations: readonly Operation[], divided: boolean): Group[][] {
-  const segments: Map<string, Group>[] = [new Map()];
+/** Operations by record, in the order of their first ones. */
+function groupsOf(operations: readonly Operation[]): Group[] {
+  const groups = new Map<string, Group>();
   operations.forEach((op, n) => {
-    if (op.type === "call") {
-      if (divided) segments.push(new Map());
-      return;
-    }
-    const segment = segments[segments.length - 1] as Map<string, Group>;
-    const name = `${op.table} ${op.id}`;
-    const group = segment.get(name) ?? { table: op.table, id: op.id, ops: [], numbers: [] };
-    segment.set(name, group);
-    group.ops.push(op);
-    group.numbers.push(n);
+    if (op.type === "call") return;
+    const { table, id } = op;
+    const place = `${table} ${id}`;
+    const group = groups.get(place) ?? { table, id, steps: [] };
+    groups.set(place, group);
+    group.steps.push({ op, n });
   });
-  return segments.map((segment) => [...segment.values()]);
+  return [...groups.values()];
 }
 
-/** The checks of every record's operations, in the server's order: creates, updates by table and id, hard deletes. */
-function checkGroups(operations: readonly Operation[], ctx: OpContext, limits: Limits): void {
-  let refusal: Refusal | undefined;
-  for (const groups of groupsOf(operations, true)) {
-    const ranked = groups.map((group) => {
-      const table = tableOf(ctx.schema, group.table) as TableSchema;
-      const steps = stepsOf(group.ops);
-      const creating = steps.some(({ op }) => namesId(op));
-      return {
-        ...group,
-        schema: table,
-        steps,
-        creating,
-        rank: creating ? 1 : removesRow(table, group.ops) ? 3 : 2,
-      };
-    });
-    ranked.sort(
-      (a, b) =>
-        a.rank - b.rank ||
-        (a.rank === 1 ? 0 : compareText(a.table, b.table) || compareText(a.id, b.id)),
-    );
-    for (const { table, id, numbers, schema, steps, creating } of ranked) {
-      const placed = (problem: OpProblem) =>
-        new Refusal({
-          table,
-          id,
-          ...problem,
-          ...(problem.op === undefined ? {} : { op: numbers[problem.op] as number }),
-        });
-      try {
-        const forbidden = check(steps, schema, creating, ctx, limits);
-        if (forbidden && !refusal) {
-          const problem = caught(() => refuseKey(forbidden)) as OpProblem;
-          refusal = placed(problem);
-        }
-      } catch (error) {
-        throw error instanceof Refusal ? placed(error.problem) : error;
-      }
-    }
-  }
-  if (refusal) throw refusal;
-}
-
-function checkExpect(expect: unknown, operations: readonly Operation[]): void {
-  const good =
-    Array.isArray(expect) &&
-    expect.every(
-      (one: unknown) =>
-        isObject(one) &&
-        Object.keys(one).every((key) => key === "table" || key === "id" || key === "version") &&
-        typeof one.version === "number" &&
-        Number.isInteger(one.version) &&
-        one.version >= 0 &&
-        one.version <= 999_999_999_999_999 &&
-        operations.some((op) => op.type !== "call" && op.table === one.table && op.id === one.id),
-    );
-  if (!good) {
-    refuse(
-      400,
-      "bad_request",
-      "expect is a list of {table, id, version} of records the transaction touches",
-    );
+function checkExpect(expect: unknown, groups: readonly Group[]): void {
+  const good = (one: Json) =>
+    isObject(one) &&
+    Object.keys(one).length === 3 &&
+    Number.isInteger(one.version) &&
+    (one.version as number) >= 0 &&
+    (one.version as number) < 1e15 &&
+    groups.some(({ table, id }) => table === one.table && id === one.id);
+  if (!Array.isArray(expect) || !expect.every(good)) {
+    refuse("bad_request", "expect is [{table, id, version}] of records that are written");
   }
 }
 
-function checkCall({ fn, args = {} }: CallOperation, schema: Schema, limits: Limits): void {
-  const takes = Object.hasOwn(schema.functions, fn) ? schema.functions[fn] : undefined;
-  if (!takes) refuse(400, "unknown_function", "There is no such function");
+function checkCall(
+  { fn, args = {} }: CallOperation,
+  { schema }: OpContext,
+  limits: Limits,
+  at: Place,
+): void {
+  const takes =
+    (Object.hasOwn(schema.functions, fn) && schema.functions[fn]) || refuse("unknown_function");
   if (Object.keys(args).some((name) => !Object.hasOwn(takes, name))) {
-    refuse(400, "unknown_argument", "The function takes no such argument");
+    refuse("unknown_argument");
   }
   for (const [key, { type, required }] of Object.entries(takes)) {
-    if (required && !Object.hasOwn(args, key))
-      refuse(400, "required", "An argument is missing", { key });
+    at.key = key;
+    if (required && args[key] === undefined) refuse("required");
     // What a list holds is not told.
     if (type !== "list" && type !== "other") {
-      const problem = caught(() =>
-        canonical(args[key], { type: type as KeyType, nullable: true, required }, limits),
-      );
-      if (problem) throw new Refusal({ ...problem, key });
+      canonical(args[key], { type: type as KeyType, nullable: true, required }, limits);
     }
   }
 }
@@ -713,7 +529,7 @@ export interface Guard {
   kind: "value" | "item" | "noItem" | "number" | "keys" | "absent";
   value?: Json | undefined;
   /** The time of the transaction stands there: any time counts as equal, since the server's is not known yet. */
-  time?: true;
+  time?: boolean;
 }
 
 /** What undoes one operation. */
@@ -735,32 +551,25 @@ export function invert(
   ctx: OpContext,
 ): Inverse | null {
   const table = tableOf(ctx.schema, op.table);
-  if (!table || before === after || (before && after && sameButServers(table, before, after)))
-    return null;
-  if (!before) return after && invertCreate([op], after, table, ctx);
-  const exact = (one: Inverse) => {
-    const { record } = applyToRecord(after, op.table, op.id, one.operations, ctx);
-    return record !== undefined && record !== null && sameButServers(table, record, before);
+  if (!table || before === after) return null;
+  if (!before) return after && invertCreate([{ op, n: 0 }], after, table);
+  /** The same but for the version and what the server gives; its user must be the same. */
+  const same = (other: RecordData) =>
+    Object.entries(table.keys).every(
+      ([name, { serverOwned, default: given }]) =>
+        name === "version" ||
+        name === table.touch ||
+        (serverOwned && !(given && "user" in given)) ||
+        equalJson(before[name], other[name]),
+    );
+  if (after && same(after)) return null;
+  const ways = after ? inverses(before, op, after, table, ctx) : [recreation(before, op, table)];
+  const exact = ({ operations }: Inverse) => {
+    const { record } = applyToRecord(after, op.table, op.id, operations, ctx);
+    return record && same(record);
   };
-  return (
-    (after ? inverses(before, op, after, table, ctx) : recreations(before, op, table)).find(
-      exact,
-    ) ?? null
-  );
+  return ways.find(exact) ?? null;
 }
-
-/** The same but for the version and what the server gives; its user must be the same. */
-function sameButServers(table: TableSchema, a: RecordData, b: RecordData): boolean {
-  return Object.entries(table.keys).every(
-    ([name, { serverOwned, default: given }]) =>
-      name === "version" ||
-      name === table.touch ||
-      (serverOwned && !(given && "user" in given)) ||
-      equalJson(a[name], b[name]),
-  );
-}
-
-const place = ({ table, id }: RecordOperation) => ({ table, id });
 
 /** Ways to undo an operation on a record that stays, the best first. */
 function inverses(
@@ -770,130 +579,104 @@ function inverses(
   table: TableSchema,
   ctx: OpContext,
 ): Inverse[] {
-  const at = place(op);
   const limits = limitsOf(ctx);
-  const path: string[] =
-    "key" in op ? parsePath(op.key, limits.max_path) : [table.softDelete as string];
-  const key = keyOf(table, path[0] as string) as KeySchema;
-  const time = op.type === "set-now" || op.type === "delete" ? { time: true as const } : {};
-  const guard = (kind: Guard["kind"], value?: Json): Guard => ({ ...at, path, kind, value });
-  const put = (path: string[]): Inverse => {
-    const old = readPath(before, path);
-    const set = { type: "set" as const, ...at, key: path.length > 1 ? path : (path[0] as string) };
-    return {
-      operations: [old === undefined ? set : { ...set, value: old }],
-      guard: { ...at, path, kind: "value", value: readPath(after, path), ...time },
-    };
+  const { type } = op;
+  const at = { table: op.table, id: op.id };
+  const path: string[] = "key" in op ? partsOf(op, limits.max_path) : [table.softDelete as string];
+  const back = (
+    rest: { type: RecordOperation["type"]; [field: string]: unknown },
+    kind: Guard["kind"],
+    value: Json | undefined,
+    key = path,
+  ): Inverse => ({
+    operations: [{ ...at, ...rest } as RecordOperation],
+    guard: { ...at, path: key, kind, value, time: type === "set-now" || type === "delete" },
+  });
+  const put = (key: string[]): Inverse => {
+    const value = readPath(before, key);
+    const rest = { type: "set" as const, key, ...(value === undefined ? {} : { value }) };
+    return back(rest, "value", readPath(after, key), key);
   };
-  const old = readPath(before, path);
   // Where the write had to make the way, undoing takes the way back too.
   const made = path.findIndex((_, n) => (readPath(before, path.slice(0, n + 1)) ?? null) === null);
   const whole = put(made < 0 ? path : path.slice(0, made + 1));
-  const orElse = (otherwise: Inverse): Inverse => ({ ...whole, otherwise });
   const last = [put(path), put(path.slice(0, 1))];
-  const reinsert = (
-    list: Json[],
-    value: Json,
-    path: string[],
-    kind: "item" | "noItem",
-  ): Inverse[] => {
-    const n = list.findIndex((item) => equalJson(item, value));
-    const rest = list.filter((item) => !equalJson(item, value));
-    const [previous, next] = [rest[n - 1], rest[n]];
-    const places: NonNullable<ListInsertOperation["position"]>[] = [
-      ...(previous === undefined ? [] : [{ after: previous }]),
-      ...(next === undefined ? [] : [{ before: next }]),
-      n === 0 ? "prepend" : "append",
-    ];
-    return places.map((position) => ({
-      operations: [{ type: "listInsert", ...at, key: path, value, position }],
-      guard: { ...at, path, kind, value },
-    }));
+  const reinsert = (list: Json[], value: Json, kind: "item" | "noItem", key: string[]) => {
+    const n = indexOf(list, value);
+    const rest = without(list, value);
+    const places: ListInsertOperation["position"][] = [n ? "append" : "prepend"];
+    if (n < rest.length) places.unshift({ before: rest[n] as Json });
+    if (n > 0) places.unshift({ after: rest[n - 1] as Json });
+    return places.map((position) =>
+      back({ type: "listInsert", key, value, position }, kind, value, key),
+    );
   };
-  switch (op.type) {
+  const old = readPath(before, path);
+  switch (type) {
     case "increment": {
-      const by =
-        typeof op.by === "number" ? -op.by : op.by.startsWith("-") ? op.by.slice(1) : `-${op.by}`;
-      const back: Inverse = {
-        operations: [{ type: "increment", ...at, key: op.key, by }],
-        guard: guard("number"),
-      };
-      return [back, orElse(back), ...last];
+      const by = typeof op.by === "number" ? -op.by : `-${op.by}`.replace("--", "");
+      const less = back({ type, key: path, by }, "number", undefined);
+      return [less, { ...whole, otherwise: less }, ...last];
     }
     case "listInsert":
     case "listRemove": {
-      const value =
-        key.type === "list"
-          ? ((canonical([op.value], key, limits) as Json[])[0] as Json)
-          : op.value;
-      const remove: Inverse = {
-        operations: [{ type: "listRemove", ...at, key: op.key, value }],
-        guard: guard("item", value),
-      };
-      if (!Array.isArray(old)) return [orElse(remove), ...last];
-      const back = reinsert(old, value, path, op.type === "listInsert" ? "item" : "noItem");
-      return [...(op.type === "listInsert" ? [remove] : []), ...back, ...last];
+      const key = keyOf(table, path[0] as string) as KeySchema;
+      const value = key.type === "list" ? canonical(op.value, elementOf(key), limits) : op.value;
+      const remove = back({ type: "listRemove", key: path, value }, "item", value);
+      if (!Array.isArray(old)) return [{ ...whole, otherwise: remove }, ...last];
+      return type === "listInsert"
+        ? [remove, ...reinsert(old, value, "item", path), ...last]
+        : [...reinsert(old, value, "noItem", path), ...last];
     }
-    case "delete":
-      if (!old) whole.operations = [{ type: "restore", ...at }];
-      return [whole];
-    default: {
+    case "set": {
       const parent = path.slice(0, -1);
       const list = readPath(before, parent);
-      if (op.type === "set" && op.value === undefined && Array.isArray(list)) {
-        return [...reinsert(list, old as Json, parent, "noItem"), put(parent), ...last];
+      if (op.value === undefined && Array.isArray(list)) {
+        return [...reinsert(list, old as Json, "noItem", parent), put(parent), ...last];
       }
-      return [made < 0 || made === path.length - 1 ? whole : orElse(put(path)), ...last];
     }
   }
-}
-
-/** Undoing a hard delete: the record anew, with what clients may give it. */
-function recreations(before: RecordData, op: RecordOperation, table: TableSchema): Inverse[] {
-  const value = Object.fromEntries(
-    Object.entries(before).filter(([name]) => {
-      const key = keyOf(table, name);
-      return (
-        key &&
-        !key.serverOwned &&
-        key.type !== "other" &&
-        name !== "version" &&
-        name !== table.touch
-      );
-    }),
-  );
+  if (type === "delete" && !old) whole.operations = [{ type: "restore", ...at }];
   return [
-    {
-      operations: [{ type: "create", ...place(op), value: { ...value, id: op.id } }],
-      guard: { ...place(op), path: [], kind: "absent" },
-    },
+    made < 0 || made === path.length - 1 ? whole : { ...whole, otherwise: put(path) },
+    ...last,
   ];
 }
 
+/** Undoing a hard delete: the record anew, with what clients may give it. */
+function recreation(before: RecordData, op: RecordOperation, table: TableSchema): Inverse {
+  const at = { table: op.table, id: op.id };
+  const value: RecordData = { id: op.id };
+  for (const [name, { serverOwned, type }] of Object.entries(table.keys)) {
+    if (serverOwned || type === "other" || name === table.touch || name === "version") continue;
+    if (before[name] === undefined) continue;
+    value[name] ??= before[name];
+  }
+  return {
+    operations: [{ type: "create", ...at, value }],
+    guard: { ...at, path: [], kind: "absent" },
+  };
+}
+
 function invertCreate(
-  ops: readonly RecordOperation[],
+  given: readonly Step[],
   after: RecordData,
   table: TableSchema,
-  ctx: OpContext,
 ): Inverse | null {
-  const at = place(ops[0] as RecordOperation);
+  const { op } = given[0] as Step;
+  const at = { table: op.table, id: op.id };
   const soft = table.softDelete;
   if (soft ? after[soft] || !mayUpdate(keyOf(table, soft)) : !table.hardDelete) return null;
-  const named = stepsOf(ops).flatMap(({ op }) =>
-    "key" in op ? [parsePath(op.key, limitsOf(ctx).max_path)[0]] : [],
-  );
-  const keys = [...named, ...(soft ? [soft] : [])].filter(
-    (name) => name !== table.touch && !keyOf(table, name)?.serverOwned,
-  );
+  const value: RecordData = soft ? { [soft]: after[soft] as Json } : {};
+  for (const step of spread(given)) {
+    if (isRemoval(step.op)) continue;
+    const [name] = partsOf(step.op, Number.POSITIVE_INFINITY);
+    if (name !== table.touch && mayUpdate(keyOf(table, name))) value[name] = after[name] as Json;
+  }
+  const time = given.some((step) => step.op.type === "set-now");
   return {
     operations: [{ type: "delete", ...at }],
-    guard: {
-      ...at,
-      path: [],
-      kind: "keys",
-      value: Object.fromEntries(keys.map((name) => [name, after[name] as Json])),
-      ...(ops.some(({ type }) => type === "set-now") ? { time: true } : {}),
-    },
+    guard: { ...at, path: [], kind: "keys", value, time },
   };
 }
 
@@ -906,49 +689,46 @@ export function invertTransaction(
   read: ReadRecord,
   ctx: OpContext,
 ): Inverse[] {
-  const found: { n: number; inverse: Inverse | null }[] = [];
-  for (const { table, id, ops, numbers } of groupsOf(operations, false)[0] ?? []) {
+  const found: [number, Inverse | null][] = [];
+  for (const { table, id, steps } of groupsOf(operations)) {
     const schema = tableOf(ctx.schema, table);
+    if (!schema) continue;
     let record = read(table, id) ?? null;
-    const first = numbers[0] as number;
-    const apply = (ops: readonly RecordOperation[]) =>
-      applyToRecord(record, table, id, ops, ctx).record;
-    if (schema && stepsOf(ops).some(({ op }) => namesId(op))) {
-      const made = apply(ops);
-      if (made) found.push({ n: first, inverse: invertCreate(ops, made, schema, ctx) });
-    } else if (schema && removesRow(schema, ops)) {
-      const removal: RecordOperation = { type: "delete", table, id };
-      if (record) found.push({ n: first, inverse: invert(record, removal, null, ctx) });
-    } else {
-      ops.forEach((op, n) => {
-        const after = apply([op]);
-        if (after === undefined) return;
-        found.push({ n: numbers[n] as number, inverse: invert(record, op, after, ctx) });
-        record = after;
-      });
+    // A create is one, however many operations make it; and all that is left of a hard delete is the delete.
+    const made = spread(steps).some(namesId);
+    const whole = made || removesRow(schema, steps);
+    const removal: Step = { op: { type: "delete", table, id }, n: steps[0]?.n as number };
+    for (const step of whole ? [removal] : steps) {
+      const ops = made ? steps.map(({ op }) => op) : [step.op];
+      const after = applyToRecord(record, table, id, ops, ctx).record;
+      if (after === undefined) continue;
+      const inverse = made
+        ? after && invertCreate(steps, after, schema)
+        : invert(record, step.op, after, ctx);
+      found.push([step.n, inverse]);
+      record = after;
     }
   }
-  return found.sort((a, b) => b.n - a.n).flatMap(({ inverse }) => inverse ?? []);
+  return found.sort(([a], [b]) => b - a).flatMap(([, inverse]) => inverse ?? []);
 }
 
-const WIRE_TIME = /^\d{4}-\d\d-\d\d(T[\d:.]{15}Z?)?$/;
+/** Is it the same, where any time may stand for any other? */
+const equalButTimes = (a: Json | undefined, b: Json | undefined) =>
+  equalJson(timeless(a), timeless(b));
 
-function blurred(value: Json | undefined): Json | undefined {
-  if (typeof value === "string") return WIRE_TIME.test(value) ? "" : value;
-  if (Array.isArray(value)) return value.map((item) => blurred(item) as Json);
-  if (!isObject(value)) return value;
-  return Object.fromEntries(
-    Object.entries(value).map(([key, item]) => [key, blurred(item) as Json]),
-  );
+function timeless(value: Json | undefined): Json | undefined {
+  if (typeof value === "string")
+    return /^\d{4}-\d\d-\d\d(T[\d:.]{15}Z?)?$/.test(value) ? "" : value;
+  if (typeof value !== "object" || value === null) return value;
+  const entries = Object.entries(value).map(([key, item]) => [key, timeless(item) as Json]);
+  return { ...Object.fromEntries(entries), list: Array.isArray(value) };
 }
 
 /** Has nobody else changed what the write left? */
 export function guardHolds(guard: Guard, record: RecordData | null | undefined): boolean {
   const { kind, path, value, time } = guard;
-  if (kind === "absent") return !record;
-  if (!record) return false;
-  const same = (a: Json | undefined, b: Json | undefined) =>
-    time ? equalJson(blurred(a), blurred(b)) : equalJson(a, b);
+  if (!record) return kind === "absent";
+  const same = time ? equalButTimes : equalJson;
   const there = readPath(record, path);
   switch (kind) {
     case "value":
@@ -957,10 +737,10 @@ export function guardHolds(guard: Guard, record: RecordData | null | undefined):
       return Object.entries(value as RecordData).every(([name, was]) => same(record[name], was));
     case "number":
       return typeof there === "number" || (path.length === 1 && typeof there === "string");
+    case "absent":
+      return false;
     default:
-      return (
-        Array.isArray(there) && there.some((item) => equalJson(item, value)) === (kind === "item")
-      );
+      return Array.isArray(there) && indexOf(there, value) < 0 === (kind === "noItem");
   }
 }
 
@@ -968,8 +748,7 @@ export function guardHolds(guard: Guard, record: RecordData | null | undefined):
 export function reguard(inverse: Inverse, record: RecordData): Inverse {
   const { guard } = inverse;
   if (guard.kind !== "value") return inverse;
-  const { time: _, ...rest } = guard;
-  return { ...inverse, guard: { ...rest, value: readPath(record, guard.path) } };
+  return { ...inverse, guard: { ...guard, time: false, value: readPath(record, guard.path) } };
 }
 
 /**
@@ -983,31 +762,21 @@ export function planUndo(
   ctx: OpContext,
 ): { operations: RecordOperation[]; skipped: Inverse[] } {
   const records = new Map<string, RecordData | null>();
-  const done: { inverse: Inverse; operations: RecordOperation[] }[] = [];
+  const operations: RecordOperation[] = [];
   const skipped: Inverse[] = [];
   for (const inverse of inverses) {
     const { table, id } = inverse.guard;
-    const name = `${table} ${id}`;
-    const record = records.get(name) ?? (records.has(name) ? null : (read(table, id) ?? null));
-    let chosen: Inverse | undefined = inverse;
-    while (chosen && !guardHolds(chosen.guard, record)) chosen = chosen.otherwise;
-    const applied = chosen && applyToRecord(record, table, id, chosen.operations, ctx);
-    if (!chosen || applied?.record === undefined) {
+    const place = `${table} ${id}`;
+    const record = (records.has(place) ? records.get(place) : read(table, id)) ?? null;
+    let way: Inverse | undefined = inverse;
+    while (way && !guardHolds(way.guard, record)) way = way.otherwise;
+    const after = way && applyToRecord(record, table, id, way.operations, ctx).record;
+    if (!way || after === undefined) {
       skipped.push(inverse);
-      continue;
+    } else {
+      records.set(place, after);
+      operations.push(...way.operations);
     }
-    records.set(name, applied.record);
-    done.push({ inverse, operations: chosen.operations });
   }
-  // What can be done one by one need not be possible at once, as deleting for good what is made anew.
-  const operations = done.flatMap((one) => one.operations);
-  const impossible = (groupsOf(operations, false)[0] ?? []).filter(
-    ({ table, id, ops }) => applyToRecord(read(table, id) ?? null, table, id, ops, ctx).problem,
-  );
-  const kept = done.filter(
-    ({ inverse: { guard } }) =>
-      !impossible.some(({ table, id }) => table === guard.table && id === guard.id),
-  );
-  skipped.push(...done.filter((one) => !kept.includes(one)).map((one) => one.inverse));
-  return { operations: kept.flatMap((one) => one.operations), skipped };
+  return { operations, skipped };
 }

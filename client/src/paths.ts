@@ -9,13 +9,13 @@ const INDEX = /^(0|[1-9][0-9]{0,8})$/;
 export function parsePath(key: unknown, most: number): [string, ...string[]] {
   const path = typeof key === "string" ? key.split(".") : key;
   if (!Array.isArray(path) || !path.length || path.some((part) => typeof part !== "string")) {
-    refuse(400, "bad_request", "A key is a dotted text or a list of texts");
+    refuse("bad_request", "A key is a dotted text or a list of texts");
   }
   if (path.length > most) {
-    refuse(422, "too_many", `More than max_path allows (${most})`, { limit: "max_path" });
+    refuse("too_many", `More than max_path allows (${most})`, { limit: "max_path" });
   }
   if (path.some((part) => RESERVED.includes(part))) {
-    refuse(400, "bad_path", "A path has no empty parts and none of the reserved names");
+    refuse("bad_path");
   }
   return path as [string, ...string[]];
 }
@@ -48,13 +48,12 @@ export function patchAt(
   }
   if (Array.isArray(old) && INDEX.test(head)) {
     const at = Number(head);
-    if (at >= old.length) refuse(400, "bad_index", "The list is shorter than this index");
+    if (at >= old.length) refuse("bad_index");
     const made = patchAt(old[at], rest, change);
     if (made === undefined) return old.filter((_, index) => index !== at);
     return made === old[at] ? old : old.map((item, index) => (index === at ? made : item));
   }
-  if (!isObject(old))
-    refuse(400, "bad_path", "The path goes through a value that has no such members");
+  if (!isObject(old)) refuse("bad_path");
   const was = member(old, head);
   const made = patchAt(was, rest, change);
   if (made === was) return old;

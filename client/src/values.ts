@@ -28,18 +28,14 @@ const TIME =
   /^(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d)(?::(\d\d)(\.\d{1,9})?)?(Z|([+-])(\d\d)(?::?(\d\d))?)?$/;
 
 /** Leaves with 413 or 422 naming the limit. */
-export function refuseLimit(limits: Limits, limit: keyof Limits, status = 422): never {
-  refuse(
-    status,
-    status === 413 ? "too_large" : "too_many",
-    `More than ${limit} allows (${limits[limit]})`,
-    { limit },
-  );
+export function refuseLimit(limits: Limits, limit: keyof Limits): never {
+  const code = limit.endsWith("bytes") ? "too_large" : "too_many";
+  refuse(code, `More than ${limit} allows (${limits[limit]})`, { limit });
 }
 
 /** Leaves with 400 `wrong_type`. */
 export function refuseType(expected: string): never {
-  refuse(400, "wrong_type", `Expected ${expected}`, { expected });
+  refuse("wrong_type", `Expected ${expected}`, { expected });
 }
 
 /**
@@ -84,8 +80,9 @@ export function canonical(value: Json | undefined, key: KeySchema, limits: Limit
     case "timestamp":
       return time(string, false, "a time in ISO 8601 without a zone");
     case "date":
-      if (!string || !/^\d{4}-\d\d-\d\d$/.test(string)) refuseType("a date as YYYY-MM-DD");
-      checkDay(string);
+      if (!string || !/^\d{4}-\d\d-\d\d$/.test(string) || Number.isNaN(dayOf(string))) {
+        refuseType("a date as YYYY-MM-DD");
+      }
       return string;
     case "bytea":
       return base64(string);
@@ -135,32 +132,23 @@ function hasLong(value: Json, most: number): boolean {
 export function addTo(old: Json, by: Json, type: KeyType): Json {
   if (type === "bigint") return inBigRange(BigInt(String(old ?? 0)) + BigInt(String(by)));
   if (type === "numeric") {
-    const [a, b] = [digits(String(old ?? 0)), digits(String(by))];
-    const scale = Math.max(a.scale, b.scale);
-    const sum = a.value * 10n ** BigInt(scale - a.scale) + b.value * 10n ** BigInt(scale - b.scale);
+    const [a, b, scale] = aligned(String(old ?? 0), String(by));
+    const sum = a + b;
     const text = String(sum < 0n ? -sum : sum).padStart(scale + 1, "0");
     const at = text.length - scale;
     return `${sum < 0n ? "-" : ""}${text.slice(0, at)}${scale ? `.${text.slice(at)}` : ""}`;
   }
   const sum = Number(old ?? 0) + Number(by);
-  if (!Number.isFinite(sum)) refuse(400, "wrong_type", "The sum is too large");
+  if (!Number.isFinite(sum)) refuseType("a smaller sum");
   return type === "integer" ? inRange(sum) : sum;
 }
 
-/** The sum of two numbers inside jsonb: whole ones exactly, fractions and what is beyond 2^53 as doubles. */
-export function addNumbers(old: number, by: number): number {
-  const sum = old + by;
-  if (!Number.isFinite(sum)) refuse(400, "bad_value", "The number is too large");
-  if (Number.isInteger(old) && Number.isInteger(by)) {
-    const exact = BigInt(plainNumber(old)) + BigInt(plainNumber(by));
-    if (exact <= Number.MAX_SAFE_INTEGER && exact >= Number.MIN_SAFE_INTEGER) return Number(exact);
-  }
-  return sum;
-}
-
-function digits(text: string): { value: bigint; scale: number } {
-  const [whole = "", part = ""] = text.split(".");
-  return { value: BigInt(whole + part), scale: part.length };
+/** Two decimal texts as whole numbers of the same scale, and that scale. */
+export function aligned(a: string, b: string): [bigint, bigint, number] {
+  const scaleOf = (text: string) => text.length - (text.indexOf(".") + 1 || text.length);
+  const scale = Math.max(scaleOf(a), scaleOf(b));
+  const whole = (text: string) => BigInt(text.replace(".", "") + "0".repeat(scale - scaleOf(text)));
+  return [whole(a), whole(b), scale];
 }
 
 function decimal(text: string): string {
@@ -197,39 +185,33 @@ function base64(value: string | null): string {
   return value.endsWith("=") ? btoa(atob(value)) : value;
 }
 
-function days(year: number, month: number, day: number): number {
-  return new Date(0).setUTCFullYear(year, month - 1, day) / 86_400_000;
-}
-
-function checkDay(text: string): number {
+/** The day of a date, counted from 1970; NaN where there is none. */
+function dayOf(text: string): number {
   const [year = 0, month = 0, day = 0] = text.split("-").map(Number);
-  const number = days(year, month, day);
-  if (year < 1 || new Date(number * 86_400_000).getUTCDate() !== day || month < 1 || month > 12) {
-    refuse(400, "wrong_type", "There is no such day");
-  }
-  return number;
+  const date = new Date(0);
+  const time = date.setUTCFullYear(year, month - 1, day);
+  return year && date.getUTCMonth() === month - 1 && date.getUTCDate() === day
+    ? time / 864e5
+    : Number.NaN;
 }
 
 function time(text: string | null, zoned: boolean, expected: string): string {
   const found = text === null ? null : TIME.exec(text);
   if (!found || (found[8] !== undefined) !== zoned) refuseType(expected);
   const part = (n: number) => Number(found[n] ?? 0);
-  const [hour, minute, second] = [part(4), part(5), part(6)];
   // To the nearest microsecond, halves to the even one, as PostgreSQL does.
   const fraction = part(7) * 1e6;
   let micros = Math.round(fraction);
   if (micros - fraction === 0.5 && micros % 2) micros--;
-  const clock = hour * 3600 + minute * 60 + second;
-  if (minute > 59 || second > 60 || clock * 1e6 + micros > 86_400e6) {
-    refuse(400, "wrong_type", "There is no such time");
-  }
-  if (part(10) > 15 || part(11) > 59) refuse(400, "bad_value", "There is no such zone");
-  let seconds = checkDay((text as string).slice(0, 10)) * 86_400 + clock;
-  seconds -= (found[9] === "-" ? -1 : 1) * (part(10) * 3600 + part(11) * 60);
-  seconds += Math.floor(micros / 1e6);
-  const date = new Date(seconds * 1000);
+  const clock = part(4) * 3600 + part(5) * 60 + part(6);
+  const day = dayOf((text as string).slice(0, 10));
+  const wrong = part(5) > 59 || part(6) > 60 || clock * 1e6 + micros > 864e8;
+  if (!wrong && (part(10) > 15 || part(11) > 59)) refuse("bad_value");
+  if (wrong || Number.isNaN(day)) refuseType(expected);
+  const zone = (found[9] === "-" ? -60 : 60) * (part(10) * 60 + part(11));
+  const date = new Date((day * 86400 + clock - zone + Math.floor(micros / 1e6)) * 1000);
   const year = date.getUTCFullYear();
-  if (zoned && (year < 1 || year > 9999)) refuse(400, "bad_value", "The year has four digits");
+  if (zoned && (year < 1 || year > 9999)) refuse("bad_value");
   const rest = date.toISOString().replace(/^\+0*/, "").slice(0, -4);
   return `${rest}${String(micros % 1e6).padStart(6, "0")}${zoned ? "Z" : ""}`;
 }

@@ -9,7 +9,7 @@
 //                                     records of the requests whose answers are "made"
 
 import { createInterface } from "node:readline";
-import { InvalidQueryError } from "../src/errors.js";
+import { InvalidQueryError, type OpProblem } from "../src/errors.js";
 import {
   compileOrder,
   compileWhere,
@@ -437,20 +437,24 @@ class Maker {
 
 /** What this implementation makes of a transaction, given the records before it. */
 function carryOut(tx: Transaction, before: Outcome["records"], ctx: OpContext): Outcome {
-  const invalid = checkTransaction(tx, ctx);
-  if (invalid) return { error: { ...invalid } as JsonObject, records: {} };
   const operations = tx.operations as readonly RecordOperation[];
   const places = new Map<string, RecordOperation[]>();
   for (const op of operations) {
     const place = `${op.table} ${op.id}`;
     places.set(place, [...(places.get(place) ?? []), op]);
   }
+  const invalid = checkTransaction(tx, ctx);
+  if (invalid) {
+    // Of several records that are refused the server may come to another one first.
+    const alone = [...places.values()].map((ops) =>
+      checkTransaction({ ...tx, operations: ops }, ctx),
+    );
+    return refusal([invalid, ...alone], invalid.op);
+  }
   const groups = [...places].map(([place, ops]) => {
     const table = ctx.schema.tables[ops[0]?.table as string] as TableSchema;
     const creating = ops.some(
-      (op) =>
-        op.type === "create" ||
-        (op.type === "set" && (op.key === "id" || (op.key.length === 1 && op.key[0] === "id"))),
+      (op) => op.type === "create" || (op.type === "set" && dotted(op.key) === "id"),
     );
     const removing =
       table.hardDelete && !table.softDelete && ops.some(({ type }) => type === "delete");
@@ -461,27 +465,41 @@ function carryOut(tx: Transaction, before: Outcome["records"], ctx: OpContext): 
   const records: Outcome["records"] = {};
   for (const { place, ops } of groups) {
     const { table, id } = ops[0] as RecordOperation;
-    const { record, problem } = applyToRecord(before[place] ?? null, table, id, ops, ctx);
+    const apply = (some: RecordOperation[]) =>
+      applyToRecord(before[place] ?? null, table, id, some, ctx);
+    const { record, problem } = apply(ops);
     if (problem) {
       // Of several operations that the row refuses the server may come to a later one first.
-      const codes: Json[] = [problem.code];
+      const found = [problem];
       const rest = ops.slice();
-      for (let next = problem; next.op !== undefined && codes.length < 20; ) {
+      for (
+        let next: OpProblem | undefined = problem;
+        next?.op !== undefined && found.length < 20;
+      ) {
         rest.splice(next.op, 1);
-        const more = applyToRecord(before[place] ?? null, table, id, rest, ctx).problem;
-        if (!more) break;
-        next = more;
-        codes.push(next.code);
+        next = apply(rest).problem;
+        if (next) found.push(next);
       }
       const op =
         problem.op === undefined
-          ? {}
-          : { op: operations.indexOf(ops[problem.op] as RecordOperation) };
-      return { error: { ...problem, ...op, codes } as JsonObject, records: {} };
+          ? undefined
+          : operations.indexOf(ops[problem.op] as RecordOperation);
+      return refusal(found, op);
     }
     records[place] = record;
   }
   return { records };
+}
+
+function refusal(problems: (OpProblem | null)[], op: number | undefined): Outcome {
+  const found = problems.filter((one) => one !== null);
+  const answers = found.map(({ status, code, limit }) => `${status} ${code} ${limit}`);
+  const error = {
+    ...found[0],
+    ...(op === undefined ? {} : { op }),
+    answers,
+  } as unknown as JsonObject;
+  return { error, records: {} };
 }
 
 const BY_ROW = ["bad_path", "bad_index", "not_a_list", "not_a_number"];
@@ -500,15 +518,14 @@ function excused(ours: Outcome, theirs: Outcome): boolean {
 function compare(ours: Outcome, theirs: Outcome, before: Outcome["records"]): string | null {
   if (excused(ours, theirs)) return null;
   if (ours.error || theirs.error) {
-    if (ours.error?.status !== theirs.error?.status) return "status of the refusal";
-    const codes = (ours.error?.codes ?? [ours.error?.code ?? null]) as Json[];
-    if (!codes.includes(theirs.error?.code ?? null)) return "code of the refusal";
-    if (ours.error?.limit !== theirs.error?.limit) return "limit of the refusal";
+    const answers = (ours.error?.answers ?? []) as string[];
+    const { status, code, limit } = theirs.error ?? {};
+    if (!answers.includes(`${status} ${code} ${limit}`)) return "the refusal";
     // Of several keys that are missing either may be named; what the row decides is told of the first operation on
     // the key.
-    const code = ours.error?.code as string;
-    const names = code === "required" || codes.length > 1 ? [] : ["key"];
-    for (const name of BY_ROW.includes(code) || codes.length > 1 ? names : [...names, "op"]) {
+    const several = new Set(answers).size > 1;
+    const names = code === "required" || several ? [] : ["key"];
+    for (const name of BY_ROW.includes(code as string) || several ? names : [...names, "op"]) {
       const [a, b] = [dotted(ours.error?.[name]), dotted(theirs.error?.[name])];
       if (a !== undefined && b !== undefined && a !== b) return `${name} of the refusal`;
     }
