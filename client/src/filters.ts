@@ -117,10 +117,11 @@ function comparison(name: string, key: KeySchema, operator: string, value: Json)
   if (operator === "contains" && (type === "list" || type === "json")) {
     const element = type === "list" ? elementOf(key) : key;
     let item = value;
-    // A value of another type is in no list.
-    caught(() => {
+    const problem = caught(() => {
       item = canonical(value, element, LIMITS);
     });
+    // A value of another type is in no list.
+    if (problem) return () => false;
     const compare = ordering(element);
     const same = (one: Json) =>
       one === item || (one !== null && item !== null && !compare(one, item));
@@ -161,15 +162,11 @@ function ordering(key: KeySchema): (a: Json, b: Json) => number {
       return (a, b) => compareDecimals(a as string, b as string);
     case "list": {
       const compare = ordering(elementOf(key));
-      const same = (a: Json, b: Json | undefined) =>
-        a === b || (a !== null && b !== null && b !== undefined && !compare(a, b));
-      return (a, b) =>
-        Number(
-          !(b as Json[]).every(
-            (item, n, { length }) =>
-              (a as Json[]).length === length && same(item, (a as Json[])[n]),
-          ),
-        );
+      const same = (a: Json, b: Json) => a === b || (a !== null && b !== null && !compare(a, b));
+      return (a, b) => {
+        const [x, y] = [a as Json[], b as Json[]];
+        return Number(x.length !== y.length || x.some((item, n) => !same(item, y[n] as Json)));
+      };
     }
     case "json":
     case "bytea":

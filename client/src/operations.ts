@@ -424,14 +424,13 @@ export function checkTransaction(tx: Transaction, ctx: OpContext): OpProblem | n
 
 /** The form of one operation, before its table is looked at. */
 function checkForm(op: unknown, at: Place): asserts op is Operation {
-  if (!isObject(op) || typeof op.type !== "string") {
-    refuse("bad_request");
-  }
-  const { type, table, id, key, by, value, fn, args } = op;
   for (const name of ["table", "id", "key"] as const) {
-    delete at[name];
-    if (typeof op[name] === "string") at[name] = op[name];
+    const shown = isObject(op) ? op[name] : null;
+    if (typeof shown === "string" || Array.isArray(shown)) at[name] = shown as string;
+    else delete at[name];
   }
+  if (!isObject(op) || typeof op.type !== "string") refuse("bad_request");
+  const { type, table, id, key, by, value, fn, args } = op;
   const fields = Object.hasOwn(FIELDS, type) ? FIELDS[type] : undefined;
   if (fields === undefined) refuse("unknown_operation");
   const call = type === "call";

@@ -494,12 +494,9 @@ function carryOut(tx: Transaction, before: Outcome["records"], ctx: OpContext): 
 function refusal(problems: (OpProblem | null)[], op: number | undefined): Outcome {
   const found = problems.filter((one) => one !== null);
   const answers = found.map(({ status, code, limit }) => `${status} ${code} ${limit}`);
-  const error = {
-    ...found[0],
-    ...(op === undefined ? {} : { op }),
-    answers,
-  } as unknown as JsonObject;
-  return { error, records: {} };
+  const several = new Set(found.map(({ code, key }) => `${code} ${dotted(key)}`)).size > 1;
+  const error = { ...found[0], ...(op === undefined ? {} : { op }), answers, several };
+  return { error: error as unknown as JsonObject, records: {} };
 }
 
 const BY_ROW = ["bad_path", "bad_index", "not_a_list", "not_a_number"];
@@ -523,7 +520,7 @@ function compare(ours: Outcome, theirs: Outcome, before: Outcome["records"]): st
     if (!answers.includes(`${status} ${code} ${limit}`)) return "the refusal";
     // Of several keys that are missing either may be named; what the row decides is told of the first operation on
     // the key.
-    const several = new Set(answers).size > 1;
+    const several = ours.error?.several === true;
     const names = code === "required" || several ? [] : ["key"];
     for (const name of BY_ROW.includes(code as string) || several ? names : [...names, "op"]) {
       const [a, b] = [dotted(ours.error?.[name]), dotted(theirs.error?.[name])];
