@@ -128,6 +128,26 @@ export interface NoteCreate {
   title?: string;
 }
 
+/** What a user is called, under the id of the user. */
+export interface Profile {
+  readonly id: string;
+  readonly version: number;
+  /** Stands for the user beside his initials: `#3f5bd9`. */
+  readonly colour: string;
+  /** ISO 8601 in UTC: `2026-01-31T12:00:00.000000Z`. */
+  readonly createdAt: string;
+  readonly name: string;
+  /** ISO 8601 in UTC: `2026-01-31T12:00:00.000000Z`. */
+  readonly updatedAt: string;
+}
+
+/** What a create of `profiles` takes, and operations may change. */
+export interface ProfileCreate {
+  /** Stands for the user beside his initials: `#3f5bd9`. */
+  colour?: string;
+  name: string;
+}
+
 /** A task on a board. */
 export interface Task {
   readonly id: string;
@@ -227,6 +247,7 @@ export interface Tables {
   notebookMembers: { record: NotebookMember; create: NotebookMemberCreate; schema: (typeof schema.tables)["notebookMembers"] };
   notebooks: { record: Notebook; create: NotebookCreate; schema: (typeof schema.tables)["notebooks"] };
   notes: { record: Note; create: NoteCreate; schema: (typeof schema.tables)["notes"] };
+  profiles: { record: Profile; create: ProfileCreate; schema: (typeof schema.tables)["profiles"] };
   tasks: { record: Task; create: TaskCreate; schema: (typeof schema.tables)["tasks"] };
   workspaceMembers: { record: WorkspaceMember; create: WorkspaceMemberCreate; schema: (typeof schema.tables)["workspaceMembers"] };
   workspaces: { record: Workspace; create: WorkspaceCreate; schema: (typeof schema.tables)["workspaces"] };
@@ -235,6 +256,7 @@ export interface Tables {
 /** The arguments of every function that can be called. */
 export interface Functions {
   completeBoard: { boardId: string | null };
+  findPerson: { name: string | null };
 }
 
 /** What `createClient` has to know of the database. */
@@ -329,6 +351,21 @@ export const schema = {
         updatedAt: { type: "timestamptz", default: { now: true }, nullable: false, required: false },
       },
     },
+    profiles: {
+      idType: "uuid",
+      softDelete: null,
+      touch: "updatedAt",
+      hardDelete: false,
+      wholeTable: true,
+      keys: {
+        id: { type: "uuid", default: { user: true }, nullable: false, required: false },
+        version: { type: "integer", default: { constant: 1 }, nullable: false, required: false },
+        colour: { type: "text", default: { constant: "#6b7280" }, nullable: false, required: false },
+        createdAt: { type: "timestamptz", default: { now: true }, nullable: false, required: false, serverOwned: true },
+        name: { type: "text", nullable: false, required: true },
+        updatedAt: { type: "timestamptz", default: { now: true }, nullable: false, required: false },
+      },
+    },
     tasks: {
       idType: "uuid",
       softDelete: "deleted",
@@ -389,6 +426,7 @@ export const schema = {
   },
   functions: {
     completeBoard: { boardId: { type: "uuid", required: true } },
+    findPerson: { name: { type: "text", required: true } },
   },
 } as const satisfies Schema;
 

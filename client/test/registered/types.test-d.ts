@@ -38,13 +38,14 @@ test("tables, records and functions are those of the registry", () => {
     | "notebookMembers"
     | "notebooks"
     | "notes"
+    | "profiles"
     | "tasks"
     | "workspaceMembers"
     | "workspaces"
   >();
   expectTypeOf<RecordOf<"tasks">>().toEqualTypeOf<Task>();
   expectTypeOf<CreateOf<"tasks">>().toEqualTypeOf<TaskCreate>();
-  expectTypeOf<keyof Functions>().toEqualTypeOf<"completeBoard">();
+  expectTypeOf<keyof Functions>().toEqualTypeOf<"completeBoard" | "findPerson">();
   expectTypeOf<Task["status"]>().toEqualTypeOf<"todo" | "in_progress" | "done">();
   expectTypeOf<Task["dueDate"]>().toEqualTypeOf<string | null>();
   expectTypeOf<Task["tags"]>().toEqualTypeOf<readonly string[]>();
