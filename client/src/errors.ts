@@ -51,7 +51,8 @@ const STATUS: { readonly [code: string]: number } = {
   too_large: 413,
   too_many: 422,
 };
-const wordsOf = (code: string): string[] => (WORDS[code] ?? "It was refused").split(": ");
+const wordsOf = (code: string): string[] =>
+  ((Object.hasOwn(WORDS, code) && WORDS[code]) || "It was refused").split(": ");
 
 interface Told extends Pick<OpProblem, "code" | "table" | "id" | "key"> {
   detail?: string;
