@@ -70,6 +70,8 @@ export interface ClientOptions {
 
 /** The state of the client as a whole. */
 export interface Status {
+  /** Whose client it is: null for nobody, undefined until that is known. */
+  readonly userId: string | null | undefined;
   /** `syncing`: connected, and something is not confirmed. `needs-auth`: nothing is sent before a new sign-in. */
   readonly state: "online" | "offline" | "syncing" | "needs-auth";
   readonly online: boolean;
@@ -503,6 +505,18 @@ export class Client {
     return this.queue.discard(typeof id === "string" ? [id] : id);
   }
 
+  // --- what is not live ---
+
+  /**
+   * POSTs JSON to the gateway as this client does and gives the answer's JSON, neither cached nor repeated. Rejects with
+   * NetworkError, HttpError or NeedsAuthError.
+   */
+  async request(path: string, body: unknown): Promise<unknown> {
+    if (this.closed) throw new ClosedError();
+    if (this.pausedBy === "auth") throw new NeedsAuthError();
+    return this.http.post(path, body);
+  }
+
   // --- presence ---
 
   /** The others under the key of a record (`tasks:<id>`), while subscribed. */
@@ -664,6 +678,7 @@ export class Client {
   private open(user: string | null): Promise<void> {
     this.user = user;
     this.cache.setUser(user);
+    this.changed();
     const opening = this.openStore(user).catch((error) => this.failed(error));
     this.opening = opening;
     return opening;
@@ -833,6 +848,7 @@ export class Client {
     const needsAuth = this.pausedBy === "auth";
     const pending = this.queue.size;
     return {
+      userId: this.user,
       state: needsAuth ? "needs-auth" : !online ? "offline" : pending ? "syncing" : "online",
       online,
       pending,
@@ -845,7 +861,9 @@ export class Client {
   }
 
   private see(direction: "in" | "out", frame: ClientFrame | ServerFrame): void {
-    this.frames.push({ at: this.runtime.now(), direction, frame });
+    // Tokens are nobody's to look at.
+    const shown = "token" in frame ? { ...frame, token: "..." } : frame;
+    this.frames.push({ at: this.runtime.now(), direction, frame: shown });
     if (this.frames.length > FRAMES) this.frames.shift();
     this.stir();
   }
