@@ -30,8 +30,6 @@ export interface Pending {
   readonly now: string;
   attempted: boolean;
   readonly parts: Part[];
-  /** The tick at which this tab learnt of it. */
-  readonly heard: number;
 }
 
 /** Everything known of one record. */
@@ -117,7 +115,9 @@ export interface CacheEvents {
   dirty(slot: Slot): void;
   /** The server's copies of some records have changed. */
   changed(changes: readonly ServerChange[]): void;
-  /** Which of these keys went stale after a tick, so that what was read before is not to be added. */
+  /** Whether every change of a record since its copy was read has been told: some key in use covers it. */
+  covers(slot: Slot, record: RecordData): boolean;
+  /** Whether one of these keys went stale after a tick, so that what was read before is not to be added. */
   staleSince(keys: readonly Key[], tick: number): boolean;
 }
 
@@ -201,14 +201,19 @@ export class Cache {
     const version = update.version ?? 0;
     if (update.gone) {
       this.purge(slot, tick);
-    } else if (update.record) {
-      if (!server || version >= slot.version) this.put(slot, update.record, tick, update.txId);
-    } else if (!server || version > slot.version) {
-      if (update.patch && server && !slot.old && slot.version === (update.from ?? version - 1)) {
-        this.put(slot, { ...server, ...update.patch, version }, tick, update.txId);
-      } else {
-        slot.changedAt = tick;
-        this.want(slot);
+    } else if (update.record && (!server || version >= slot.version)) {
+      this.put(slot, update.record, tick, update.txId);
+    } else {
+      // A copy that no key covered may be of a record that was deleted since and made anew: versions tell nothing then.
+      const trusted = server && this.events.covers(slot, server);
+      if (!trusted || version > slot.version) {
+        const { patch, from = version - 1 } = update;
+        if (trusted && patch && !slot.old && slot.version === from) {
+          this.put(slot, { ...server, ...patch, version }, tick, update.txId);
+        } else {
+          slot.changedAt = tick;
+          this.want(slot);
+        }
       }
     }
     if (update.txId) this.contain(update.txId, slot, version);
@@ -350,9 +355,8 @@ export class Cache {
 
   /** Shows what a transaction does, last of all or where its row stands in the queue. */
   add(tx: Transaction, now: string, key?: string, attempted = false): Pending {
-    const heard = this.next();
     const number = ++this.numbers;
-    const pending: Pending = { key, number, tx, now, attempted, parts: [], heard };
+    const pending: Pending = { key, number, tx, now, attempted, parts: [] };
     const parts = new Map<Slot, Part>();
     for (const operation of tx.operations) {
       if (operation.type === "call" || !tableOf(this.schema, operation.table)) continue;
@@ -438,6 +442,8 @@ export class Cache {
 
   /** Slots whose server copies match a query. */
   *serverUnder(query: LiveQuery): Iterable<Slot> {
+    // Slots are found by what they show.
+    this.settle();
     const table = this.table(query.spec.table);
     const seen = new Set<Slot>();
     for (const slots of [table.under(query.covers), table.overlaid]) {

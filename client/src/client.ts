@@ -289,6 +289,7 @@ export class Client {
         this.sync.changed(changes);
         for (const stream of this.streams) stream(changes);
       },
+      covers: (slot, record) => this.sync.covers(slot, record),
       staleSince: (keys, tick) => this.sync.staleSince(keys, tick),
     });
     const { batch } = this.cache;

@@ -388,8 +388,7 @@ export class Queue {
       this.remember(key);
       return;
     }
-    if ("receipt" in answer)
-      this.take(pending, answer.receipt, answer.records, pending.heard, true);
+    if ("receipt" in answer) this.take(pending, answer.receipt, answer.records);
     this.settle(key, pending, answer);
     this.host.changed();
   }
@@ -572,7 +571,7 @@ export class Queue {
     }
     if (!ended.length && later === undefined) later = new NetworkError("The answer was empty");
     for (const [[, pending], answer] of ended) {
-      if ("receipt" in answer) this.take(pending, answer.receipt, answer.records, sent, false);
+      if ("receipt" in answer) this.take(pending, answer.receipt, answer.records, sent);
       else if (answer.problem.recordMap) this.cache.takeMap(answer.problem.recordMap, sent);
     }
     if (ended.length) await this.settleAll(vault, ended);
@@ -581,13 +580,15 @@ export class Queue {
     throw later;
   }
 
-  /** Takes in the records of an answer, which contain the transaction. */
+  /**
+   * Takes in the records of an answer, which contain the transaction. `sent`: the tick at which it was asked for; left
+   * out for the answer to another tab, which may be older than anything read here.
+   */
   private take(
     pending: Pending,
     { txId, versions }: Receipt,
     records: readonly [string, string, RecordData | null][],
-    sent: number,
-    foreign: boolean,
+    sent?: number,
   ): void {
     for (const { slot } of pending.parts) {
       const found = versions.find(({ table, id }) => table === slot.table.name && id === slot.id);
@@ -596,7 +597,8 @@ export class Queue {
     for (const [table, id, record] of records) {
       const slot = this.cache.slotOf(table, id);
       if (!slot) continue;
-      if (record || !foreign) this.sync.takePointed(slot, record, sent, txId);
+      if (sent !== undefined) this.sync.takePointed(slot, record, sent, txId);
+      else if (record && !slot.old) this.sync.takePointed(slot, record, -1, txId);
       else this.cache.want(slot);
     }
   }

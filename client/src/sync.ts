@@ -32,8 +32,9 @@ interface KeyState {
   status: KeyStatus;
   /** Everything before it has been taken in; undefined: nothing is known under this key. While live, the socket's. */
   cursor: Cursor | undefined;
-  /** The tick from which on nothing under this key is missed. */
+  /** The tick from which on nothing under this key is missed, and that of the read it began with. */
   since: number | undefined;
+  from: number;
   /** Changes from now on are enough: nothing is read under it. */
   fromNow: boolean;
   /** Its queries have to be run again, since a tick. */
@@ -265,6 +266,7 @@ export class Sync {
         status: "off",
         cursor: undefined,
         since: undefined,
+        from: 0,
         fromNow: false,
         stale: false,
         staleAt: 0,
@@ -441,7 +443,7 @@ export class Sync {
         continue;
       }
       state.status = "live";
-      state.since ??= tick;
+      if (state.since === undefined) state.since = state.from = tick;
       if (origin) this.doubt(key, origin);
       state.origin = undefined;
       this.keep(state);
@@ -486,7 +488,7 @@ export class Sync {
     for (const key of keys) {
       const state = this.state(key);
       state.stale = true;
-      state.staleAt = tick;
+      state.staleAt = state.from = tick;
       this.keep(state);
     }
     for (const [id, row] of this.known) {
@@ -617,6 +619,7 @@ export class Sync {
       const { keys } = load;
       load.keys = [];
       for (const key of keys) this.release(key);
+      for (const watch of this.watches.values()) this.ensure(watch);
     }, RELEASE_MS);
   }
 
@@ -740,7 +743,8 @@ export class Sync {
     const first = cache.next();
     const held = this.heldOf(query);
     const asked = new Map<string, RecordData>();
-    const ids = new Set<string>();
+    // Found, and when that was asked for.
+    const ids = new Map<string, number>();
     const keys = new Set<Key>(more ? load.keys : []);
     const from = more ? query.boundary : undefined;
     let after = more ? load.next : undefined;
@@ -774,7 +778,7 @@ export class Sync {
         if (!map?.[slot.id] && slot.server && !whole) cache.confirm(slot, sent);
       }
       for (const id of answer.ids) {
-        ids.add(id);
+        ids.set(id, sent);
         const slot = cache.slot(table, id);
         if (!slot.server) cache.want(slot);
         boundary = map?.[id] ?? asked.get(id) ?? slot.server ?? boundary;
@@ -802,6 +806,10 @@ export class Sync {
     this.rest(load, [...keys], cursor as Cursor, first);
     cache.recount(query);
     load.filled = query.inside.size;
+    // What was found has left the window already.
+    for (const [id, sent] of query.hasMore ? ids : []) {
+      if (!query.inside.has(id) && cache.slot(table, id).changedAt > sent) load.again = true;
+    }
     this.keepQuery(load);
     cache.queryChanged(query);
   }
@@ -818,7 +826,7 @@ export class Sync {
     query: LiveQuery,
     held: readonly Slot[],
     boundary: RecordData | undefined,
-    seen: ReadonlySet<string>,
+    seen: ReadonlyMap<string, number>,
     first: boolean,
     limit: number,
   ): Slot[] {
@@ -839,7 +847,7 @@ export class Sync {
     for (const key of keys) {
       const state = this.state(key);
       if (!before.includes(key)) this.acquire(key);
-      if (state.since === undefined) this.cover(state, cursor);
+      if (state.since === undefined) this.cover(state, cursor, sent);
       else if (state.since > sent) load.again = true;
       if (state.staleAt > sent) load.again = true;
     }
@@ -847,8 +855,9 @@ export class Sync {
     this.schedule();
   }
 
-  private cover(state: KeyState, cursor: Cursor): void {
+  private cover(state: KeyState, cursor: Cursor, from: number): void {
     state.cursor = cursor;
+    state.from = from;
     state.since = this.cache.next();
     state.origin = undefined;
     this.keep(state);
@@ -915,13 +924,31 @@ export class Sync {
     if (state.since === undefined || slot.server === undefined) this.cache.want(slot);
   }
 
+  /** A loaded query shows it, so that it is up to date and stays so. */
   private isCovered(slot: Slot): boolean {
-    if (!slot.server || slot.want) return false;
-    return this.cache.keysOf(slot, slot.server).some((key) => {
+    const { server, want } = slot;
+    if (!server || want) return false;
+    for (const query of this.cache.queriesOf(slot, server)) {
+      const load = this.loads.get(query.id);
+      if (
+        load?.loaded &&
+        query.reaches(server) &&
+        load.keys.length &&
+        !load.keys.some(this.isRefused)
+      ) {
+        return true;
+      }
+    }
+    return false;
+  }
+
+  private isRefused = (key: Key): boolean => this.keys.get(key)?.status === "refused";
+
+  /** Whether every change of a record since its copy was read has been told. */
+  covers(slot: Slot, record: RecordData): boolean {
+    return this.cache.keysOf(slot, record).some((key) => {
       const state = this.keys.get(key);
-      return (
-        key !== slot.key && state !== undefined && state.users > 0 && state.since !== undefined
-      );
+      return state?.users && state.since !== undefined && slot.changedAt >= state.from;
     });
   }
 
@@ -995,7 +1022,7 @@ export class Sync {
       if (slot.want) this.wants.add(slot);
       const state = this.keys.get(key);
       if (!state?.users) continue;
-      if (state.since === undefined) this.cover(state, answer.cursor);
+      if (state.since === undefined) this.cover(state, answer.cursor, sent);
       else if (state.since > sent && this.watches.get(slot)?.own) cache.want(slot);
       this.clearStale(key);
     }

@@ -81,7 +81,8 @@ export interface Call {
 /** What happens to the next request of a path: an answer, or none. */
 export type Step = (call: Call) => Reply | "cut" | Promise<Reply | "cut">;
 
-interface Change {
+/** One entry of the feed. */
+export interface Change {
   table: string;
   id: string;
   before: RecordData | null;
@@ -89,7 +90,8 @@ interface Change {
   txId: string | undefined;
 }
 
-interface Peer {
+/** A socket on the server's side. */
+export interface Peer {
   user: string | null;
   keys: Set<Key>;
   events: SocketEvents;
@@ -210,6 +212,11 @@ export class ScriptedServer {
       const mine = keys.filter((key) => peer.keys.has(key));
       if (mine.length) this.say(peer, { type: "stale", keys: mine, reason });
     }
+  }
+
+  /** Sends a frame to one socket. */
+  tellPeer(peer: Peer, frame: ServerFrame): void {
+    this.say(peer, frame);
   }
 
   /** Sends a frame to everybody. */

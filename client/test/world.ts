@@ -1,4 +1,5 @@
 import type { Runtime } from "../src/runtime.js";
+import type { Storage, Store } from "../src/storage.js";
 import type { Tabs } from "../src/tabs.js";
 
 /** Random numbers that follow from a seed. */
@@ -197,6 +198,44 @@ export class Browser {
           if (this.holders.get(name) === next) next.granted();
         }, 0);
       };
+    },
+  };
+}
+
+/** A storage that takes its time, one operation after the other; what is under way when the page ends is lost. */
+export function slowStorage(
+  world: World,
+  storage: Storage,
+  delay: () => number,
+): Storage & { kill(): void } {
+  let alive = true;
+  const slow = (store: Store): Store => {
+    let last = 0;
+    const inTurn = <T>(work: () => Promise<T>): Promise<T> =>
+      new Promise((resolve, reject) => {
+        last = Math.max(last, world.now + delay());
+        world.later(() => {
+          if (!alive) return;
+          work().then(
+            (value) => alive && resolve(value),
+            (error) => alive && reject(error),
+          );
+        }, last - world.now);
+      });
+    return {
+      durable: store.durable,
+      all: (name, most) => inTurn(() => store.all(name, most)),
+      get: (name, key) => inTurn(() => store.get(name, key)),
+      commit: (changes, options) => inTurn(() => store.commit(changes, options)),
+      append: (values, changes, options) => inTurn(() => store.append(values, changes, options)),
+      close: () => store.close(),
+    };
+  };
+  return {
+    open: async (name) => slow(await storage.open(name)),
+    remove: (name) => storage.remove(name),
+    kill: () => {
+      alive = false;
     },
   };
 }
