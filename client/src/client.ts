@@ -308,7 +308,7 @@ export class Client {
     this.queue = new Queue(this.cache, this.sync, this.http, runtime, this.clock, this.newId, {
       ...host,
       ended: (pending, problem) => this.undos.ended(pending, problem !== undefined),
-      signedOut: () => this.end(),
+      signedOut: () => this.removed(),
       author: () => (auth === "cookie" ? (this.user ?? undefined) : undefined),
     });
     this.presences = new Presence(this.socket, batch, runtime, (key) => this.sync.hold(key));
@@ -442,17 +442,20 @@ export class Client {
    */
   write(operations: Operation | readonly Operation[], options: WriteOptions = {}): WriteHandle {
     if (this.closed) throw new ClosedError();
-    const list = (Array.isArray(operations) ? [...operations] : [operations]) as WireOperation[];
-    const tx: Transaction = { txId: this.newId(), operations: list };
-    if (options.expect) tx.expect = options.expect;
-    const context = this.context(tx.txId);
-    const problem = checkTransaction(tx, context);
+    const { expect, undo, group } = options;
+    const given = {
+      txId: this.newId(),
+      operations: (Array.isArray(operations) ? operations : [operations]) as WireOperation[],
+      ...(expect && { expect }),
+    };
+    const context = this.context(given.txId);
+    const problem = checkTransaction(given, context);
     if (problem) throw new InvalidOperationError(problem);
-    // A copy: what is queued does not change when the caller goes on working with his objects.
-    const copy = structuredClone(tx);
-    const inverses = options.undo === false ? undefined : this.undos.prepare(list, context);
-    const written = this.send(copy, context.now);
-    if (inverses) this.undos.push(written.pending, copy.operations, inverses, options.group);
+    // As JSON, and a copy: what is queued does not change when the caller goes on working with his objects.
+    const tx: Transaction = JSON.parse(JSON.stringify(given));
+    const inverses = undo === false ? undefined : this.undos.prepare(tx.operations, context);
+    const written = this.send(tx, context.now);
+    if (inverses) this.undos.push(written.pending, tx.operations, inverses, group);
     return handle(written);
   }
 
@@ -701,7 +704,7 @@ export class Client {
     // Without a shared storage every tab has a queue of its own.
     const tabs = store.durable ? this.givenTabs : oneTab();
     store.onRemoved?.(() => {
-      if (mine()) this.end();
+      if (mine()) this.removed();
     });
     await this.queue.open(vault, tabs, name);
     const loaded = await vault.load();
@@ -790,6 +793,12 @@ export class Client {
     this.sync.close();
   }
 
+  /** Another tab has signed out and removed everything. */
+  private removed(): void {
+    this.pausedBy = "auth";
+    this.end();
+  }
+
   /** The client does nothing any more. */
   private end(): void {
     if (this.closed) return;
@@ -825,11 +834,15 @@ export class Client {
     this.changed();
   }
 
+  /** Something went wrong; undefined: something went well again. */
   private failed(error: unknown): void {
+    if (error === undefined && !this.lastError) return;
     this.lastError =
-      error instanceof RowcastError
-        ? error
-        : new RowcastError("internal", `Unexpected: ${String(error)}.`, { cause: error });
+      error === undefined
+        ? null
+        : error instanceof RowcastError
+          ? error
+          : new RowcastError("internal", `Unexpected: ${String(error)}.`, { cause: error });
     this.changed();
   }
 

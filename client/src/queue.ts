@@ -105,6 +105,7 @@ export interface QueueHost {
   /** Whether something may be sent: it is known who asks, and nothing is paused. */
   ready(): boolean;
   pause(why: "auth" | "upgrade"): void;
+  /** Something went wrong; undefined: it went well again. */
   failed(error: unknown): void;
   /** Counts have changed. */
   changed(): void;
@@ -453,6 +454,7 @@ export class Queue {
       while (generation === this.generation && this.held && this.host.ready()) {
         if (!(await this.sendSome(generation))) break;
         this.failures = 0;
+        this.host.failed(undefined);
       }
     } catch (cause) {
       error = cause;

@@ -88,7 +88,7 @@ export interface SyncHost {
   ready(): boolean;
   /** Nothing is sent or read until `resume`. */
   pause(why: "auth" | "upgrade"): void;
-  /** Something went wrong that the app may want to know. */
+  /** Something went wrong that the app may want to know; undefined: it went well again. */
   failed(error: unknown): void;
   joined(key: Key): void;
 }
@@ -97,6 +97,8 @@ const RELEASE_MS = 5000;
 const MONTH = 30 * 86_400_000;
 const PAGE = 1000;
 const MAX_HAVE = 10_000;
+/** Queries whose results are known to be complete. */
+const MAX_KNOWN = 500;
 const MAX_POINTERS = 1000;
 const FRAME_CHARACTERS = 20_000;
 
@@ -566,16 +568,16 @@ export class Sync {
   }
 
   /** The present result. */
-  snapshot(load: Load): QueryState {
-    this.revive(load);
+  snapshot(asked: Load): QueryState {
+    const { query } = this.revive(asked);
     this.cache.settle();
-    return load.query.snapshot;
+    return query.snapshot;
   }
 
   /** Loads a query and keeps it live while there are listeners. */
-  subscribeQuery(load: Load, listener: () => void): () => void {
+  subscribeQuery(asked: Load, listener: () => void): () => void {
+    const load = this.revive(asked);
     const { query } = load;
-    this.revive(load);
     load.release?.();
     load.release = undefined;
     const end = listen(query.listeners, listener);
@@ -589,21 +591,22 @@ export class Sync {
     };
   }
 
-  /** A query that was let go of is looked at again. */
-  private revive(load: Load): void {
+  /** The one load of a query: this one, if there is none. */
+  private revive(asked: Load): Load {
+    const load = this.loads.get(asked.query.id) ?? asked;
     const { query } = load;
-    if (query.attached) return;
+    if (query.attached) return load;
     this.loads.set(query.id, load);
     const row = this.known.get(query.id);
     if (row) {
       query.limit = row.limit ?? query.page;
       query.bound(row.boundary, row.next !== undefined);
     }
-    query.mark(this.statusOf(load));
     this.cache.attach(query);
     query.mark(this.statusOf(load));
     query.refresh();
     this.releaseLater(load);
+    return load;
   }
 
   private releaseLater(load: Load): void {
@@ -668,16 +671,20 @@ export class Sync {
   }
 
   private keepQuery(load: Load): void {
+    const { id } = load.query;
     const row = this.rowOf(load);
-    this.known.set(load.query.id, row);
-    this.vault?.queries.set(load.query.id, row);
+    this.known.delete(id);
+    this.known.set(id, row);
+    this.vault?.queries.set(id, row);
     this.vault?.save();
+    const [oldest] = this.known.keys();
+    if (this.known.size > MAX_KNOWN && oldest !== undefined) this.forgetQuery(oldest);
   }
 
   /** Shows more rows of a window. */
-  async loadMore(load: Load): Promise<void> {
+  async loadMore(asked: Load): Promise<void> {
+    const load = this.revive(asked);
     const { query } = load;
-    this.revive(load);
     if (!query.windowed) return;
     query.limit += query.page;
     query.bound(query.boundary, query.hasMore);
@@ -687,9 +694,8 @@ export class Sync {
   }
 
   /** Reads a query again. */
-  async refetch(load: Load): Promise<void> {
-    this.revive(load);
-    await this.load(load);
+  async refetch(asked: Load): Promise<void> {
+    await this.load(this.revive(asked));
   }
 
   private reload(load: Load): void {
@@ -718,6 +724,7 @@ export class Sync {
       await this.run(load, more && load.loaded, generation);
       if (generation !== this.generation) return;
       this.failures = 0;
+      this.host.failed(undefined);
     } catch (error) {
       if (generation !== this.generation) return;
       if (this.isFinal(error)) load.error = error as RowcastError;
