@@ -60,25 +60,29 @@ describe("a copy as JSON", () => {
 });
 
 test("texts are ordered by code point", () => {
-  const points = (text: string) => Array.from(text, (letter) => letter.codePointAt(0) as number);
+  const letter = fc.constantFrom(
+    "a",
+    "Z",
+    "é",
+    "\ud7ff",
+    "\ue000",
+    "\uffff",
+    "\u{10000}",
+    "\u{10ffff}",
+  );
+  const text = fc.array(letter, { maxLength: 4 }).map((letters) => letters.join(""));
   fc.assert(
-    fc.property(
-      fc.string({ unit: "binary", maxLength: 4 }),
-      fc.string({ unit: "binary", maxLength: 4 }),
-      (a, b) => {
-        const [x, y] = [points(a), points(b)];
-        const at = x.findIndex((point, n) => point !== y[n]);
-        const expected =
-          at < 0 ? x.length - y.length : y[at] === undefined ? 1 : (x[at] as number) - y[at];
-        expect(Math.sign(compareText(a, b))).toBe(Math.sign(expected));
-      },
-    ),
+    fc.property(text, text, (a, b) => {
+      expect(Math.sign(compareText(a, b))).toBe(
+        Math.sign(Buffer.compare(Buffer.from(a), Buffer.from(b))),
+      );
+    }),
   );
 });
 
 test("bytes of a text are those of UTF-8", () => {
   fc.assert(
-    fc.property(fc.string({ unit: "grapheme" }), (text) => {
+    fc.property(fc.string({ unit: "grapheme", maxLength: 20 }), (text) => {
       expect(byteLength(text)).toBe(new TextEncoder().encode(text).length);
     }),
   );
