@@ -19,7 +19,10 @@ export interface Field<V> {
   /** Why the draft could not be written. It is kept. */
   readonly error: RowcastError | undefined;
   /** Changes the draft; it is written after a pause. A function is given the present value. */
-  readonly setValue: (value: V | ((value: V | undefined) => V)) => void;
+  readonly setValue: {
+    (change: (value: V | undefined) => V): void;
+    (value: V): void;
+  };
   /** Writes the draft now; null where there is nothing to write. */
   readonly flush: () => WriteHandle | null;
   /** Forgets the draft. */
@@ -105,7 +108,7 @@ class FieldStore implements Readable<Field<Json>> {
     return this.state;
   };
 
-  private readonly setValue: Field<Json>["setValue"] = (next) => {
+  private readonly setValue = (next: Json | ((value: Json | undefined) => Json)): void => {
     const value = typeof next === "function" ? next(this.getSnapshot().value) : next;
     this.draft = { value, user: this.draft ? this.draft.user : this.user() };
     this.error = undefined;
@@ -186,7 +189,7 @@ export function useField<T extends object = never, K extends keyof T & string = 
   key: K,
   options?: FieldOptions,
 ): Field<T[K]>;
-export function useField(table: string, id: string, key: Path, options?: FieldOptions) {
+export function useField(table: string, id: string, key: Path, options?: FieldOptions): unknown {
   const client = useUntyped();
   const text = JSON.stringify(key);
   const field = useMemo(

@@ -250,8 +250,8 @@ describe("useUndoRedo", () => {
     await settle(server);
     const now = async () => {
       await settle(server);
-      const { title, position } = server.get("tasks", "a") ?? {};
-      return [title, position];
+      const task = server.get("tasks", "a");
+      return [task?.title, task?.position];
     };
     return { ...page, server, now, end };
   }

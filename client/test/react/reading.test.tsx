@@ -4,6 +4,7 @@ import { memo, StrictMode } from "react";
 import { renderToString } from "react-dom/server";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import {
+  type Collection,
   RowcastProvider,
   useCollection,
   useQuery,
@@ -11,6 +12,7 @@ import {
   useRecords,
   useStatus,
 } from "../../src/react/index.js";
+import type { AnyRecord } from "../../src/types.js";
 import { keys, open, serve, set, settle } from "./app.js";
 
 afterEach(() => {
@@ -340,7 +342,7 @@ describe("useQuery and useCollection", () => {
 
   it("grows page by page, however often it is asked to", async () => {
     const server = serve({ tasks: many });
-    let list: ReturnType<typeof useCollection> | undefined;
+    let list: Collection<AnyRecord> | undefined;
     const loading: boolean[] = [];
     function List() {
       list = useCollection("tasks", {}, { orderBy: [{ key: "position" }], pageSize: 3 });
