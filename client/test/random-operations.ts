@@ -229,7 +229,9 @@ class Maker {
   private condition(key: KeySchema = { type: "text", nullable: true, required: false }): Json {
     const { dice } = this;
     const element: KeySchema = { type: key.elementType ?? "text", nullable: true, required: false };
-    const value = (): Json => (key.type === "other" ? 1 : this.value(key, 0.03));
+    // A word that is none of an enum's is found out late in lists.
+    const wrong = key.elementType === "enum" ? 0 : 0.03;
+    const value = (): Json => (key.type === "other" ? 1 : this.value(key, wrong));
     if (dice.chance(0.3)) return value();
     const condition: JsonObject = {};
     for (let n = dice.chance(0.02) ? 0 : 1 + dice.upTo(1); n > 0; n--) {
