@@ -38,9 +38,11 @@ export class Slot {
   server: RecordData | null | undefined;
   /** The copy is of another epoch: it counts as version 0. */
   old = false;
-  /** Ticks: when a frame, an answer to a write or a read last said something; when it was last said to be gone. */
+  /** Ticks: as of when the copy holds; when a frame last said something, or that it is gone; when an answer did. */
   changedAt = 0;
+  framedAt = 0;
   goneAt = 0;
+  answeredAt = 0;
   /** What is held may be out of date: it has to be fetched. */
   want = false;
   /** Pending transactions, in the order of the queue. */
@@ -199,6 +201,7 @@ export class Cache {
     if (!slot) return;
     const { server } = slot;
     const version = update.version ?? 0;
+    slot.framedAt = tick;
     if (update.gone) {
       this.purge(slot, tick);
     } else if (update.record && (!server || version >= slot.version)) {
@@ -211,7 +214,6 @@ export class Cache {
         if (trusted && patch && !slot.old && slot.version === from) {
           this.put(slot, { ...server, ...patch, version }, tick, update.txId);
         } else {
-          slot.changedAt = tick;
           this.want(slot);
         }
       }
@@ -224,9 +226,7 @@ export class Cache {
    * transaction it answers.
    */
   takeRead(slot: Slot, record: RecordData | null, sent: number, txId?: string): void {
-    const { server } = slot;
-    const overtaken = slot.changedAt > sent;
-    const { want } = slot;
+    const { server, want } = slot;
     // What may have been lost since is neither added nor restored.
     if (
       record &&
@@ -235,31 +235,36 @@ export class Cache {
       this.want(slot);
       return;
     }
-    if (overtaken && server !== undefined) {
-      // Of two answers about a record that is there and is not, the one that was asked for last is right; against a
-      // frame only a third can tell.
-      if (!record || !server) {
-        if (server !== record) this.want(slot);
+    const framed = slot.framedAt > sent;
+    const crossed = framed || slot.answeredAt > sent;
+    if (crossed && server !== undefined) {
+      const lead = record && server ? Number(record.version) - slot.version : undefined;
+      if (lead === undefined ? server !== record : lead <= 0) {
+        // Requests that cross are carried out in any order. Where a frame does not decide, only a third can tell.
+        if (lead === undefined || (lead < 0 && !framed && sent >= 0)) this.want(slot);
         return;
       }
-      if (Number(record.version) <= slot.version) return;
     }
     const at = Math.max(slot.changedAt, sent);
     if (record) this.put(slot, record, at, txId);
-    else if (server !== null || slot.old) {
+    else {
       slot.changedAt = at;
-      slot.server = null;
-      this.renewed(slot);
-    } else slot.changedAt = at;
+      if (server !== null || slot.old) {
+        slot.server = null;
+        this.renewed(slot);
+      }
+    }
+    slot.answeredAt = this.next();
     // What a frame asked to be fetched is not answered by what was read before it.
-    slot.want = overtaken && want;
+    slot.want = framed && want;
     this.touch(slot);
   }
 
   /** An answer to a request sent at a tick says that a record is as it is held. */
   confirm(slot: Slot, sent: number): void {
-    if (slot.changedAt > sent) return;
-    slot.changedAt = sent;
+    if (slot.framedAt > sent || slot.answeredAt > sent) return;
+    slot.changedAt = Math.max(slot.changedAt, sent);
+    slot.answeredAt = this.next();
     slot.origin = undefined;
     if (slot.want) this.events.dirty(slot);
     slot.want = false;
@@ -289,8 +294,7 @@ export class Cache {
       for (const slot of table.slots.values()) {
         if (slot.server === undefined) continue;
         slot.old = true;
-        slot.goneAt = 0;
-        slot.changedAt = 0;
+        slot.goneAt = slot.framedAt = slot.answeredAt = 0;
         for (const part of slot.parts) if (part.at !== undefined) part.at = 0;
         this.touch(slot);
       }
@@ -311,7 +315,7 @@ export class Cache {
         slot.parts = [];
         slot.want = slot.old = false;
         slot.origin = undefined;
-        slot.changedAt = slot.goneAt = 0;
+        slot.changedAt = slot.framedAt = slot.goneAt = slot.answeredAt = 0;
         table.overlaid.delete(slot);
         this.touch(slot);
       }

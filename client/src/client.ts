@@ -309,6 +309,7 @@ export class Client {
       ...host,
       ended: (pending, problem) => this.undos.ended(pending, problem !== undefined),
       signedOut: () => this.removed(),
+      reachable: () => this.socket.state === "open" || (this.http.answered && runtime.online()),
       author: () => (auth === "cookie" ? (this.user ?? undefined) : undefined),
     });
     this.presences = new Presence(this.socket, batch, runtime, (key) => this.sync.hold(key));

@@ -104,6 +104,8 @@ export interface Written {
 export interface QueueHost {
   /** Whether something may be sent: it is known who asks, and nothing is paused. */
   ready(): boolean;
+  /** Whether a request is likely to arrive. */
+  reachable(): boolean;
   pause(why: "auth" | "upgrade"): void;
   /** Something went wrong; undefined: it went well again. */
   failed(error: unknown): void;
@@ -483,6 +485,7 @@ export class Queue {
       batch.push([key, pending]);
     }
     if (!batch.length) return false;
+    this.probe(batch);
     await this.attempt(vault, batch);
     if (generation !== this.generation) return false;
     const author = this.host.author();
@@ -497,13 +500,28 @@ export class Queue {
       const problem = this.refusalOf(error, batch.length);
       if (!problem) throw error;
       if (batch.length > 1) this.singly = batch.length;
-      else await this.settleAll(vault, [[batch[0] as [string, Pending], { problem }]]);
+      else {
+        this.singly = Math.max(0, this.singly - 1);
+        await this.settleAll(vault, [[batch[0] as [string, Pending], { problem }]]);
+      }
       return true;
     }
     if (generation !== this.generation) return false;
     this.singly = Math.max(0, this.singly - batch.length);
     await this.takeAnswer(vault, batch, body, sent);
     return true;
+  }
+
+  /**
+   * What was never sent can be given another id, however long it waits. So nothing is sent on the off chance: where
+   * neither the socket nor the last request has found the server, a harmless read asks first.
+   */
+  private probe(batch: readonly [string, Pending][]): void {
+    if (this.host.reachable() || batch.every(([, { attempted }]) => attempted)) return;
+    const [part] = batch.flatMap(([, { parts }]) => parts);
+    if (!part) return;
+    this.cache.want(part.slot);
+    throw new NetworkError("The server was not reached");
   }
 
   /** Before it is sent for the first time, a row says so; one that waited long gets another id. */

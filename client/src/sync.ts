@@ -750,8 +750,8 @@ export class Sync {
     const first = cache.next();
     const held = this.heldOf(query);
     const asked = new Map<string, RecordData>();
-    // Found, and when that was asked for.
-    const ids = new Map<string, number>();
+    // Found, and as what.
+    const ids = new Map<string, RecordData | undefined>();
     const keys = new Set<Key>(more ? load.keys : []);
     const from = more ? query.boundary : undefined;
     let after = more ? load.next : undefined;
@@ -785,10 +785,11 @@ export class Sync {
         if (!map?.[slot.id] && slot.server && !whole) cache.confirm(slot, sent);
       }
       for (const id of answer.ids) {
-        ids.set(id, sent);
+        const said = map?.[id] ?? asked.get(id);
+        ids.set(id, said);
         const slot = cache.slot(table, id);
         if (!slot.server) cache.want(slot);
-        boundary = map?.[id] ?? asked.get(id) ?? slot.server ?? boundary;
+        boundary = said ?? slot.server ?? boundary;
       }
       count += answer.ids.length;
       after = answer.next ?? undefined;
@@ -814,8 +815,8 @@ export class Sync {
     cache.recount(query);
     load.filled = query.inside.size;
     // What was found has left the window already.
-    for (const [id, sent] of query.hasMore ? ids : []) {
-      if (!query.inside.has(id) && cache.slot(table, id).changedAt > sent) load.again = true;
+    for (const [id, said] of query.hasMore ? ids : []) {
+      if (!query.inside.has(id) && cache.slot(table, id).server !== said) load.again = true;
     }
     this.keepQuery(load);
     cache.queryChanged(query);
@@ -833,7 +834,7 @@ export class Sync {
     query: LiveQuery,
     held: readonly Slot[],
     boundary: RecordData | undefined,
-    seen: ReadonlyMap<string, number>,
+    seen: ReadonlyMap<string, unknown>,
     first: boolean,
     limit: number,
   ): Slot[] {

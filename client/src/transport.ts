@@ -142,6 +142,8 @@ export function isTransient(status: number): boolean {
 
 /** Requests to the gateway with everything they carry: who asks, for which schema, how long to wait. */
 export class Http {
+  /** Whether the last request was answered, in whatever way. */
+  answered = false;
   private readonly timeout = 60_000;
 
   constructor(
@@ -201,9 +203,11 @@ export class Http {
     try {
       const reply = await this.transport.post(path, JSON.stringify(body), headers, abort.signal);
       const date = reply.header("date");
+      this.answered = true;
       if (date) this.clock.adjust(date, this.runtime.now() - began, 1000);
       return reply;
     } catch (cause) {
+      this.answered = false;
       throw new NetworkError("No answer came", { cause });
     } finally {
       stop();

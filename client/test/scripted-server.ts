@@ -298,6 +298,7 @@ export class ScriptedServer {
           : this.refusal(tx, problem(424, "blocked", { blockedBy: refusedCreates.get(needed) }));
       results.push(result);
       if (result.status === "refused") {
+        if (result.error?.code === "exists") continue;
         for (const op of tx.operations)
           if (op.type === "create") refusedCreates.set(op.id, tx.txId);
         continue;
