@@ -63,12 +63,15 @@ export function placeAt(
   let own = "";
   for (let place = 0; place <= siblings.length; place++) {
     if (place === index) last = own = after(last, random);
-    const sibling = siblings[place];
-    const stands = sibling && isKeyOrNull(sibling) && (last === null || sibling > last);
-    // Behind the place everything may stay as soon as one stands well, or has no key and is last anyway.
-    if (place >= index && (stands || !sibling)) break;
-    last = stands ? sibling : after(last, random);
-    if (!stands) changed.set(place, last);
+    const sibling = siblings[place] ?? null;
+    const stands = isKeyOrNull(sibling) && (last === null || (sibling !== null && sibling > last));
+    // Behind the place all may stay as soon as one stands well, or has no key and is last anyway.
+    if (place >= index && (stands || sibling === null)) break;
+    if (stands && sibling !== null) last = sibling;
+    else {
+      last = after(last, random);
+      changed.set(place, last);
+    }
   }
   return { key: own, siblings: changed };
 }
