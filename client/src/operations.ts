@@ -216,8 +216,13 @@ function check(given: readonly Step[], table: TableSchema, ctx: OpContext, at: P
   return { steps, creating };
 }
 
-const see = (at: Place, { op, n }: Step) =>
-  Object.assign(at, { op: n, key: (op as KeyOperation).key });
+/** Notes which operation is looked at. Its key is shown if it is one. */
+function see(at: Place, { op, n }: Step): void {
+  const { key } = op as KeyOperation;
+  at.op = n;
+  if ([key].flat().every((part) => typeof part === "string")) at.key = key;
+  else delete at.key;
+}
 
 const mayUpdate = (key: KeySchema | undefined) =>
   key !== undefined && !key.serverOwned && key.updatable !== false;
@@ -425,8 +430,8 @@ export function checkTransaction(tx: Transaction, ctx: OpContext): OpProblem | n
 /** The form of one operation, before its table is looked at. */
 function checkForm(op: unknown, at: Place): asserts op is Operation {
   for (const name of ["table", "id", "key"] as const) {
-    const shown = isObject(op) ? op[name] : null;
-    if (typeof shown === "string" || Array.isArray(shown)) at[name] = shown as string;
+    const shown = isObject(op) ? op[name] : undefined;
+    if ([shown].flat().every((part) => typeof part === "string")) at[name] = shown as string;
     else delete at[name];
   }
   if (!isObject(op) || typeof op.type !== "string") refuse("bad_request");
