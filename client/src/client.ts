@@ -304,6 +304,7 @@ export class Client {
     this.sync = new Sync(this.cache, this.http, this.socket, runtime, {
       ...host,
       joined: (key) => this.presences.joined(key),
+      stirred: () => this.stir(),
     });
     this.queue = new Queue(this.cache, this.sync, this.http, runtime, this.clock, this.newId, {
       ...host,
@@ -329,6 +330,7 @@ export class Client {
     this.debug = {
       subscribe: (listener) => listen(this.debugListeners, listener),
       getSnapshot: () => {
+        this.cache.settle();
         this.debugState ??= this.describe();
         return this.debugState;
       },

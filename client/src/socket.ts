@@ -140,8 +140,8 @@ export class Socket {
         if (!mine()) return;
         const hello: ClientFrame = { type: "hello", protocol: PROTOCOL };
         if (this.schema !== undefined) hello.schema = this.schema;
-        this.listener.seen("out", hello);
         if (token !== undefined) hello.token = token;
+        this.listener.seen("out", hello);
         this.connection?.send(JSON.stringify(hello));
       },
       message: (text) => {

@@ -91,6 +91,8 @@ export interface SyncHost {
   /** Something went wrong that the app may want to know; undefined: it went well again. */
   failed(error: unknown): void;
   joined(key: Key): void;
+  /** What `describe` tells may be something else now. */
+  stirred(): void;
 }
 
 const RELEASE_MS = 5000;
@@ -322,6 +324,7 @@ export class Sync {
       this.subscribe();
       if (this.wants.size) void this.fetch();
       this.refreshStatus();
+      this.host.stirred();
     });
   }
 
