@@ -1,6 +1,7 @@
 import { useEffect } from "react";
 import { createClient } from "rowcast";
 import { RowcastProvider } from "rowcast/react";
+import { KeepOffline } from "./keep-offline.js";
 import { Layout } from "./layout.js";
 import { Notes } from "./notes/notes.js";
 import { PeopleProvider } from "./people.js";
@@ -23,6 +24,7 @@ export function App() {
         >
           <PeopleProvider me={session.userId}>
             <Apps />
+            <KeepOffline />
           </PeopleProvider>
         </RowcastProvider>
       ) : (

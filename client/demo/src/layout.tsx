@@ -94,3 +94,12 @@ export function Empty({ title, children }: { title: string; children?: ReactNode
     </div>
   );
 }
+
+/** What is said of something that was never loaded. */
+export function NotHere() {
+  return (
+    <Empty title="Not on this device yet">
+      <p>You are offline. It comes as soon as there is a connection.</p>
+    </Empty>
+  );
+}

@@ -1,6 +1,6 @@
 import { useEffect } from "react";
 import { useQuery } from "rowcast/react";
-import { Empty, Topbar } from "../layout.js";
+import { Empty, NotHere, Topbar } from "../layout.js";
 import { navigate } from "../router.js";
 import { NotebookPage } from "./notebook-page.js";
 
@@ -25,11 +25,12 @@ export function Notes({
   return (
     <>
       <Topbar title={<h1>Notes</h1>} />
-      {!first && status !== "loading" && (
+      {!first && status === "live" && (
         <Empty title="No notebooks yet">
           <p>Make one in the sidebar.</p>
         </Empty>
       )}
+      {!first && status === "offline" && <NotHere />}
     </>
   );
 }

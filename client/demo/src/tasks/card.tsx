@@ -20,7 +20,6 @@ export const Card = memo(function Card({
 }) {
   const { id, boardId, title, priority, dueDate, tags, assigneeId } = task;
   return (
-    // biome-ignore lint/a11y/noStaticElementInteractions: the keys for it are those of the link inside
     <div className="card" data-status={task.status} onPointerDown={(event) => onPress(event, task)}>
       <div className="card-main">
         <Done task={task} />
@@ -35,18 +34,22 @@ export const Card = memo(function Card({
           {title || "Untitled"}
         </Link>
       </div>
-      {(priority || dueDate || tags.length > 0 || assigneeId || present) && (
+      {(priority || dueDate || tags.length > 0 || assigneeId) && (
         <div className="card-meta">
           {priority && <Priority priority={priority} />}
           {dueDate && <Due date={dueDate} done={task.status === "done"} />}
           {tags.map((tag) => (
             <Tag key={tag} name={tag} />
           ))}
-          <span className="card-people">
-            {present.split(" ").map((peer) => peer && <Avatar key={peer} id={peer} size={20} />)}
-            {assigneeId && <Avatar id={assigneeId} size={22} />}
-          </span>
+          {assigneeId && <Avatar id={assigneeId} size={22} />}
         </div>
+      )}
+      {present && (
+        <span className="card-present">
+          {present.split(" ").map((peer) => (
+            <Avatar key={peer} id={peer} size={20} />
+          ))}
+        </span>
       )}
     </div>
   );

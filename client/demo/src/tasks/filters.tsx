@@ -72,7 +72,7 @@ export function FilterBar({
         label="Priority"
         value={filters.priority}
         onChange={set("priority")}
-        options={PRIORITIES.map((priority) => [priority, priority])}
+        options={PRIORITIES.map(({ id, label }) => [id, label])}
       />
       <Choice
         label="Tag"

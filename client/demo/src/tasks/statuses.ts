@@ -11,4 +11,8 @@ export const STATUSES: readonly { id: TaskStatus; label: string }[] = [
 ];
 
 /** The priorities, the highest first. */
-export const PRIORITIES = ["high", "medium", "low"] as const;
+export const PRIORITIES = [
+  { id: "high", label: "High" },
+  { id: "medium", label: "Medium" },
+  { id: "low", label: "Low" },
+] as const;

@@ -160,9 +160,9 @@ function Fields({
           }
         >
           <option value="">None</option>
-          {PRIORITIES.map((name) => (
-            <option key={name} value={name}>
-              {name}
+          {PRIORITIES.map(({ id, label }) => (
+            <option key={id} value={id}>
+              {label}
             </option>
           ))}
         </select>

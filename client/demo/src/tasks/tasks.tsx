@@ -1,6 +1,6 @@
 import { useEffect } from "react";
 import { useQuery } from "rowcast/react";
-import { Empty, Topbar } from "../layout.js";
+import { Empty, NotHere, Topbar } from "../layout.js";
 import { navigate } from "../router.js";
 import { BoardPage } from "./board-page.js";
 
@@ -23,11 +23,12 @@ export function Tasks({
   return (
     <>
       <Topbar title={<h1>Tasks</h1>} />
-      {!first && status !== "loading" && (
+      {!first && status === "live" && (
         <Empty title="No boards yet">
           <p>Make one in the sidebar: choose “New board” in the menu of a workspace.</p>
         </Empty>
       )}
+      {!first && status === "offline" && <NotHere />}
     </>
   );
 }
