@@ -246,8 +246,8 @@ export class TestServer {
   /** Without a network nothing arrives and sockets end; with one again its clients notice at once. */
   setOnline(online: boolean): void {
     this.isOnline = online;
-    if (!online) this.disconnect();
-    else for (const wake of this.wakers) wake();
+    if (online) this.wake();
+    else this.disconnect();
   }
 
   /** Ends all sockets, or those of a user; clients connect again. */
@@ -272,7 +272,7 @@ export class TestServer {
   startEpoch(): void {
     this.epoch++;
     this.disconnect();
-    for (const wake of this.wakers) wake();
+    this.wake();
   }
 
   // --- HTTP ---
@@ -548,6 +548,13 @@ export class TestServer {
     this.moves++;
     if (!this.peers.delete(peer)) return;
     for (const key of [...peer.states.keys()]) this.show(peer, key, null);
+  }
+
+  /** Clients notice that it is worth trying again, once they have noticed that their sockets have ended. */
+  private wake(): void {
+    this.later(() => {
+      for (const wake of this.wakers) wake();
+    });
   }
 
   // --- time ---
