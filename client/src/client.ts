@@ -646,15 +646,20 @@ export class Client {
   }
 
   private async whoIs(): Promise<string | null | undefined> {
-    if (this.fixedUser !== undefined) return this.fixedUser;
     if (this.auth !== "cookie") {
-      // Offline a token may not be to be had: then it is the last user.
-      const token = await Promise.resolve(this.auth.token({ renew: false })).catch(() => undefined);
-      if (token === null) return null;
-      const user = token === undefined ? undefined : userOfToken(token);
-      if (user !== undefined) return user;
+      const asked = this.http.token(false);
+      if (this.fixedUser === undefined) {
+        // Offline a token may not be to be had: then it is the last user.
+        const token = await asked.catch(() => undefined);
+        if (this.http.named) return token === undefined ? null : userOfToken(token);
+      } else {
+        asked.then(
+          () => this.sync.retryNow(),
+          () => {},
+        );
+      }
     }
-    return this.remembered();
+    return this.fixedUser === undefined ? this.remembered() : this.fixedUser;
   }
 
   private namespace(user = this.user): string {
@@ -731,14 +736,17 @@ export class Client {
     this.socket.start();
   }
 
-  private isUser(user: string): boolean {
+  private isUser(user: string | null): boolean {
     return this.user === undefined || this.user === user;
   }
 
-  /** Whether the server may be asked: what it answers is for this user. A cookie is whose the last welcome said. */
+  /**
+   * Whether the server may be asked: what it answers is for this user. Where the token does not say whose it is, as a
+   * cookie never does, the welcome of this connection must have said it.
+   */
   private isReady(): boolean {
     if (this.closed || this.pausedBy || !this.vault) return false;
-    return this.auth !== "cookie" || this.hello !== undefined;
+    return this.hello !== undefined || this.http.named;
   }
 
   private welcome(frame: WelcomeFrame): boolean {

@@ -144,6 +144,8 @@ export function isTransient(status: number): boolean {
 export class Http {
   /** Whether the last request was answered, in whatever way. */
   answered = false;
+  /** Whether the last token says by itself whose it is: the right user's, or nobody's. */
+  named = false;
   private readonly timeout = 60_000;
 
   constructor(
@@ -153,17 +155,17 @@ export class Http {
     private readonly runtime: Runtime,
     private readonly clock: ServerClock,
     /** Whether this user is the one the client is for. */
-    private readonly isUser: (user: string) => boolean,
+    private readonly isUser: (user: string | null) => boolean,
   ) {}
 
   /** The present token; undefined with a cookie or for nobody. Rejects with NeedsAuthError for somebody else's. */
   async token(renew: boolean): Promise<string | undefined> {
     if (this.auth === "cookie") return undefined;
     const token = await this.auth.token({ renew });
-    if (token === null) return undefined;
-    const user = userOfToken(token);
+    const user = token === null ? null : userOfToken(token);
+    this.named = user !== undefined;
     if (user !== undefined && !this.isUser(user)) throw new NeedsAuthError();
-    return token;
+    return token ?? undefined;
   }
 
   /**

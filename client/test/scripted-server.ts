@@ -129,6 +129,8 @@ export const refused = (status: number, code: string, headers = {}) =>
 export class ScriptedServer {
   epoch = "e1";
   heartbeat = 20;
+  /** Seconds a token lasts; 0: no end is named; less: nobody is welcomed. */
+  expires = 0;
   /** No request and no socket gets through. */
   down = false;
   /** Milliseconds a message takes; one way. */
@@ -563,6 +565,10 @@ export class ScriptedServer {
     );
   }
 
+  private expiry(): string {
+    return new Date(this.world.now + this.expires * 1000).toISOString();
+  }
+
   private hear(peer: Peer, frame: ClientFrame): void {
     switch (frame.type) {
       case "hello": {
@@ -572,6 +578,7 @@ export class ScriptedServer {
           break;
         }
         peer.user = user;
+        if (this.expires < 0) break;
         peer.greeted = true;
         this.say(peer, {
           type: "welcome",
@@ -581,6 +588,7 @@ export class ScriptedServer {
           role: user === null ? "anon" : "authenticated",
           serverTime: new Date(this.world.now).toISOString(),
           heartbeat: this.heartbeat,
+          ...(this.expires && { expiresAt: this.expiry() }),
           schema: this.tables.schema,
           limits: { keys: 2000, frame: 65536 },
         });
@@ -617,6 +625,9 @@ export class ScriptedServer {
       case "unsubscribe":
         for (const key of frame.keys) peer.keys.delete(key);
         this.say(peer, { type: "unsubscribed", id: frame.id });
+        break;
+      case "auth":
+        this.say(peer, { type: "authed", expiresAt: this.expiry() });
         break;
       case "ping":
         this.say(peer, { type: "pong", cursor: this.cursor });

@@ -19,14 +19,17 @@ interface Timer {
   work: () => void;
 }
 
-/** Lets everything run that waits for no timer. */
-export async function settle(): Promise<void> {
-  for (let round = 0; round < 4; round++) await new Promise((resolve) => setImmediate(resolve));
+/** Lets everything run that waits for no timer. `rounds`: turns of the event loop, of which IndexedDB takes many. */
+export async function settle(rounds = 4): Promise<void> {
+  for (let round = 0; round < rounds; round++)
+    await new Promise((resolve) => setImmediate(resolve));
 }
 
 /** One clock and one chance for all that takes part in a test. Nothing moves unless the test says so. */
 export class World {
   now: number;
+  /** Turns of the event loop after each timer. */
+  rounds = 4;
   readonly random: () => number;
   private timers: Timer[] = [];
   private numbers = 0;
@@ -48,14 +51,14 @@ export class World {
   /** Lets time pass, and everything happen that falls into it. */
   async advance(milliseconds: number): Promise<void> {
     const end = this.now + milliseconds;
-    await settle();
+    await settle(this.rounds);
     for (;;) {
       const [next] = this.timers.sort((a, b) => a.at - b.at || a.number - b.number);
       if (!next || next.at > end) break;
       this.timers.shift();
       this.now = Math.max(this.now, next.at);
       next.work();
-      await settle();
+      await settle(this.rounds);
     }
     this.now = end;
   }
@@ -63,7 +66,7 @@ export class World {
   /** Lets time pass until something holds; fails after so many milliseconds. */
   async until(holds: () => boolean, most = 60_000): Promise<void> {
     const end = this.now + most;
-    await settle();
+    await settle(this.rounds);
     while (!holds()) {
       if (this.now >= end) throw new Error(`not within ${most} ms: ${holds}`);
       const next = Math.min(...this.timers.map((timer) => timer.at), end);
@@ -141,6 +144,12 @@ interface Waiter {
 export class Browser {
   /** Messages so far. */
   readonly messages: unknown[] = [];
+  /** Messages are lost. */
+  deaf = false;
+  /** Messages take so much longer. */
+  lag = 0;
+  /** Locks taken from their holders. */
+  steals = 0;
   private readonly channels = new Map<string, Set<(message: unknown) => void>>();
   private readonly holders = new Map<string, Waiter>();
   private readonly waiting = new Map<string, Waiter[]>();
@@ -149,6 +158,11 @@ export class Browser {
     private readonly world: World,
     private readonly delay = () => 1,
   ) {}
+
+  /** Says something to all who listen. */
+  say(name: string, message: unknown): void {
+    for (const listener of this.channels.get(name) ?? []) listener(structuredClone(message));
+  }
 
   readonly tabs: Tabs = {
     channel: (name, listener) => {
@@ -159,8 +173,9 @@ export class Browser {
         post: (message) => {
           const copy = structuredClone(message);
           this.messages.push(copy);
+          if (this.deaf) return;
           // Messages of one tab come in their order.
-          last = Math.max(last, this.world.now + this.delay());
+          last = Math.max(last, this.world.now + this.delay() + this.lag);
           for (const other of [...all]) {
             if (other === listener) continue;
             this.world.later(() => {
@@ -174,6 +189,7 @@ export class Browser {
     lock: (name, steal, granted, lost) => {
       const mine: Waiter = { granted, lost };
       const holder = this.holders.get(name);
+      if (holder && steal) this.steals++;
       if (!holder || steal) {
         this.holders.set(name, mine);
         this.world.later(() => {
