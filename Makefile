@@ -14,6 +14,8 @@ RUNTIME := $(call STAMP,runtime)
 DEV := $(call STAMP,dev)
 NODE := client/node_modules/installed-$(shell cat client/package-lock.json client/.npmrc | cksum | cut -d ' ' -f 1)
 NPM := npm --prefix client --silent run
+APPS := client/demo/dist/index.html
+APP_SOURCES := $(shell find client/src client/demo -path client/demo/dist -prune -o -type f -print)
 
 # Hashes of every file, and no address: each machine resolves from the registry it is set up for.
 LOCK = $(RUN) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
@@ -26,15 +28,15 @@ export UV_PYTHON_DOWNLOADS := never
 export PYTHONUNBUFFERED := 1
 
 .PHONY: help run run-cluster test soak planted-faults reset ci lint types size check-generated generate format bench
-.PHONY: client demo install lock clean
+.PHONY: client demo apps install lock clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
 
-run: $(RUNTIME) ## Start PostgreSQL, the example apps and the gateway on PORT (8000)
+run: $(RUNTIME) apps ## Start PostgreSQL, the example apps and the gateway on PORT (8000)
 	@exec $(RUN) -m app run
 
-run-cluster: $(RUNTIME) ## The same with two gateways behind HAProxy
+run-cluster: $(RUNTIME) apps ## The same with two gateways behind HAProxy
 	@exec $(RUN) -m app run --cluster
 
 # What ARGS narrows are the tests of Python: with them the client's are left out, and node is not needed.
@@ -92,6 +94,14 @@ client: $(NODE) ## Build the npm package (client/dist)
 
 demo: $(NODE) ## Build the example apps (client/demo/dist)
 	@$(NPM) demo
+
+# Built anew when something they are made of has changed. The gateway starts without them, too.
+apps:
+	@$(MAKE) --silent $(APPS) || echo 'The gateway starts without the example apps: they could not be built.' >&2
+
+$(APPS): $(NODE) $(APP_SOURCES)
+	@echo 'Building the example apps ...'
+	@$(NPM) demo -- --logLevel warn
 
 install: $(DEV) $(NODE) ## Install everything, without running anything
 
