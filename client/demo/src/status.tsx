@@ -48,7 +48,7 @@ function UndoRedo() {
 const PATIENCE_MS = 500;
 
 function Saved() {
-  const { online, pending, needsAuth, upgrade, durable } = useStatus();
+  const { online, pending, rejected, needsAuth, upgrade, durable } = useStatus();
   const client = useClient();
   const saving = useLasting(online && pending > 0, PATIENCE_MS);
   const changes = `${pending} ${pending === 1 ? "change" : "changes"}`;
@@ -75,6 +75,8 @@ function Saved() {
       </span>
     );
   }
+  // Beside what was refused, “Saved” would be half the truth.
+  if (rejected > 0 && !saving) return null;
   return (
     <span className={saving ? "badge busy" : "badge"} role="status">
       <Icon name={saving ? "sync" : "check"} size={15} />

@@ -2,6 +2,7 @@ import { useState } from "react";
 import { PendingWritesError } from "rowcast";
 import { useClient, useWrite } from "rowcast/react";
 import { Avatar, useMe, usePerson } from "./people.js";
+import { navigate } from "./router.js";
 import { DEMO_USERS, forget, signIn, useSession } from "./session.js";
 import { THEMES, useTheme } from "./theme.js";
 import { Dialog } from "./ui/dialog.js";
@@ -25,15 +26,20 @@ export function UserMenu() {
     try {
       await client.signOut({ pending });
       forget();
+      navigate({ app: "tasks" }, { replace: true });
     } catch (error) {
       if (error instanceof PendingWritesError) setUnsent(error);
       else notify((error as Error).message);
     }
   };
-  const become = (user: string) =>
-    signIn(user).catch((error: Error) =>
-      notify(`${error.message} To change user you have to be online.`),
-    );
+  const become = async (user: string) => {
+    try {
+      await signIn(user);
+      navigate({ app: "tasks" });
+    } catch (error) {
+      notify(`${(error as Error).message} To change user you have to be online.`);
+    }
+  };
 
   return (
     <div className="user">
@@ -79,17 +85,17 @@ export function UserMenu() {
           <p>
             {unsent.pending > 0 && `${unsent.pending} not sent yet. `}
             {unsent.rejected > 0 && `${unsent.rejected} refused by the server. `}
-            They are on this device only.
+            This is on this device only.
           </p>
           <footer className="dialog-foot">
             <button type="button" onClick={() => setUnsent(undefined)}>
               Stay
             </button>
             <button type="button" className="danger" onClick={() => signOut("discard")}>
-              Discard them
+              Discard
             </button>
             <button type="button" className="primary" onClick={() => signOut("keep")}>
-              Keep for my next sign-in
+              Keep for next time
             </button>
           </footer>
         </Dialog>
