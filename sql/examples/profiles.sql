@@ -178,5 +178,5 @@ select sync.expose('public.find_person(text)');
 insert into public.profiles (id, name, colour)
 select u.user_id, u.display_name, c.colour
 from demo_auth.users as u
-inner join (values ('alice', '#7c5cff'), ('bob', '#0e9f6e'), ('carol', '#e0633a')) as c (name, colour)
+inner join (values ('alice', '#6b4df0'), ('bob', '#0b8256'), ('carol', '#c44d1c')) as c (name, colour)
     on c.name = u.name;

@@ -91,6 +91,7 @@ function Invite({ known, onFound }: { known: string[]; onFound: (id: string) => 
       <div className="row">
         <input
           id="invite-name"
+          className="first-focus"
           value={name}
           placeholder="Sign-in name, such as carol"
           autoComplete="off"

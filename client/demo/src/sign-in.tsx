@@ -6,7 +6,7 @@ const ABOUT: Record<string, string> = {
   bob: "Works in Demo, too, and has recipes of his own.",
   carol: "Has a garden, and sees nothing of the other two.",
 };
-const COLOURS: Record<string, string> = { alice: "#7c5cff", bob: "#0e9f6e", carol: "#e0633a" };
+const COLOURS: Record<string, string> = { alice: "#6b4df0", bob: "#0b8256", carol: "#c44d1c" };
 
 /** Who are you? The demo asks for no password. */
 export function SignIn() {

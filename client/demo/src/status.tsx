@@ -7,6 +7,11 @@ import { notify } from "./ui/toasts.js";
 
 /** Undo, redo, whether everything is saved, and what was refused. */
 export function StatusBar() {
+  const error = useStatus((status) => status.lastError);
+  // Waiting for the network is no news; that this device has no room is.
+  useEffect(() => {
+    if (error?.code.startsWith("storage_")) notify(error.message);
+  }, [error]);
   return (
     <div className="status-bar">
       <UndoRedo />
@@ -46,11 +51,14 @@ function UndoRedo() {
 
 /** A write takes a moment: only what takes longer is worth a word. */
 const PATIENCE_MS = 500;
+/** Whether the device keeps anything is known after a moment. */
+const STARTING_MS = 3000;
 
 function Saved() {
   const { online, pending, rejected, needsAuth, upgrade, durable } = useStatus();
   const client = useClient();
   const saving = useLasting(online && pending > 0, PATIENCE_MS);
+  const forgetful = useLasting(!durable, STARTING_MS);
   const changes = `${pending} ${pending === 1 ? "change" : "changes"}`;
   if (upgrade) {
     return (
@@ -72,6 +80,13 @@ function Saved() {
       <span className="badge off" role="status" title={pending ? why : undefined}>
         <Icon name="cloudOff" size={15} /> Offline
         {pending > 0 && <span className="count">{changes} waiting</span>}
+      </span>
+    );
+  }
+  if (forgetful && !saving) {
+    return (
+      <span className="badge warn" role="status" title="As in a private window">
+        <Icon name="warning" size={15} /> Not kept on this device
       </span>
     );
   }

@@ -7,7 +7,7 @@ import { DEMO_USERS, forget, signIn, useSession } from "./session.js";
 import { THEMES, useTheme } from "./theme.js";
 import { Dialog } from "./ui/dialog.js";
 import { Icon } from "./ui/icon.js";
-import { Menu, MenuChoice, MenuItem } from "./ui/menu.js";
+import { Menu, MenuChoice, MenuGroup, MenuItem } from "./ui/menu.js";
 import { NameDialog } from "./ui/name-dialog.js";
 import { notify } from "./ui/toasts.js";
 
@@ -55,18 +55,20 @@ export function UserMenu() {
         }
       >
         <MenuItem onClick={() => setRenaming(true)}>Change name …</MenuItem>
-        <p className="menu-title">Look</p>
-        {THEMES.map((choice) => (
-          <MenuChoice key={choice} checked={choice === theme} onClick={() => chooseTheme(choice)}>
-            {choice}
-          </MenuChoice>
-        ))}
-        <p className="menu-title">Use this window as</p>
-        {DEMO_USERS.map((user) => (
-          <MenuChoice key={user} checked={user === session?.name} onClick={() => become(user)}>
-            {user}
-          </MenuChoice>
-        ))}
+        <MenuGroup title="Look">
+          {THEMES.map((choice) => (
+            <MenuChoice key={choice} checked={choice === theme} onClick={() => chooseTheme(choice)}>
+              {choice}
+            </MenuChoice>
+          ))}
+        </MenuGroup>
+        <MenuGroup title="Use this window as">
+          {DEMO_USERS.map((user) => (
+            <MenuChoice key={user} checked={user === session?.name} onClick={() => become(user)}>
+              {user}
+            </MenuChoice>
+          ))}
+        </MenuGroup>
         <hr />
         <MenuItem onClick={() => signOut("ask")}>Sign out</MenuItem>
       </Menu>

@@ -1,4 +1,4 @@
-import { type ReactNode, useEffect, useId, useRef } from "react";
+import { type ReactNode, useId, useLayoutEffect, useRef } from "react";
 import { IconButton } from "./icon.js";
 
 /**
@@ -21,21 +21,31 @@ export function Dialog({
 }) {
   const ref = useRef<HTMLDialogElement>(null);
   const name = useId();
-  useEffect(() => {
-    ref.current?.showModal();
+  /** Whether the press began outside: selecting text may end there. */
+  const outside = useRef(false);
+  useLayoutEffect(() => {
+    const dialog = ref.current;
+    dialog?.showModal();
+    (dialog?.querySelector<HTMLElement>(".first-focus") ?? dialog)?.focus();
+    // Closed while it is still in the page, it gives the focus back.
+    return () => dialog?.close();
   }, []);
   return (
     // biome-ignore lint/a11y/useKeyWithClickEvents: Escape is the key for it
     <dialog
       ref={ref}
+      tabIndex={-1}
       className={sheet ? "sheet" : "box"}
       aria-labelledby={name}
       onCancel={(event) => {
         event.preventDefault();
         onClose();
       }}
+      onPointerDown={(event) => {
+        outside.current = event.target === event.currentTarget;
+      }}
       onClick={(event) => {
-        if (event.target === event.currentTarget) onClose();
+        if (outside.current && event.target === event.currentTarget) onClose();
       }}
     >
       <div className="dialog-content">

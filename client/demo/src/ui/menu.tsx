@@ -95,6 +95,19 @@ export function MenuItem({
   );
 }
 
+/** Choices that belong together in a menu. */
+export function MenuGroup({ title, children }: { title: string; children: ReactNode }) {
+  return (
+    // biome-ignore lint/a11y/useSemanticElements: a fieldset is no part of a menu
+    <div role="group" aria-label={title}>
+      <span className="menu-title" aria-hidden="true">
+        {title}
+      </span>
+      {children}
+    </div>
+  );
+}
+
 /** One of several choices in a menu. */
 export function MenuChoice({
   checked,

@@ -28,12 +28,11 @@ export function NameDialog({
     <Dialog title={title} onClose={onClose}>
       <form onSubmit={save}>
         <input
-          className="wide"
+          className="wide first-focus"
           value={value}
           maxLength={maxLength}
           aria-label="Name"
           required
-          autoFocus
           onChange={(event) => setValue(event.target.value)}
         />
         <footer className="dialog-foot">
