@@ -132,6 +132,8 @@ export class Cache {
   private readonly touched = new Set<Slot>();
   private readonly txIds = new Map<Slot, string[]>();
   private readonly changedQueries = new Set<LiveQuery>();
+  /** The tick at which the present epoch was learnt: what was asked for before is of another one, perhaps. */
+  epochAt = -1;
   private tick = 0;
   private numbers = 0;
 
@@ -229,8 +231,10 @@ export class Cache {
     const { server, want } = slot;
     // What may have been lost since is neither added nor restored.
     if (
-      record &&
-      (slot.goneAt > sent || (!server && this.events.staleSince(this.keysOf(slot, record), sent)))
+      sent < this.epochAt ||
+      (record &&
+        (slot.goneAt > sent ||
+          (!server && this.events.staleSince(this.keysOf(slot, record), sent))))
     ) {
       this.want(slot);
       return;
@@ -290,6 +294,7 @@ export class Cache {
 
   /** Another epoch: what is held stays on screen but counts for nothing. */
   age(): void {
+    this.epochAt = this.next();
     for (const table of this.tables.values()) {
       for (const slot of table.slots.values()) {
         if (slot.server === undefined) continue;
@@ -309,6 +314,7 @@ export class Cache {
   /** Forgets everything: what follows is another user's. */
   clear(): void {
     this.pending.length = 0;
+    this.epochAt = -1;
     for (const table of this.tables.values()) {
       for (const slot of table.slots.values()) {
         slot.server = undefined;

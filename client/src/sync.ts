@@ -778,6 +778,10 @@ export class Sync {
       const sent = cache.next();
       const answer = readQuery(await this.http.post("/api/realtime/query", body));
       if (generation !== this.generation || !query.attached) return;
+      if (sent < cache.epochAt) {
+        load.again = true;
+        return;
+      }
       cache.takeMap(answer.recordMap, sent);
       for (const place of answer.gone) {
         const slot = cache.slotOf(place.table, place.id);
@@ -1023,6 +1027,10 @@ export class Sync {
     const sent = cache.next();
     const answer = readRecords(await this.http.post("/api/realtime/getRecords", { pointers }));
     if (generation !== this.generation) return;
+    if (sent < cache.epochAt) {
+      for (const slot of slots) this.wants.add(slot);
+      return;
+    }
     const gone = new Set(answer.gone.map(({ table, id }) => `${table}:${id}`));
     for (const slot of slots) {
       const { table, id, key } = slot;

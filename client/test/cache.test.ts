@@ -260,7 +260,15 @@ describe("R5 another epoch", () => {
     expect(view()?.version).toBe(1);
   });
 
-  it("R5.3 a contained write stays shown until the next copy", () => {
+  it("R5.3 an answer to what was asked before it is not believed", () => {
+    read(task("a", 1));
+    const sent = cache.next();
+    cache.age();
+    read(task("a", 9), sent);
+    expect([slot.server?.version, wanted]).toEqual([1, ["a"]]);
+  });
+
+  it("R5.4 a contained write stays shown until the next copy", () => {
     read(task("a", 1));
     const pending = write("t1", add("a"));
     cache.contain("t1", slot, 7);
