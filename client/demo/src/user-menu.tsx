@@ -1,4 +1,5 @@
-import { useState } from "react";
+import { lazy, Suspense, useState } from "react";
+import { createPortal } from "react-dom";
 import { PendingWritesError } from "rowcast";
 import { useClient, useWrite } from "rowcast/react";
 import { Avatar, useMe, usePerson } from "./people.js";
@@ -11,6 +12,11 @@ import { Menu, MenuChoice, MenuGroup, MenuItem } from "./ui/menu.js";
 import { NameDialog } from "./ui/name-dialog.js";
 import { notify } from "./ui/toasts.js";
 
+// For the curious, and not in what everybody downloads.
+const Devtools = lazy(async () => ({
+  default: (await import("rowcast/devtools")).RowcastDevtools,
+}));
+
 /** Who is signed in, and what is about him: name, look, another user, signing out. */
 export function UserMenu() {
   const client = useClient();
@@ -20,6 +26,7 @@ export function UserMenu() {
   const write = useWrite();
   const [theme, chooseTheme] = useTheme();
   const [renaming, setRenaming] = useState(false);
+  const [devtools, showDevtools] = useState(false);
   const [unsent, setUnsent] = useState<PendingWritesError>();
 
   const signOut = async (pending: "ask" | "keep" | "discard") => {
@@ -70,8 +77,18 @@ export function UserMenu() {
           ))}
         </MenuGroup>
         <hr />
+        <MenuItem onClick={() => showDevtools(!devtools)}>
+          {devtools ? "Hide devtools" : "Show devtools"}
+        </MenuItem>
         <MenuItem onClick={() => signOut("ask")}>Sign out</MenuItem>
       </Menu>
+      {devtools &&
+        createPortal(
+          <Suspense>
+            <Devtools initialIsOpen />
+          </Suspense>,
+          document.body,
+        )}
       {renaming && (
         <NameDialog
           title="Your name, as others see it"

@@ -55,7 +55,9 @@ function Section({
 }) {
   return (
     <section className="place">
-      <h2>{title}</h2>
+      <div className="place-head">
+        <h2 className="grow">{title}</h2>
+      </div>
       <ul>
         {notebooks.map((notebook) => (
           <Row key={notebook.id} notebook={notebook} open={notebook.id === notebookId} />

@@ -106,14 +106,17 @@ export function BoardPage({ boardId, taskId }: { boardId: string; taskId: string
 function BoardName({ id }: { id: string }) {
   const { value, setValue, onBlur } = useField("boards", id, "name");
   return (
-    <input
-      className="heading"
-      value={value ?? ""}
-      maxLength={200}
-      aria-label="Name of the board"
-      onChange={(event) => setValue(event.target.value)}
-      onBlur={onBlur}
-      onKeyDown={(event) => event.key === "Enter" && event.currentTarget.blur()}
-    />
+    <>
+      <h1 className="visually-hidden">{value}</h1>
+      <input
+        className="heading"
+        value={value ?? ""}
+        maxLength={200}
+        aria-label="Name of the board"
+        onChange={(event) => setValue(event.target.value)}
+        onBlur={onBlur}
+        onKeyDown={(event) => event.key === "Enter" && event.currentTarget.blur()}
+      />
+    </>
   );
 }

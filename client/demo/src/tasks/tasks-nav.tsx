@@ -79,8 +79,8 @@ function WorkspaceNav({
 
   return (
     <section className="place">
-      <h2>
-        <span className="grow">{name}</span>
+      <div className="place-head">
+        <h2 className="grow">{name}</h2>
         <Menu label={`Workspace ${name}`} button={<Icon name="more" />}>
           <MenuItem onClick={() => setOpen("board")}>New board …</MenuItem>
           <MenuItem onClick={() => setOpen("share")}>{mine ? "Share …" : "Members …"}</MenuItem>
@@ -91,7 +91,7 @@ function WorkspaceNav({
             </MenuItem>
           )}
         </Menu>
-      </h2>
+      </div>
       <ul>
         {boards.map((board) => (
           <li key={board.id}>
