@@ -47,7 +47,15 @@ export function Avatar({ id, size = 26 }: { id: string; size?: number }) {
 }
 
 /** The people who are here now besides the user himself, each once however many windows he has. */
-export function Present({ peers, what }: { peers: readonly Peer[]; what: string }) {
+export function Present({
+  peers,
+  what,
+  size = 26,
+}: {
+  peers: readonly Peer[];
+  what: string;
+  size?: number;
+}) {
   const me = useMe();
   const person = usePerson();
   const ids = new Set<string>();
@@ -58,7 +66,7 @@ export function Present({ peers, what }: { peers: readonly Peer[]; what: string 
     <ul className="present" aria-label={`${names} on ${what} now`}>
       {[...ids].map((id) => (
         <li key={id}>
-          <Avatar id={id} />
+          <Avatar id={id} size={size} />
         </li>
       ))}
     </ul>

@@ -7,6 +7,7 @@ import type { Task } from "../../demo/src/schema.gen.js";
 import { daysUntil, dueText } from "../../demo/src/tasks/due.js";
 import { matches, NO_FILTERS } from "../../demo/src/tasks/filters.js";
 import { ago } from "../../demo/src/ui/time.js";
+import { movedCaret } from "../../demo/src/ui/use-steady-caret.js";
 
 describe("addresses", () => {
   it.each<[string, Route]>([
@@ -124,6 +125,26 @@ describe("dates", () => {
     expect(ago("2026-03-28T11:59:30.000000Z", at)).toBe("just now");
     expect(ago("2026-03-28T12:00:30.000000Z", at)).toBe("just now"); // a clock that is behind
     expect(ago("2026-03-28T10:30:00.000000Z", at)).toMatch(/1/);
+  });
+});
+
+describe("the caret in a text that somebody else changes", () => {
+  /** The caret is where the bar is. */
+  const move = (before: string, after: string) => {
+    const caret = before.indexOf("|");
+    const moved = movedCaret(before.replace("|", ""), after.replace("|", ""), caret);
+    return `${after.replace("|", "").slice(0, moved)}|${after.replace("|", "").slice(moved)}`;
+  };
+  it.each([
+    ["a change behind it", "one| two", "one| two three"],
+    ["a change before it", "one two| three", "zero one two| three"],
+    ["a change right at it", "one| three", "one| two three"],
+    ["what stands around it is taken away", "one tw|o three", "one | three"],
+    ["all is another text", "abc|d", "xyz|"],
+    ["all is taken away", "abc|d", "|"],
+    ["repeated letters", "aaaa|", "aaaa|aa"],
+  ])("stays: %s", (_what, before, after) => {
+    expect(move(before, after)).toBe(after);
   });
 });
 

@@ -8,6 +8,7 @@ import { IconButton } from "../ui/icon.js";
 import { TagList } from "../ui/tag-list.js";
 import { notify } from "../ui/toasts.js";
 import { useMedia } from "../ui/use-media.js";
+import { useSteadyCaret } from "../ui/use-steady-caret.js";
 
 // Not needed to start.
 const Preview = lazy(() => import("./preview.js"));
@@ -27,6 +28,7 @@ export function NoteEditor({
   const note = useRecord("notes", id);
   const title = useField("notes", id, "title");
   const content = useField("notes", id, "content", { debounce: 500 });
+  const caret = useSteadyCaret(content.value ?? "", content.dirty);
   const write = useWrite();
   const wide = useMedia("(min-width: 1180px)");
   const [view, setView] = useState<"write" | "read">("write");
@@ -83,6 +85,7 @@ export function NoteEditor({
       <div className={wide ? "note-body side-by-side" : "note-body"}>
         {(wide || view === "write") && (
           <textarea
+            {...caret}
             value={text}
             placeholder="Write in Markdown"
             aria-label="Text in Markdown"

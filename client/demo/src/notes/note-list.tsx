@@ -85,7 +85,7 @@ const Row = memo(function Row({
         {isPinned && <Icon name="pin" size={14} />}
         {isPinned && <span className="visually-hidden">Pinned: </span>}
         <span className="grow">{title || "Untitled"}</span>
-        <Present peers={peers} what="this note" />
+        <Present peers={peers} what="this note" size={18} />
       </div>
       <p>{words.slice(0, EXCERPT) || "Empty"}</p>
       <span className="note-meta">

@@ -7,6 +7,7 @@ import { Dialog } from "../ui/dialog.js";
 import { IconButton } from "../ui/icon.js";
 import { TagList } from "../ui/tag-list.js";
 import { notify } from "../ui/toasts.js";
+import { useSteadyCaret } from "../ui/use-steady-caret.js";
 import { Comments } from "./comments.js";
 import { PRIORITIES, STATUSES } from "./statuses.js";
 
@@ -89,9 +90,11 @@ function Title({ id }: { id: string }) {
 }
 
 function Description({ id }: { id: string }) {
-  const { value, setValue, onBlur } = useField("tasks", id, "description");
+  const { value, dirty, setValue, onBlur } = useField("tasks", id, "description");
+  const caret = useSteadyCaret(value ?? "", dirty);
   return (
     <textarea
+      {...caret}
       className="task-description"
       value={value ?? ""}
       rows={4}
