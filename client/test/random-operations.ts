@@ -496,7 +496,8 @@ function carryOut(tx: Transaction, before: Outcome["records"], ctx: OpContext): 
 function refusal(problems: (OpProblem | null)[], op: number | undefined): Outcome {
   const found = problems.filter((one) => one !== null);
   const answers = found.map(({ status, code, limit }) => `${status} ${code} ${limit}`);
-  const several = new Set(found.map(({ code, key }) => `${code} ${dotted(key)}`)).size > 1;
+  const places = found.map(({ code, table, id, key }) => `${code} ${table} ${id} ${dotted(key)}`);
+  const several = new Set(places).size > 1;
   const error = { ...found[0], ...(op === undefined ? {} : { op }), answers, several };
   return { error: error as unknown as JsonObject, records: {} };
 }
