@@ -100,6 +100,7 @@ apps:
 	@$(MAKE) --silent $(APPS) || echo 'The gateway starts without the example apps: they could not be built.' >&2
 
 $(APPS): $(NODE) $(APP_SOURCES)
+	@$(NEEDS_NODE)
 	@echo 'Building the example apps ...'
 	@$(NPM) demo -- --logLevel warn
 
