@@ -5,7 +5,7 @@ import type {
   PendingMutation,
   SyncConfig,
 } from "@tanstack/db";
-import type { Client, ServerStream, WriteHandle } from "./client.js";
+import type { Client, ServerBatch, ServerStream, WriteHandle } from "./client.js";
 import { RowcastError } from "./errors.js";
 import { equalJson, isObject, type Json, type RecordData } from "./json.js";
 import type { Readable } from "./readable.js";
@@ -20,6 +20,8 @@ export interface RowcastUtils {
   readonly table: string;
   /** Resolves when the changes of a transaction have been taken in; it is one that this collection hears of. */
   readonly awaitTxId: (txId: string) => Promise<void>;
+  /** What it has taken in; for `rowcastMutationFn`. */
+  readonly echoes: Echoes;
 }
 
 /** What a collection is made of. */
@@ -41,11 +43,10 @@ interface Untyped {
   readonly schema: Schema;
   serverStream(table: string, where?: object): ServerStream<RecordData>;
   query(table: string, where?: object): Readable<{ status: string; error?: RowcastError }>;
-  record(table: string, id: string): Readable<unknown>;
   write(operations: readonly Operation[]): WriteHandle;
 }
 
-/** Operations of one transaction, as the wire has them: what a mutation of TanStack DB stands for. */
+/** A change as TanStack DB tells it. */
 type Mutation = Pick<PendingMutation<RecordData>, "type" | "key" | "original" | "modified">;
 
 const REMEMBERED = 1000;
@@ -78,7 +79,7 @@ export function rowcastCollectionOptions(config: unknown): unknown {
     const { mutations } = transaction;
     await send(
       client,
-      mutations.map((mutation) => ({ table, mutation })),
+      mutations.map((mutation) => ({ table, mutation, echoes })),
     );
   };
   const options: CollectionConfig<RecordData, string, never, RowcastUtils> = {
@@ -90,7 +91,7 @@ export function rowcastCollectionOptions(config: unknown): unknown {
     onInsert: handler,
     onUpdate: handler,
     onDelete: handler,
-    utils: { table, awaitTxId: (txId) => echoes.wait(txId) },
+    utils: { table, awaitTxId: (txId) => echoes.transaction(txId), echoes },
   };
   return options;
 }
@@ -108,8 +109,11 @@ export function rowcastMutationFn(
     send(
       client as unknown as Untyped,
       transaction.mutations.map((mutation) => {
-        const { table } = (mutation.collection as { utils: Partial<RowcastUtils> }).utils;
-        if (table !== undefined) return { table, mutation: mutation as unknown as Mutation };
+        const { utils } = mutation.collection as { utils: Partial<RowcastUtils> };
+        const { table, echoes } = utils;
+        if (table !== undefined && echoes) {
+          return { table, mutation: mutation as unknown as Mutation, echoes };
+        }
         throw new RowcastError(
           "foreign_collection",
           "A collection in this transaction is not Rowcast's. Make it with rowcastCollectionOptions, or write it yourself.",
@@ -118,28 +122,59 @@ export function rowcastMutationFn(
     );
 }
 
-/** Ids of transactions that have been taken in, and who waits for some. */
+/** What a collection has taken in, and who waits for it. */
 class Echoes {
   private readonly heard = new Set<string>();
-  private readonly waiting = new Map<string, (() => void)[]>();
+  private readonly versions = new Map<string, number>();
+  private readonly waiting = new Set<{ holds: () => boolean; done: () => void }>();
 
-  hear(txIds: readonly string[]): void {
-    for (const txId of txIds) {
-      this.heard.add(txId);
-      for (const done of this.waiting.get(txId) ?? []) done();
-      this.waiting.delete(txId);
+  /** Hears of a batch once it has been handed on. */
+  hear({ reset, changes, txIds }: ServerBatch<RecordData>): void {
+    if (reset) this.versions.clear();
+    for (const change of changes) {
+      if (change.type === "delete") this.versions.delete(change.id);
+      else this.versions.set(change.id, Number(change.record.version));
     }
+    for (const txId of txIds) this.heard.add(txId);
     for (const oldest of this.heard) {
       if (this.heard.size <= REMEMBERED) break;
       this.heard.delete(oldest);
     }
+    this.look();
   }
 
-  wait(txId: string): Promise<void> {
-    if (this.heard.has(txId)) return Promise.resolve();
-    return new Promise((resolve) => {
-      this.waiting.set(txId, [...(this.waiting.get(txId) ?? []), resolve]);
+  /** Nothing more will come. */
+  end(): void {
+    this.versions.clear();
+    this.look();
+  }
+
+  /** Resolves when a transaction has been taken in. */
+  transaction(txId: string): Promise<void> {
+    return this.until(() => this.heard.has(txId));
+  }
+
+  /** Resolves when a record is no older than this, or is not shown. */
+  record(txId: string, id: string, version: number): Promise<void> {
+    return this.until(() => {
+      const held = this.versions.get(id);
+      return held === undefined || (version > 0 && held >= version) || this.heard.has(txId);
     });
+  }
+
+  private until(holds: () => boolean): Promise<void> {
+    return new Promise((done) => {
+      this.waiting.add({ holds, done });
+      this.look();
+    });
+  }
+
+  private look(): void {
+    for (const waiter of this.waiting) {
+      if (!waiter.holds()) continue;
+      this.waiting.delete(waiter);
+      waiter.done();
+    }
   }
 }
 
@@ -173,7 +208,7 @@ function follow(
       ready = true;
       markReady();
     }
-    echoes.hear(batch.txIds);
+    echoes.hear(batch);
   });
   // The stream says nothing of a query that is refused.
   const query = client.query(table, where);
@@ -186,25 +221,34 @@ function follow(
   return () => {
     endLook();
     end();
+    echoes.end();
   };
 }
 
 type Sink = Parameters<SyncConfig<RecordData, string>["sync"]>[0];
 
+/** One mutation and where it belongs. */
+interface Sent {
+  table: string;
+  mutation: Mutation;
+  echoes: Echoes;
+}
+
 /** Writes mutations as one transaction; resolves when every collection has taken in what came of it. */
-async function send(
-  client: Untyped,
-  mutations: readonly { table: string; mutation: Mutation }[],
-): Promise<void> {
+async function send(client: Untyped, mutations: readonly Sent[]): Promise<void> {
   const operations = mutations.flatMap(({ table, mutation }) =>
     operationsOf(client.schema, table, mutation),
   );
-  const [first] = mutations;
-  if (!operations.length || !first) return;
-  await client.write(operations).confirmed;
-  // The answer came with the records as they are now. Looking at one lets the streams tell of them first: what a stream
-  // then does not tell of is nothing that it shows.
-  client.record(first.table, String(first.mutation.key)).getSnapshot();
+  if (!operations.length) return;
+  const { txId, versions } = await client.write(operations).confirmed;
+  // What changed nothing has no echo: then it is enough that nothing older is shown.
+  await Promise.all(
+    mutations.map(({ table, mutation, echoes }) => {
+      const id = String(mutation.key);
+      const found = versions.find((one) => one.table === table && one.id === id);
+      return echoes.record(txId, id, found?.version ?? 0);
+    }),
+  );
 }
 
 function operationsOf(schema: Schema, table: string, mutation: Mutation): Operation[] {

@@ -2,6 +2,8 @@ import { createCollection, createTransaction } from "@tanstack/db";
 import { InfiniteQueryObserver, QueryClient } from "@tanstack/query-core";
 import { afterEach, describe, expect, it } from "vitest";
 import type { Client } from "../src/client.js";
+import { memoryStorage } from "../src/storage-memory.js";
+import type { Tabs } from "../src/tabs.js";
 import { rowcastCollectionOptions, rowcastMutationFn } from "../src/tanstack-db.js";
 import { rowcastInfiniteQueryOptions, rowcastQueryOptions } from "../src/tanstack-query.js";
 import { createTestServer, type TestServer } from "../src/testing/index.js";
@@ -26,6 +28,33 @@ function stage(tasks: object[] = [], boards: object[] = []) {
   const server = createTestServer({ schema, records: { tasks, boards } as never });
   servers.push(server);
   return { server, client: server.client("ann") };
+}
+
+/** What tabs of one browser share. */
+function twoTabs(): Tabs {
+  const channels = new Set<{ name: string; listener: (message: unknown) => void }>();
+  const holders = new Set<string>();
+  return {
+    channel(name, listener) {
+      const mine = { name, listener };
+      channels.add(mine);
+      return {
+        post(message) {
+          for (const other of channels) {
+            if (other === mine || other.name !== name) continue;
+            queueMicrotask(() => other.listener(structuredClone(message)));
+          }
+        },
+        close: () => channels.delete(mine),
+      };
+    },
+    lock(name, _steal, granted) {
+      if (holders.has(name)) return () => {};
+      holders.add(name);
+      queueMicrotask(granted);
+      return () => holders.delete(name);
+    },
+  };
 }
 
 describe("a collection of TanStack DB", () => {
@@ -96,7 +125,9 @@ describe("a collection of TanStack DB", () => {
     await tasks.preload();
     const shown: unknown[] = [];
     tasks.subscribeChanges((changes) => shown.push(...changes.map(({ value }) => value.title)));
-    const insert = tasks.insert({ id: "n", title: "N", boardId: "b1" });
+    // What the server alone gives may be there, as records have it.
+    const owned = { version: 7, createdBy: "whoever", updatedAt: "2026-01-01T00:00:00.000000Z" };
+    const insert = tasks.insert({ id: "n", title: "N", boardId: "b1", ...owned });
     expect(titles(tasks)).toEqual(["N"]);
     await insert.isPersisted.promise;
     expect(tasks.get("n")).toMatchObject({ title: "N", version: 1, createdBy: "ann", done: false });
@@ -191,6 +222,49 @@ describe("a collection of TanStack DB", () => {
     expect(writes).toHaveLength(1);
     expect(boards.get("b9")).toMatchObject({ name: "New", owner: "ann" });
     expect(tasks.get("a")).toMatchObject({ boardId: "b9" });
+  });
+
+  it("does not show again what another tab has removed for it", async () => {
+    const { server } = stage([], [{ id: "b1", name: "Board" }]);
+    const storage = memoryStorage({ durable: true });
+    const tabs = twoTabs();
+    const first = server.client("ann", { storage, tabs });
+    await server.settle();
+    // Only the answer to the other tab tells, not the socket; what it tells of has to be asked for.
+    const transport = server.transport("ann");
+    const second = server.client("ann", {
+      storage,
+      tabs,
+      transport: {
+        ...transport,
+        connect: (path, events) =>
+          transport.connect(path, {
+            ...events,
+            message: (text) => {
+              if (!text.includes('"updates"')) events.message(text);
+            },
+          }),
+      },
+    });
+    const boards = createCollection(
+      rowcastCollectionOptions<{ id: string; name: string }>({
+        client: second,
+        table: "boards",
+        startSync: true,
+      }),
+    );
+    await boards.preload();
+    const shown: number[] = [];
+    boards.subscribeChanges(() => shown.push(boards.size), { includeInitialState: true });
+    const release = server.hold("getRecords");
+    const remove = boards.delete("b1");
+    await server.settle();
+    expect(server.get("boards", "b1")).toBeNull();
+    expect(first.status.getSnapshot().pending).toBe(0);
+    expect(boards.size).toBe(0);
+    release();
+    await remove.isPersisted.promise;
+    expect(shown).toEqual([1, 0]);
   });
 
   it("tells of a transaction by its id", async () => {

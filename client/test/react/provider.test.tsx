@@ -129,6 +129,39 @@ describe("RowcastProvider", () => {
     expect(container.textContent).toBe("bob");
     expect(mounts).toBe(3);
   });
+  it("drops a draft of one user where the cookie turns out to be another's", async () => {
+    const server = serve({ tasks: [{ id: "a", title: "A" }] });
+    const storage = memoryStorage({ durable: true });
+    function Title() {
+      const title = useField("tasks", "a", "title");
+      return (
+        <input
+          value={String(title.value ?? "")}
+          onChange={(event) => title.setValue(event.target.value)}
+        />
+      );
+    }
+    const first = server.client("ann", { storage });
+    await server.settle();
+    await first.close();
+    server.setOnline(false);
+    const { userId: _, ...options } = server.options("bob");
+    const client = server.client("bob", { ...options, storage, userId: undefined } as never);
+    await server.settle();
+    expect(client.status.getSnapshot().userId).toBe("ann");
+    render(
+      <RowcastProvider client={client}>
+        <Title />
+      </RowcastProvider>,
+    );
+    fireEvent.change(screen.getByRole("textbox"), { target: { value: "by ann" } });
+    act(() => server.setOnline(true));
+    await settle(server);
+    expect(client.status.getSnapshot().userId).toBe("bob");
+    expect(screen.getByRole<HTMLInputElement>("textbox").value).toBe("A");
+    await act(() => new Promise((resolve) => setTimeout(resolve, 400)));
+    expect(server.get("tasks", "a")?.title).toBe("A");
+  });
 });
 
 describe("useWrite, useStatus and useRejected", () => {
