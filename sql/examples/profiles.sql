@@ -124,28 +124,29 @@ grant delete on public.profiles to service_role;
 -- Finding somebody to share with: of the demo alone -----------------------------------------------
 -- An app of yours asks its own directory, or sends an invitation by mail.
 
--- Definer, since no role that acts for a user can look into demo_auth. The whole name or nothing:
--- it lists nobody.
-create function app_private.demo_person(p_name text)
-returns jsonb
+-- Definer, since no role that acts for a user can look into demo_auth. It takes no argument, and who
+-- may call it has no way to: usage of the schema is granted to nobody.
+create function app_private.demo_people()
+returns table (sign_in_name text, user_id uuid, name text)
 language sql
 stable
 security definer
 parallel safe
 set search_path = pg_catalog, pg_temp
 begin atomic
-    select jsonb_build_object('id', u.user_id, 'name', coalesce(p.name, u.display_name))
+    select
+        u.name,
+        u.user_id,
+        coalesce(p.name, u.display_name)
     from demo_auth.users as u
-    left join public.profiles as p on p.id = u.user_id
-    where u.name = p_name;
+    left join public.profiles as p on p.id = u.user_id;
 end;
-comment on function app_private.demo_person(text) is
-'Id and name of the demo user who signs in by this name, or null.';
-revoke all on function app_private.demo_person(text) from public;
-grant execute on function app_private.demo_person(text) to authenticated, service_role;
+comment on function app_private.demo_people() is 'The demo users, and what they are called.';
+revoke all on function app_private.demo_people() from public;
+grant execute on function app_private.demo_people() to authenticated, service_role;
 
 -- Returns {"id", "name"} of the demo user who signs in by exactly this name; null where there is
--- none, which is no refusal.
+-- none, which is no refusal. The whole name or nothing: it lists nobody.
 create function public.find_person(p_name text)
 returns jsonb
 language sql
@@ -154,7 +155,9 @@ security invoker
 parallel safe
 set search_path = pg_catalog, pg_temp
 begin atomic
-    select app_private.demo_person(p_name);
+    select jsonb_build_object('id', d.user_id, 'name', d.name)
+    from app_private.demo_people() as d
+    where d.sign_in_name = p_name;
 end;
 comment on function public.find_person(text) is
 'Id and name of the demo user who signs in by this name, to share something with; null: nobody.';

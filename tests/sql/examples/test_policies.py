@@ -184,7 +184,7 @@ def test_helpers_are_out_of_reach(do: Do) -> None:
         "my_board_ids()",
         "my_notebook_ids()",
         "my_people_ids()",
-        "demo_person('bob')",
+        "demo_people()",
     ):
         assert do("alice", f"select app_private.{call}") == DENIED
 
