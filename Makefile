@@ -1,5 +1,5 @@
-# `make` alone prints what there is. Needs make and python3 (3.11 or newer); the rest installs itself
-# into .venv, once per change of the files in locks/.
+# `make` alone prints what there is. Needs make, python3 (3.11 or newer) and node (20.19 or newer) with
+# npm; the rest installs itself into .venv and client/node_modules, once per change of the locks.
 
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
@@ -12,6 +12,10 @@ RUN := $(VENV)/bin/python
 STAMP = $(VENV)/installed-$(1)-$(shell (pwd; cat locks/uv.txt locks/$(1).txt) | cksum | cut -d ' ' -f 1)
 RUNTIME := $(call STAMP,runtime)
 DEV := $(call STAMP,dev)
+NODE := client/node_modules/installed-$(shell cat client/package-lock.json client/.npmrc | cksum | cut -d ' ' -f 1)
+NPM := npm --prefix client --silent run
+APPS := client/demo/dist/index.html
+APP_SOURCES := $(shell find client/src client/demo -path client/demo/dist -prune -o -type f -print)
 
 # Hashes of every file, and no address: each machine resolves from the registry it is set up for.
 LOCK = $(RUN) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
@@ -23,20 +27,26 @@ export UV_SYSTEM_CERTS := 1
 export UV_PYTHON_DOWNLOADS := never
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help run run-cluster test soak planted-faults reset ci lint types check-generated generate format bench install
-.PHONY: lock clean
+.PHONY: help run run-cluster test soak planted-faults reset ci lint types size check-generated generate format bench
+.PHONY: client demo apps install lock clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
 
-run: $(RUNTIME) ## Start PostgreSQL, the example apps and the gateway on PORT (8000)
+run: $(RUNTIME) apps ## Start PostgreSQL, the example apps and the gateway on PORT (8000)
 	@exec $(RUN) -m app run
 
-run-cluster: $(RUNTIME) ## The same with two gateways behind HAProxy
+run-cluster: $(RUNTIME) apps ## The same with two gateways behind HAProxy
 	@exec $(RUN) -m app run --cluster
 
-test: $(DEV) ## Run the tests; ARGS="-k name" narrows them
-	@$(RUN) -m pytest $(ARGS)
+# What ARGS narrows are the tests of Python: with them the client's are left out, and node is not needed.
+test: $(DEV) $(if $(ARGS),,$(NODE)) ## Run the tests; ARGS="-k name" narrows them to some of Python's
+	@$(RUN) -m pytest $(ARGS); python=$$?; \
+	$(if $(ARGS),client=0,$(NPM) test; client=$$?); \
+	word() { [ "$$1" -eq 0 ] && echo passed || echo FAILED; }; \
+	echo; echo "Tests of Python: $$(word $$python)"; \
+	echo "Tests of the client: $(if $(ARGS),left out,$$(word $$client))"; \
+	[ "$$python" -eq 0 ] && [ "$$client" -eq 0 ]
 
 soak: $(DEV) ## Convergence under faults for SOAK_SECONDS (600); SOAK_SEED repeats a run
 	@$(RUN) -m tests.faults.soak
@@ -47,18 +57,23 @@ planted-faults: $(DEV) ## Break the engine in known ways and see the tests fail;
 reset: $(RUNTIME) ## Delete the data of `make run` (.data, or ROWCAST_DATA_DIR)
 	@$(RUN) -m app reset --yes
 
-ci: lint types check-generated test ## Every check there is
+ci: lint types check-generated client size test ## Every check there is
 
-lint: $(DEV) ## Style of Python and SQL, layers, migrations
+lint: $(DEV) $(NODE) ## Style of Python, SQL and TypeScript, layers, migrations
 	@$(VENV)/bin/ruff check
 	@$(VENV)/bin/ruff format --check
 	@$(VENV)/bin/lint-imports --no-logo
 	@$(VENV)/bin/sqlfluff lint --disable-progress-bar sql
 	@$(VENV)/bin/squawk sql/migrations/*.sql
 	@$(RUN) tests/house/parse_sql.py
+	@$(NPM) lint
 
-types: $(DEV) ## Strict types
+types: $(DEV) $(NODE) ## Strict types of Python and TypeScript
 	@$(VENV)/bin/mypy
+	@$(NPM) types
+
+size: $(NODE) ## Whether the client is as small as it has to be
+	@$(NPM) size
 
 check-generated: $(DEV) ## Whether generated files are current
 	@$(RUN) -m docs.generate --check
@@ -66,21 +81,40 @@ check-generated: $(DEV) ## Whether generated files are current
 generate: $(DEV) ## Write the generated files again
 	@$(RUN) -m docs.generate
 
-format: $(DEV) ## Format Python
+format: $(DEV) $(NODE) ## Format Python and TypeScript
 	@$(VENV)/bin/ruff check --fix
 	@$(VENV)/bin/ruff format
+	@$(NPM) format
 
 bench: $(DEV) ## Measure speed against the raw limits; writes bench/RESULTS.md
 	@$(RUN) -m bench $(ARGS)
 
-install: $(DEV) ## Install everything, without running anything
+client: $(NODE) ## Build the npm package (client/dist)
+	@$(NPM) build
 
-lock: $(DEV) ## Resolve the dependencies again into locks/
+demo: $(NODE) ## Build the example apps (client/demo/dist)
+	@$(NPM) demo
+
+# Built anew when something they are made of has changed. The gateway starts without them, too.
+apps:
+	@$(MAKE) --silent $(APPS) || echo 'The gateway starts without the example apps: they could not be built.' >&2
+
+$(APPS): $(NODE) $(APP_SOURCES)
+	@$(NEEDS_NODE)
+	@echo 'Building the example apps ...'
+	@$(NPM) demo -- --logLevel warn
+
+install: $(DEV) $(NODE) ## Install everything, without running anything
+
+lock: $(DEV) ## Resolve the dependencies again into locks/ and client/package-lock.json
+	@$(NEEDS_NODE)
 	@$(LOCK) pyproject.toml -o locks/runtime.txt
 	@$(LOCK) pyproject.toml --group dev -c locks/runtime.txt -o locks/dev.txt
+	@cd client && npm install --package-lock-only --no-audit --no-fund
 
-clean: ## Delete what was installed and cached; data stays
+clean: ## Delete what was installed, built and cached; data stays
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist build
+	rm -rf client/node_modules client/dist client/demo/dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The order in which a machine can fail: no Python, too old, without venv; each is said in words.
@@ -92,6 +126,13 @@ $(VENV)/bin/python:
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
 	    echo 'Missing: the venv module of Python. Debian, Ubuntu: apt install python3-venv' >&2; exit 1; }
 	@"$(PYTHON)" -m venv $(VENV)
+
+# npm empties the folder first, and with it the stamp of what was installed before.
+$(NODE):
+	@$(NEEDS_NODE)
+	@echo 'Installing (client/package-lock.json) ...'
+	@cd client && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
 
 $(RUNTIME): | $(VENV)/bin/python
 	@$(call INSTALL,runtime,$@)
@@ -110,4 +151,14 @@ pwd > "$$($(RUN) -c 'import site; print(site.getsitepackages()[0])')/rowcast-che
 printf '#!/bin/sh\nexec "%s/$(RUN)" -m app "$$@"\n' "$$(pwd)" > $(VENV)/bin/rowcast; \
 chmod +x $(VENV)/bin/rowcast; \
 rm -f $(VENV)/installed-$(1)-*; touch $(2)
+endef
+
+# The distributions of today have older ones, or none.
+define NEEDS_NODE
+set -e; command -v node >/dev/null || { \
+    echo 'Missing: node, version 20.19 or newer. From https://nodejs.org' >&2; exit 1; }; \
+node -e 'const [a, b] = process.versions.node.split("."); process.exit(a < 20 || (a == 20 && b < 19) ? 1 : 0)' || { \
+    echo "Too old: node $$(node --version); 20.19 or newer is needed. From https://nodejs.org" >&2; exit 1; }; \
+command -v npm >/dev/null || { \
+    echo 'Missing: npm. It comes with node from https://nodejs.org; Debian, Ubuntu: apt install npm' >&2; exit 1; }
 endef

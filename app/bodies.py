@@ -110,7 +110,9 @@ class Increment(Body):
     table: Table
     id: RecordId
     key: Path
-    by: float
+    by: Annotated[
+        float | str, Field(description="As text where a double is not exact: bigint, numeric.")
+    ]
 
 
 class Call(Body):
@@ -166,8 +168,8 @@ class Problem(BaseModel):
     detail: str | None = None
     table: str | None = None
     id: str | None = None
-    key: str | None = None
-    op: int | None = None
+    key: Path | None = None
+    op: Annotated[int | None, Field(description="Which operation, counted from 0.")] = None
     tx_id: str | None = None
     limit: float | None = None
     blocked_by: str | None = None

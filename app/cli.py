@@ -21,7 +21,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from . import __version__, cluster, embedded, migrate, serve, tail
+from . import __version__, cluster, embedded, migrate, serve, tail, typescript
 from .binaries import EmbeddedError, find_binaries
 from .config import Settings
 
@@ -46,7 +46,12 @@ def main() -> None:
     """Entry point: expected failures become one message and exit status 1, not a traceback."""
     try:
         app(prog_name="rowcast")
-    except (EmbeddedError, migrate.MigrationError, serve.ServeError) as error:
+    except (
+        EmbeddedError,
+        migrate.MigrationError,
+        serve.ServeError,
+        typescript.TypesError,
+    ) as error:
         _fail(str(error))
     except psycopg.errors.InvalidSchemaName:
         _fail("Rowcast is not installed in this database; `rowcast migrate` does that")
@@ -154,6 +159,39 @@ def sql_() -> None:
     sys.stdout.write(migrate.sql_script())
 
 
+@app.command("types")
+def types_(
+    file: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The file; otherwise standard output.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; status 1 if the file is not current.")
+    ] = False,
+    given: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--type",
+            metavar="TABLE.KEY=TYPE",
+            help="TypeScript type of a key, above all of what a jsonb column holds.",
+        ),
+    ] = None,
+) -> None:
+    """Write TypeScript types of the live tables, for a client of theirs."""
+    if check and file is None:
+        raise typer.BadParameter("--check needs -o FILE")
+    text = typescript.render(migrate.describe(_admin(Settings())), _types_of_keys(given or []))
+    if file is None:
+        sys.stdout.write(text)
+        return
+    current = file.is_file() and file.read_text("utf-8") == text
+    if check and not current:
+        _fail(f"{file} is not current; write it again: rowcast types -o {file}")
+    if not current:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, "utf-8")
+    out.print(f"{file} is current" if current else f"wrote {file}")
+
+
 @app.command()
 def doctor() -> None:
     """Check the database: security, durability, leftovers. Exit status 1 at any error."""
@@ -232,6 +270,16 @@ def reset(
 def _fail(message: str) -> NoReturn:
     err.print(f"[red]error:[/] {escape(message.strip())}")
     raise SystemExit(1)
+
+
+def _types_of_keys(given: list[str]) -> dict[str, str]:
+    types = {}
+    for text in given:
+        key, equals, kind = (part.strip() for part in text.partition("="))
+        if not (key and equals and kind):
+            raise typer.BadParameter(f"--type {text}: say TABLE.KEY=TYPE")
+        types[key] = kind
+    return types
 
 
 def _admin(settings: Settings) -> str:

@@ -26,6 +26,7 @@ from .config import Settings
 from .errors import Problem, from_database, response, unexpected
 from .gateway import Gateway
 from .outlet import TransportCapture
+from .pages import Pages, apps_folder
 from .routes import routes
 from .socket import PATH, endpoint
 
@@ -36,7 +37,8 @@ SECURITY_HEADERS: Final = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-        "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+        "connect-src 'self'; manifest-src 'self'; worker-src 'self'; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
     ),
 }
 _SECURITY_HEADERS: Final = [
@@ -93,6 +95,7 @@ def create_app(settings: Settings) -> Starlette:
         },
         lifespan=lifespan,
     )
+    app.router.default = Pages(apps_folder() if settings.dev_sign_in else None)
     app.state.gateway = gateway
     return app
 
@@ -151,7 +154,11 @@ class Edge:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                message["headers"] = [*message["headers"], *_SECURITY_HEADERS]
+                said = {name.lower() for name, _ in message["headers"]}
+                message["headers"] = [
+                    *message["headers"],
+                    *(header for header in _SECURITY_HEADERS if header[0] not in said),
+                ]
                 metrics.requests.add(route=_route(scope), status=str(message["status"]))
                 metrics.request_seconds.observe(time.perf_counter() - started_at)
             await send(message)

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import LiteralString
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import sql
@@ -17,7 +17,7 @@ from psycopg.rows import class_row
 
 from . import __version__
 
-EXAMPLES = ("tasks", "notes", "seed")
+EXAMPLES = ("tasks", "notes", "seed", "profiles")
 ADVISORY_LOCK = 0x726F7763617374  # "rowcast" in ASCII
 
 Progress = Callable[[str, int, int], None]
@@ -148,6 +148,14 @@ def doctor(dsn: str) -> list[Finding]:
         return conn.execute(
             "select severity, code, object, message, fix from sync.doctor()"
         ).fetchall()
+
+
+def describe(dsn: str) -> dict[str, Any]:
+    """The registry as `sync.describe()` tells it to whoever may call that."""
+    with psycopg.connect(dsn) as conn:
+        row = conn.execute("select sync.describe()").fetchone()
+        described: dict[str, Any] = row[0] if row else {}
+        return described
 
 
 def remove(dsn: str, folder: Path | None = None) -> None:

@@ -55,8 +55,8 @@ def document(dev_sign_in: bool) -> dict[str, Any]:
     from . import __version__
 
     models: list[tuple[type[BaseModel], JsonSchemaMode]] = [
-        *((model, "validation") for model in (*CLIENT_FRAMES, *_requests())),
-        *((model, "serialization") for model in (*SERVER_FRAMES, *_answers())),
+        *((model, "validation") for model in (*CLIENT_FRAMES, *requests())),
+        *((model, "serialization") for model in (*SERVER_FRAMES, *answers())),
     ]
     _, definitions = models_json_schema(models, ref_template=REFERENCE)
     schemas: dict[str, Any] = dict(sorted(definitions["$defs"].items()))
@@ -86,7 +86,8 @@ def document(dev_sign_in: bool) -> dict[str, Any]:
     }
 
 
-def _requests() -> tuple[type[BaseModel], ...]:
+def requests() -> tuple[type[BaseModel], ...]:
+    """Models of the bodies sent."""
     return (
         bodies.WriteBody,
         bodies.Transaction,
@@ -96,7 +97,8 @@ def _requests() -> tuple[type[BaseModel], ...]:
     )
 
 
-def _answers() -> tuple[type[BaseModel], ...]:
+def answers() -> tuple[type[BaseModel], ...]:
+    """Models of the bodies received."""
     return (
         bodies.WriteAnswer,
         bodies.TransactionAnswer,

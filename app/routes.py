@@ -45,7 +45,6 @@ def routes(gateway: Gateway) -> list[BaseRoute]:
         Route("/healthz", healthz),
         Route("/readyz", readyz),
         Route("/metrics", metrics_text),
-        Route("/", page),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
     if gateway.settings.dev_sign_in:
@@ -144,11 +143,6 @@ async def openapi_document(request: Request) -> Response:
 async def docs(_: Request) -> Response:
     """GET /api/docs: the same for people; needs no internet."""
     return FileResponse(STATIC / "docs.html")
-
-
-async def page(_: Request) -> Response:
-    """GET /: the status page."""
-    return FileResponse(STATIC / "index.html")
 
 
 async def healthz(_: Request) -> Response:

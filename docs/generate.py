@@ -1,12 +1,13 @@
-"""Writes the generated files of the documentation, or with `--check` says which are not current."""
+"""Writes the files generated from the gateway, or with `--check` says which are not current."""
 
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from app import config
+from docs import wire
 
-REFERENCE = Path(__file__).parent / "reference"
+ROOT = Path(__file__).parents[1]
 
 
 def settings() -> str:
@@ -20,16 +21,34 @@ def settings() -> str:
     )
 
 
-GENERATED: dict[Path, Callable[[], str]] = {REFERENCE / "settings.md": settings}
+def example_types() -> str:
+    """client/demo/src/schema.gen.ts, from a database of its own with the example apps."""
+    from app import migrate, typescript
+    from tests.postgres import Server
+
+    server = Server(None)
+    try:
+        return typescript.render(migrate.describe(server.dsn(server.template)), {})
+    finally:
+        server.stop()
 
 
-def stale() -> list[Path]:
-    """The generated files that differ from what their source says now."""
-    return [
-        path
-        for path, make in GENERATED.items()
-        if not path.exists() or path.read_text("utf-8") != make()
-    ]
+# The last takes a few seconds and needs PostgreSQL.
+GENERATED: dict[Path, Callable[[], str]] = {
+    ROOT / "docs/reference/settings.md": settings,
+    ROOT / "client/src/wire.gen.ts": wire.render,
+    ROOT / "client/demo/src/schema.gen.ts": example_types,
+}
+
+
+def stale() -> dict[Path, str]:
+    """The generated files that differ from what their source says now, and what that is."""
+    made = {path: make() for path, make in GENERATED.items()}
+    return {
+        path: text
+        for path, text in made.items()
+        if not path.exists() or path.read_text("utf-8") != text
+    }
 
 
 def main() -> int:
@@ -37,12 +56,12 @@ def main() -> int:
     found = stale()
     if "--check" in sys.argv[1:]:
         for path in found:
-            print(f"{path.relative_to(Path.cwd())} is not current: run `make generate`")
+            print(f"{path.relative_to(ROOT)} is not current: run `make generate`")
         return 1 if found else 0
-    for path in found:
+    for path, text in found.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(GENERATED[path](), "utf-8")
-        print(f"wrote {path.relative_to(Path.cwd())}")
+        path.write_text(text, "utf-8")
+        print(f"wrote {path.relative_to(ROOT)}")
     return 0
 
 

@@ -37,7 +37,7 @@ create table public.notebooks (
 );
 comment on table public.notebooks is 'A notebook: notes of one person, perhaps shared with others.';
 comment on column public.notebooks.shared_with is
-'User ids of those who read and edit it besides the owner. notebook_members follows it.';
+'User ids of those who read and edit it besides the owner. notebook_members follows it. @type readonly string[]';
 comment on constraint notebooks_name_length on public.notebooks is
 'A name has at most 200 characters.';
 comment on constraint notebooks_shared_with_are_users on public.notebooks is
@@ -82,6 +82,7 @@ create table public.notes (
     constraint notes_tags_are_a_list check (jsonb_typeof(tags) = 'array')
 );
 comment on table public.notes is 'A note in a notebook.';
+comment on column public.notes.tags is 'Words to find it by. @type readonly string[]';
 comment on constraint notes_title_length on public.notes is 'A title has at most 500 characters.';
 comment on constraint notes_tags_are_a_list on public.notes is 'tags must be a list.';
 

@@ -50,7 +50,7 @@ create table public.workspaces (
 comment on table public.workspaces is
 'What a group of people shares: its boards and everything on them.';
 comment on column public.workspaces.member_ids is
-'User ids of the members besides the owner. workspace_members follows it.';
+'User ids of the members besides the owner. workspace_members follows it. @type readonly string[]';
 comment on constraint workspaces_name_length on public.workspaces is
 'A name has at most 200 characters.';
 comment on constraint workspaces_member_ids_are_users on public.workspaces is
@@ -126,7 +126,9 @@ create table public.tasks (
 comment on table public.tasks is 'A task on a board.';
 comment on column public.tasks.order_key is
 'Place on its board: a fractional index, compared by code point. Null sorts last.';
-comment on column public.tasks.metadata is 'Whatever an app wants to add, edited by dotted paths.';
+comment on column public.tasks.tags is 'Words to find it by. @type readonly string[]';
+comment on column public.tasks.metadata is
+'Whatever an app wants to add, edited by dotted paths. @type { [key: string]: Json }';
 comment on constraint tasks_title_length on public.tasks is 'A title has at most 500 characters.';
 comment on constraint tasks_status_known on public.tasks is
 'The status is todo, in_progress or done.';

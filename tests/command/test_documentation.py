@@ -19,7 +19,9 @@ def test_every_command_is_documented() -> None:
     assert documented == set(getattr(command, "commands"))  # noqa: B009
 
 
-@pytest.mark.parametrize("name", ["run", "serve", "migrate", "sql", "doctor", "tail", "remove"])
+@pytest.mark.parametrize(
+    "name", ["run", "serve", "migrate", "sql", "types", "doctor", "tail", "remove"]
+)
 def test_help_of_every_command_says_what_it_does(name: str) -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "app", name, "--help"],

@@ -297,8 +297,8 @@ async def test_unknown_paths_and_methods_are_problems(service: Service) -> None:
 
 
 async def test_every_answer_forbids_storing_and_sniffing(service: Service) -> None:
-    paths = ["/", "/api/docs", "/api/openapi.json", "/healthz", "/readyz", "/metrics", "/nowhere"]
-    paths += ["/static/page.js", "/static/page.css", "/static/docs.js", "/static/icon.svg"]
+    paths = ["/api/docs", "/api/openapi.json", "/healthz", "/readyz", "/metrics", "/nowhere"]
+    paths += ["/static/docs.js", "/static/docs.css", "/static/icon.svg"]
     for path in paths:
         answer = await service.http.get(path)
         assert answer.status_code == (404 if path == "/nowhere" else 200), path

@@ -1,5 +1,6 @@
 """What every file of the repository must hold to."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -30,8 +31,19 @@ def test_development_uses_the_versions_of_the_runtime_lock() -> None:
     assert {line.split(" ")[0] for line in runtime} <= {line.split(" ")[0] for line in dev}
 
 
-def test_changelog_names_the_version() -> None:
+def test_lock_of_the_client_holds_versions_and_hashes_and_no_address() -> None:
+    packages = json.loads((ROOT / "client" / "package-lock.json").read_text())["packages"]
+    del packages[""]
+    assert packages
+    for name, package in packages.items():
+        assert package["integrity"].startswith("sha512-"), name
+        assert "resolved" not in package, name
+
+
+def test_changelog_and_package_name_the_version() -> None:
     assert f"## [{__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+    for name in ("package.json", "package-lock.json"):
+        assert json.loads((ROOT / "client" / name).read_text())["version"] == __version__, name
 
 
 def test_declared_dependencies_are_locked() -> None:

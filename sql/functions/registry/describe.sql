@@ -1,6 +1,7 @@
 -- The registry as JSON, from which clients' types are made: per live table its keys with type, nullability, allowed
 -- values and, for optimistic creates, defaults that a client can know: {"constant": value}, {"now": true},
--- {"user": true} or {"uuid": true}. schema is the version that clients made from this send along. Definer: the registry is private; it tells nothing of rows.
+-- {"user": true} or {"uuid": true}; and the comments on tables and columns. schema is the version that clients made
+-- from this send along. Definer: the registry is private; it tells nothing of rows.
 create or replace function sync.describe()
 returns jsonb
 language sql
@@ -24,6 +25,7 @@ as $$
                 ),
                 'hardDelete', t.hard_delete, 'wholeTable', t.whole_table,
                 'stale', t.signature <> sync_internal.table_signature(t.relation),
+                'comment', obj_description(t.relation, 'pg_class'),
                 'keys', (
                     select jsonb_object_agg(c.name, jsonb_strip_nulls(jsonb_build_object(
                         'type', c.kind, 'elementType', c.element_kind, 'nullable', c.nullable,
@@ -35,7 +37,8 @@ as $$
                         'values', coalesce(
                             to_jsonb(c.enum_values), sync_internal.checked_values(t.relation, c.position)
                         ),
-                        'default', sync_internal.known_default(c.kind, c.default_expression)
+                        'default', sync_internal.known_default(c.kind, c.default_expression),
+                        'comment', col_description(t.relation, c.position)
                     )))
                     from sync_internal.columns c where c.table_id = t.table_id
                 )

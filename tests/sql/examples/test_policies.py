@@ -44,6 +44,7 @@ TABLES = {
     "notebooks": "deleted",
     "notebook_members": None,
     "notes": "deleted",
+    "profiles": None,
 }
 
 pytestmark = pytest.mark.both_versions
@@ -116,11 +117,12 @@ def see(conn: psycopg.Connection[Any]) -> See:
 @pytest.mark.parametrize(
     ("user", "counts"),
     [
-        # workspaces, workspace_members, boards, tasks, comments, notebooks, notebook_members, notes
-        ("alice", (1, 2, 2, 12, 4, 2, 3, 3)),
-        ("bob", (1, 2, 2, 12, 4, 2, 3, 3)),
-        ("carol", (1, 1, 1, 2, 1, 1, 1, 1)),
-        (NOWHERE, (0, 0, 0, 0, 0, 0, 0, 0)),
+        # workspaces, workspace_members, boards, tasks, comments,
+        # notebooks, notebook_members, notes, profiles
+        ("alice", (1, 2, 2, 12, 4, 2, 3, 3, 2)),
+        ("bob", (1, 2, 2, 12, 4, 2, 3, 3, 2)),
+        ("carol", (1, 1, 1, 2, 1, 1, 1, 1, 1)),
+        (NOWHERE, (0, 0, 0, 0, 0, 0, 0, 0, 0)),
     ],
 )
 def test_each_user_reads_his_own_and_nothing_else(
@@ -176,8 +178,15 @@ def test_credentials_are_out_of_reach(do: Do) -> None:
 
 
 def test_helpers_are_out_of_reach(do: Do) -> None:
-    for name in ("my_workspace_ids", "owned_workspace_ids", "my_board_ids", "my_notebook_ids"):
-        assert do("alice", f"select app_private.{name}()") == DENIED
+    for call in (
+        "my_workspace_ids()",
+        "owned_workspace_ids()",
+        "my_board_ids()",
+        "my_notebook_ids()",
+        "my_people_ids()",
+        "demo_people()",
+    ):
+        assert do("alice", f"select app_private.{call}") == DENIED
 
 
 # Workspaces and their members
@@ -491,6 +500,87 @@ def test_sharing_a_notebook_and_leaving_it(do: Do, see: See) -> None:
     assert do("carol", leave, DIARY, CAROL) == 1
     assert see("carol", "select 1 from public.notes where id = %s", MONDAY) == []
     assert see("alice", "select shared_with from public.notebooks where id = %s", DIARY) == [([],)]
+
+
+# Profiles
+
+
+def names(see: See, user: str) -> list[str]:
+    return [row[0] for row in see(user, "select name from public.profiles order by name")]
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "id_"),
+    [("workspaces", "member_ids", DEMO), ("notebooks", "shared_with", DIARY)],
+)
+def test_those_who_share_something_know_each_others_names(
+    do: Do, see: See, table: str, column: str, id_: str
+) -> None:
+    assert do("alice", "update public.notebooks set shared_with = '[]'") == 2
+    share = f"update public.{table} set {column} = %s where id = %s"
+    assert do("alice", share, json.dumps([CAROL]), id_) == 1
+    assert "Carol" in names(see, "alice")
+    assert names(see, "carol") == ["Alice", "Carol"]
+    # two members of the same workspace, neither of them its owner
+    assert do("alice", share, json.dumps([CAROL, BOB]), id_) == 1
+    assert names(see, "carol") == ["Alice", "Bob", "Carol"]
+    assert do("alice", share, "[]", id_) == 1
+    assert names(see, "carol") == ["Carol"]
+    assert "Carol" not in names(see, "alice")
+
+
+def test_somebody_who_left_is_a_stranger_again(do: Do, see: See) -> None:
+    assert do("bob", "delete from public.workspace_members where user_id = %s", BOB) == 1
+    assert names(see, "bob") == ["Alice", "Bob"]
+    assert do("bob", "delete from public.notebook_members where user_id = %s", BOB) == 1
+    assert names(see, "bob") == ["Bob"]
+    assert names(see, "alice") == ["Alice"]
+
+
+@pytest.mark.parametrize(("user", "result"), [("alice", 0), ("bob", 1), ("carol", 0)])
+def test_only_he_himself_changes_his_name(do: Do, user: str, result: int) -> None:
+    change = "update public.profiles set name = 'Robert', colour = '#000000' where id = %s"
+    assert do(user, change, BOB) == result
+
+
+def test_a_profile_is_made_by_its_user_alone(do: Do, see: See) -> None:
+    new = "insert into public.profiles (id, name) values (%s, 'New')"
+    assert do(NOWHERE, new, NOWHERE) == 1
+    assert do("alice", new, "00000000-0000-7000-8000-00000000beef") == DENIED
+    assert see(NOWHERE, "select name from public.profiles") == [("New",)]
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_nobody_removes_a_profile(do: Do, user: str) -> None:
+    assert do(user, "delete from public.profiles where id = %s", USERS[user]) == DENIED
+
+
+@pytest.mark.parametrize(
+    "change", ["name = ''", "name = repeat('x', 81)", "colour = 'red'", "colour = '#FFFFFF'"]
+)
+def test_a_profile_has_a_name_and_a_colour(do: Do, change: str) -> None:
+    assert do("bob", f"update public.profiles set {change} where id = %s", BOB) == "23514"
+
+
+def test_an_answer_about_a_profile_can_be_kept(see: See) -> None:
+    """And rests on lists that tell everybody, not on rows that are said to concern one user."""
+    ((cacheable, columns, reads),) = see(
+        None,
+        "select cacheable, columns, reads "
+        "from sync.policy_reads('public.profiles', 'authenticated')",
+    )
+    assert cacheable
+    assert columns == ["id"]
+    assert set(reads["workspaces"]) == {"id", "owner_id", "member_ids"}
+    assert set(reads["notebooks"]) == {"id", "owner_id", "shared_with"}
+
+
+def test_a_person_is_found_by_the_whole_name_only(do: Do, see: See) -> None:
+    find = "select public.find_person(%s)"
+    assert see("alice", find, "carol") == [({"id": CAROL, "name": "Carol"},)]
+    for name in ("Carol", "caro", "carol ", "%", "", None, "nobody"):
+        assert see("alice", find, name) == [(None,)]
+    assert do(None, find, "carol", role="anon") == DENIED
 
 
 # The function for `call`

@@ -350,7 +350,7 @@ def test_describe_tells_the_registry(gate: Gate, conn: psycopg.Connection) -> No
     told = value(conn, "select sync.describe()")
     assert set(told["tables"]) == {
         "workspaces", "workspaceMembers", "boards", "tasks", "comments", "notebooks",
-        "notebookMembers", "notes",
+        "notebookMembers", "notes", "profiles",
     }  # fmt: skip
     tasks = told["tables"]["tasks"]
     assert (tasks["idType"], tasks["softDelete"], tasks["touch"]) == (
@@ -372,7 +372,13 @@ def test_describe_tells_the_registry(gate: Gate, conn: psycopg.Connection) -> No
     assert keys["metadata"]["default"] == {"constant": {}}
     assert keys["id"]["default"] == {"uuid": True}
     assert keys["dueDate"]["nullable"] is True
-    assert told["functions"] == {"completeBoard": {"boardId": {"type": "uuid", "required": True}}}
+    assert tasks["comment"] == "A task on a board."
+    assert keys["metadata"]["comment"].startswith("Whatever an app wants to add")
+    assert "comment" not in keys["title"]
+    assert told["functions"] == {
+        "completeBoard": {"boardId": {"type": "uuid", "required": True}},
+        "findPerson": {"name": {"type": "text", "required": True}},
+    }
     conn.execute("alter table tasks add column extra text")
     assert value(conn, "select sync.describe()")["tables"]["tasks"]["stale"] is True
 

@@ -1,0 +1,58 @@
+import type { Problem, Rejected } from "rowcast";
+
+const THINGS: Record<string, string> = {
+  boards: "board",
+  comments: "comment",
+  notebookMembers: "membership",
+  notebooks: "notebook",
+  notes: "note",
+  profiles: "profile",
+  tasks: "task",
+  workspaceMembers: "membership",
+  workspaces: "workspace",
+};
+
+const KEYS: Record<string, string> = {
+  assigneeId: "assignee",
+  boardId: "board",
+  dueDate: "due date",
+  isPinned: "pin",
+  memberIds: "members",
+  orderKey: "place",
+  sharedWith: "members",
+};
+
+/** What a refused write was about, in a few words. */
+export function describe({ operations }: Rejected): string {
+  const parts = operations.map((operation) => {
+    if (operation.type === "call") return `call ${operation.fn}`;
+    const thing = THINGS[operation.table] ?? operation.table;
+    if (operation.type === "create") {
+      const { title, name } = operation.value;
+      return `new ${thing}${title || name ? ` “${title || name}”` : ""}`;
+    }
+    if (operation.type === "delete" || operation.type === "restore") {
+      return `${operation.type} ${thing}`;
+    }
+    const path = typeof operation.key === "string" ? operation.key : operation.key.join(".");
+    const value = "value" in operation ? operation.value : undefined;
+    const shown = typeof value === "string" && path !== "orderKey" ? `: “${value}”` : "";
+    return `${KEYS[path] ?? path} of a ${thing}${shown}`;
+  });
+  const text = [...new Set(parts)].join(", ");
+  return `${text.charAt(0).toUpperCase()}${text.slice(1)}`;
+}
+
+/** Why a write was refused, for people. */
+export function reason(problem: Problem): string {
+  switch (problem.code) {
+    case "forbidden":
+      return "It is not there any more, or you may not change it.";
+    case "blocked":
+      return "It belongs to something that could not be made.";
+    case "too_old":
+      return "It waited too long on this device.";
+    default:
+      return problem.detail || problem.title;
+  }
+}

@@ -1,0 +1,15 @@
+import { StrictMode } from "react";
+import { createRoot } from "react-dom/client";
+import { App } from "./app.js";
+import { registerWorker } from "./worker.js";
+import "./styles/base.css";
+import "./styles/layout.css";
+import "./styles/tasks.css";
+import "./styles/notes.css";
+
+createRoot(document.getElementById("app") as HTMLElement).render(
+  <StrictMode>
+    <App />
+  </StrictMode>,
+);
+if (import.meta.env.PROD) registerWorker();

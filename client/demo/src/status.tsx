@@ -1,0 +1,159 @@
+import { useEffect, useState } from "react";
+import { useClient, useRejected, useStatus, useUndoRedo } from "rowcast/react";
+import { describe, reason } from "./describe.js";
+import { Dialog } from "./ui/dialog.js";
+import { Icon, IconButton } from "./ui/icon.js";
+import { notify } from "./ui/toasts.js";
+
+/** Undo, redo, whether everything is saved, and what was refused. */
+export function StatusBar() {
+  const error = useStatus((status) => status.lastError);
+  // Waiting for the network is no news; that this device has no room is.
+  useEffect(() => {
+    if (error?.code.startsWith("storage_")) notify(error.message);
+  }, [error]);
+  return (
+    <div className="status-bar">
+      <UndoRedo />
+      <Saved />
+      <Refused />
+    </div>
+  );
+}
+
+function UndoRedo() {
+  const { canUndo, canRedo, undo, redo } = useUndoRedo();
+  const step = async (take: typeof undo) => {
+    const result = await take();
+    if (result?.skipped.length) {
+      notify("Somebody has changed it since: that part stays as it is.");
+    }
+  };
+  return (
+    <>
+      <IconButton
+        icon="undo"
+        label="Undo"
+        aria-keyshortcuts="Control+Z"
+        disabled={!canUndo}
+        onClick={() => step(undo)}
+      />
+      <IconButton
+        icon="redo"
+        label="Redo"
+        aria-keyshortcuts="Control+Shift+Z"
+        disabled={!canRedo}
+        onClick={() => step(redo)}
+      />
+    </>
+  );
+}
+
+/** A write takes a moment: only what takes longer is worth a word. */
+const PATIENCE_MS = 500;
+/** Whether the device keeps anything is known after a moment. */
+const STARTING_MS = 3000;
+
+function Saved() {
+  const { online, pending, rejected, needsAuth, upgrade, durable } = useStatus();
+  const client = useClient();
+  const saving = useLasting(online && pending > 0, PATIENCE_MS);
+  const forgetful = useLasting(!durable, STARTING_MS);
+  const changes = `${pending} ${pending === 1 ? "change" : "changes"}`;
+  if (upgrade) {
+    return (
+      <button type="button" className="badge warn" onClick={() => location.reload()}>
+        <Icon name="sync" size={15} /> Reload for the new version
+      </button>
+    );
+  }
+  if (needsAuth) {
+    return (
+      <button type="button" className="badge warn" onClick={() => client.resume()}>
+        <Icon name="warning" size={15} /> Sign in again
+      </button>
+    );
+  }
+  if (!online) {
+    const why = durable ? "They are kept on this device." : "They are lost when this page closes.";
+    return (
+      <span className="badge off" role="status" title={pending ? why : undefined}>
+        <Icon name="cloudOff" size={15} /> Offline
+        {pending > 0 && <span className="count">{changes} waiting</span>}
+      </span>
+    );
+  }
+  if (forgetful && !saving) {
+    return (
+      <span className="badge warn" role="status" title="As in a private window">
+        <Icon name="warning" size={15} /> Not kept on this device
+      </span>
+    );
+  }
+  // Beside what was refused, “Saved” would be half the truth.
+  if (rejected > 0 && !saving) return null;
+  return (
+    <span className={saving ? "badge busy" : "badge"} role="status">
+      <Icon name={saving ? "sync" : "check"} size={15} />
+      <span className="words">{saving ? `Saving ${changes}` : "Saved"}</span>
+    </span>
+  );
+}
+
+/** Whether something has been so for a while. */
+function useLasting(now: boolean, ms: number): boolean {
+  const [lasting, setLasting] = useState(false);
+  useEffect(() => {
+    if (!now) return setLasting(false);
+    const timer = setTimeout(() => setLasting(true), ms);
+    return () => clearTimeout(timer);
+  }, [now, ms]);
+  return lasting;
+}
+
+function Refused() {
+  const { rejected, retry, discard } = useRejected();
+  const [open, setOpen] = useState(false);
+  if (rejected.length === 0) return null;
+  const all = rejected.map(({ id }) => id);
+  return (
+    <>
+      <button type="button" className="badge bad" onClick={() => setOpen(true)}>
+        <Icon name="warning" size={15} /> {rejected.length} refused
+      </button>
+      {open && (
+        <Dialog title="Refused changes" onClose={() => setOpen(false)}>
+          <p className="soft">
+            The server did not accept these. They are kept here until you decide.
+          </p>
+          <ul className="refused">
+            {rejected.map((write) => (
+              <li key={write.id}>
+                <div>
+                  <strong>{describe(write)}</strong>
+                  <p>{reason(write.problem)}</p>
+                </div>
+                <button type="button" onClick={() => retry(write.id)}>
+                  Retry
+                </button>
+                <button type="button" className="danger" onClick={() => discard(write.id)}>
+                  Discard
+                </button>
+              </li>
+            ))}
+          </ul>
+          {rejected.length > 1 && (
+            <footer className="dialog-foot">
+              <button type="button" onClick={() => retry(all)}>
+                Retry all
+              </button>
+              <button type="button" className="danger" onClick={() => discard(all)}>
+                Discard all
+              </button>
+            </footer>
+          )}
+        </Dialog>
+      )}
+    </>
+  );
+}

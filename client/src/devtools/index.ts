@@ -1,0 +1,1 @@
+export { RowcastDevtools, type RowcastDevtoolsProps } from "./devtools.js";

@@ -1,0 +1,138 @@
+import type { Path, Problem, ProblemCode } from "./wire.gen.js";
+
+/** Why something cannot be applied, by the client's own knowledge: what the server would answer, as data. */
+export interface OpProblem {
+  status: number;
+  code: ProblemCode;
+  /** A sentence for people. */
+  detail: string;
+  table?: string;
+  id?: string;
+  key?: Path;
+  /** Which operation, counted from 0. */
+  op?: number;
+  /** The name of the limit that was passed. */
+  limit?: string;
+  /** What was expected in its place. */
+  expected?: string;
+}
+
+/** What is told of a code where nothing better is known, and after the colon what to do. */
+const WORDS: { readonly [code: string]: string } = {
+  bad_request: "The form is wrong: see the types and the docs",
+  unknown_operation: "There is no such operation",
+  unknown_operator: "There is no such operator",
+  unknown_table: "There is no such table: make it live with sync.enable, generate the types again",
+  unknown_key: "There is no such key: keys are camelCase; generate the types again",
+  unknown_function: "There is no such function: expose it with sync.expose",
+  unknown_argument: "There is no such argument: arguments are camelCase without p_",
+  required: "A value is required",
+  bad_value: "No such value can be stored",
+  bad_path: "The path has an empty or reserved part, or goes through what has no members",
+  bad_index: "The list is shorter than this index",
+  not_a_list: "There is no list at this path",
+  not_a_number: "There is no number at this path",
+  not_supported: "Records of this table cannot be deleted or restored so: see sync.enable",
+  check_failed: "The value is not allowed here",
+  forbidden: "No such record, or you may not change it",
+  forbidden_key: "This key cannot be written: leave it out",
+  exists: "There is such a record already: change that one, or take another id or value",
+  too_many: "It is too much: divide it, or raise the limit with sync.configure",
+  too_large: "It is too large: divide it, or raise the limit with sync.configure",
+  conflict: "The record has changed: look at it, decide, and write again",
+  too_old: "It is too old: look at the record, and retry",
+  blocked: "It needs a record whose create was refused: mend that one, and retry both",
+  upgrade: "The app is too old: load its new version; what is queued stays",
+};
+const STATUS: { readonly [code: string]: number } = {
+  forbidden: 403,
+  forbidden_key: 403,
+  exists: 409,
+  too_large: 413,
+  too_many: 422,
+};
+const wordsOf = (code: string): string[] =>
+  ((Object.hasOwn(WORDS, code) && WORDS[code]) || "It was refused").split(": ");
+
+interface Told extends Pick<OpProblem, "code" | "table" | "id" | "key"> {
+  detail?: string;
+}
+
+function sentence({ code, detail, table, id, key }: Told): string {
+  const [words, fix] = wordsOf(code);
+  const place = [code, table, id, typeof key === "string" ? key : key?.join(".")];
+  return `${detail ?? words} (${place.filter(Boolean).join(", ")})${fix ? `: ${fix}` : ""}.`;
+}
+
+/** What every error of Rowcast is. `code` is the stable word to branch on. */
+export class RowcastError extends Error {
+  override name = "RowcastError";
+  readonly code: string;
+
+  constructor(code: string, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+  }
+}
+
+/** Thrown in place by `write`: the operations are not well formed, so they are neither shown nor queued. */
+export class InvalidOperationError extends RowcastError {
+  override name = "InvalidOperationError";
+  readonly problem: OpProblem;
+
+  constructor(problem: OpProblem) {
+    super(problem.code, sentence(problem));
+    this.problem = problem;
+  }
+}
+
+/** Thrown in place by `query`: a filter or an order is not well formed. */
+export class InvalidQueryError extends RowcastError {
+  override name = "InvalidQueryError";
+  readonly problem: OpProblem;
+
+  constructor(problem: OpProblem) {
+    super(problem.code, sentence(problem));
+    this.problem = problem;
+  }
+}
+
+/** The server refused for good. `problem` is its answer; sending the same again would be refused again. */
+export class RefusedError extends RowcastError {
+  override name = "RefusedError";
+  readonly problem: Problem;
+
+  constructor(problem: Problem) {
+    super(problem.code, sentence(problem as Told));
+    this.problem = problem;
+  }
+}
+
+/** A problem on its way to the function that gives it back as data. No Error: a replay may meet many. */
+export class Refusal {
+  readonly problem: OpProblem;
+
+  constructor(problem: OpProblem) {
+    this.problem = problem;
+  }
+}
+
+/** Leaves the work at hand with a problem; `caught` gives it back. */
+export function refuse(
+  code: ProblemCode,
+  detail: string = wordsOf(code)[0] as string,
+  more?: Partial<OpProblem>,
+): never {
+  throw new Refusal({ status: STATUS[code] ?? 400, code, detail, ...more });
+}
+
+/** The problem that some work ends in, at the place it has come to; null where it ends well. */
+export function caught(work: () => void, at?: Partial<OpProblem>): OpProblem | null {
+  try {
+    work();
+    return null;
+  } catch (error) {
+    if (!(error instanceof Refusal)) throw error;
+    return { ...at, ...error.problem };
+  }
+}

@@ -1,0 +1,786 @@
+import { caught, type OpProblem, refuse } from "./errors.js";
+import {
+  byteLength,
+  equalJson,
+  isObject,
+  type Json,
+  jsonbKeys,
+  type RecordData,
+  toJson,
+} from "./json.js";
+import { parsePath, patchAt, readPath } from "./paths.js";
+import {
+  type KeySchema,
+  type KeyType,
+  keyOf,
+  type Schema,
+  type TableSchema,
+  tableOf,
+} from "./schema.js";
+import {
+  addTo,
+  canonical,
+  checkJson,
+  elementOf,
+  LIMITS,
+  type Limits,
+  refuseLimit,
+  refuseType,
+} from "./values.js";
+import type { CallOperation, ListInsertOperation, Operation, Transaction } from "./wire.gen.js";
+
+/** What is done to one record. */
+export type RecordOperation = Exclude<Operation, CallOperation>;
+
+type KeyOperation = Extract<RecordOperation, { key: unknown }>;
+type ListOperation = Extract<RecordOperation, { type: "listInsert" | "listRemove" }>;
+
+/**
+ * What operations depend on besides the record. A replay of one transaction must be given the same `now` and the same
+ * `uuid`s each time, or what it renders changes by itself.
+ */
+export interface OpContext {
+  schema: Schema;
+  userId: string | null;
+  /** The time of the transaction as the wire writes it: ISO 8601 in UTC, six digits, `Z`. */
+  now: string;
+  uuid(): string;
+  limits?: Partial<Limits>;
+}
+
+/** The record after the operations (null: it is not there), or why there are none. */
+export type Applied =
+  | { record: RecordData | null; problem?: never }
+  | { record?: never; problem: OpProblem };
+
+/** An operation, and its number among those it came with. */
+interface Step {
+  op: RecordOperation;
+  n: number;
+}
+
+/** Where the work at hand is, for a refusal to tell. */
+type Place = Partial<OpProblem>;
+
+const limitsOf = (ctx: OpContext): Limits => ({ ...LIMITS, ...ctx.limits });
+const numbered = (ops: readonly RecordOperation[]): Step[] => ops.map((op, n) => ({ op, n }));
+const partsOf = (op: RecordOperation, most: number): [string, ...string[]] =>
+  parsePath((op as KeyOperation).key, most);
+const isRemoval = (op: RecordOperation) => op.type === "delete" || op.type === "restore";
+
+/**
+ * Applies the operations of one record to its present state; null is an absent one. Never changes its input, shares
+ * what stayed as it was, and gives the same object where nothing changed. A refusal is that of the server (docs:
+ * Operations), as far as it follows from the record and the schema: rights, references, unique indexes, most CHECK
+ * constraints and the count of bytes are the server's. A created record has version 0; other versions are kept.
+ */
+export function applyToRecord(
+  record: RecordData | null,
+  table: string,
+  id: string,
+  ops: readonly RecordOperation[],
+  ctx: OpContext,
+): Applied {
+  const at: Place = { table, id };
+  let after: RecordData | null = null;
+  const problem = caught(() => {
+    after = run(record, table, id, numbered(ops), ctx, at);
+  }, at);
+  return problem ? { problem } : { record: after };
+}
+
+function run(
+  record: RecordData | null,
+  name: string,
+  id: string,
+  given: readonly Step[],
+  ctx: OpContext,
+  at: Place,
+): RecordData | null {
+  const table = liveTable(name, ctx);
+  const { steps, creating } = check(given, table, ctx, at);
+  if (!creating && !record) refuse("forbidden");
+  if (!creating && removesRow(table, given)) return null;
+  const after = patch(creating ? null : record, id, table, steps, ctx, at);
+  if (creating && record) refuse("exists");
+  return after;
+}
+
+const liveTable = (name: string, { schema }: OpContext): TableSchema =>
+  tableOf(schema, name) ?? refuse("unknown_table");
+
+const removesRow = (table: TableSchema, steps: readonly Step[]) =>
+  table.hardDelete && !table.softDelete && steps.some(({ op }) => op.type === "delete");
+
+const namesId = ({ op }: Step) =>
+  op.type === "set" && (op.key === "id" || (op.key?.length === 1 && op.key[0] === "id"));
+
+/** The same with a create as one set per key, in the server's order. */
+const spread = (steps: readonly Step[]): Step[] =>
+  steps.flatMap(({ op, n }): Step[] => {
+    if (op.type !== "create") return [{ op, n }];
+    const { type: _, value, ...at } = op;
+    const full: { [key: string]: Json } = { ...value };
+    delete full.version;
+    full.id ??= value.id === null ? null : op.id;
+    return ["id", ...jsonbKeys(full).filter((key) => key !== "id")].map((key) => ({
+      op: { type: "set", ...at, key: [key], value: full[key] as Json },
+      n,
+    }));
+  });
+
+// What depends on the operation alone
+
+const SUITED: { readonly [type in KeyType]?: string } = {
+  json: "set-now increment listInsert listRemove",
+  list: "listInsert listRemove",
+  integer: "increment",
+  bigint: "increment",
+  numeric: "increment",
+  float: "increment",
+  timestamptz: "set-now",
+  timestamp: "set-now",
+  date: "set-now",
+};
+
+/** Refuses operations of a record that are not well formed, then those on keys that the caller may not write. */
+function check(given: readonly Step[], table: TableSchema, ctx: OpContext, at: Place) {
+  const limits = limitsOf(ctx);
+  const steps = spread(given);
+  const creating = steps.some(namesId);
+  const named = new Set<string>();
+  let forbidden: Step | undefined;
+
+  /** Gives whether the key may not be written. */
+  const isForbidden = (op: RecordOperation): boolean => {
+    const { type } = op;
+    if (isRemoval(op)) {
+      if (table.softDelete) return !creating && !mayUpdate(keyOf(table, table.softDelete));
+      if (table.hardDelete && !creating && type === "delete") return false;
+      refuse("not_supported");
+    }
+    const [name, ...rest] = partsOf(op, limits.max_path);
+    const inside = rest.length > 0;
+    const key = keyOf(table, name) ?? refuse("unknown_key");
+    const value = type === "set" ? op.value : undefined;
+    named.add(name);
+    if (name === "id" && creating && type === "set" && !inside && value === op.id) return false;
+    if (name === "id" || name === "version") {
+      refuse("bad_request", `The ${name} cannot be changed`);
+    }
+    const expected = key.type;
+    if (expected === "other") refuseType("nothing: the column is read only");
+    if (inside && expected !== "json") {
+      refuse("bad_path", `A key of type ${expected} has nothing inside`, { expected });
+    }
+    if (type !== "set" && !SUITED[expected]?.split(" ").includes(type)) {
+      refuse("wrong_type", `${type} does not apply to a key of type ${expected}`, {
+        expected,
+      });
+    }
+    if (!key.nullable && type === "set" && !inside && (value ?? null) === null) {
+      refuse("required");
+    }
+    let sent: Json | undefined;
+    if (expected === "json") {
+      if ("value" in op && op.value !== undefined) checkJson(op.value, rest.length, limits);
+      if (type !== "set" && type !== "set-now") leaf(undefined, op as KeyOperation, "", limits);
+    } else if (type === "listInsert" || type === "listRemove") {
+      canonical(op.value, elementOf(key), limits);
+      patchList(undefined, op, limits);
+    } else {
+      sent = canonical(type === "increment" ? op.by : value, key, limits);
+    }
+    if (!creating) return !mayUpdate(key);
+    // A key of the server's may repeat the default it would get anyway.
+    return (
+      key.serverOwned === true &&
+      name !== table.touch &&
+      (type !== "set" || sent === undefined || expected === "list" || sent !== known(key, ctx))
+    );
+  };
+
+  for (const step of steps) {
+    see(at, step);
+    if (isForbidden(step.op)) forbidden ??= step;
+  }
+  for (const [key, { required }] of creating ? Object.entries(table.keys) : []) {
+    if (required && !named.has(key)) refuse("required", undefined, { key });
+  }
+  if (forbidden) {
+    see(at, forbidden);
+    refuse("forbidden_key");
+  }
+  delete at.op;
+  delete at.key;
+  return { steps, creating };
+}
+
+/** Notes which operation is looked at. Its key is shown if it is one. */
+function see(at: Place, { op, n }: Step): void {
+  const { key } = op as KeyOperation;
+  at.op = n;
+  if ([key].flat().every((part) => typeof part === "string")) at.key = key;
+  else delete at.key;
+}
+
+const mayUpdate = (key: KeySchema | undefined) =>
+  key !== undefined && !key.serverOwned && key.updatable !== false;
+
+/** What a create puts into a key of the server's, as far as it can be known to be the same there. */
+function known({ default: given }: KeySchema, ctx: OpContext): Json | undefined {
+  if (!given) return null;
+  return "constant" in given ? given.constant : "user" in given ? ctx.userId : undefined;
+}
+
+// What depends on the record
+
+/** What a key is created with: the column's default, null where the server alone knows it. */
+function initial(name: string, key: KeySchema, id: string, ctx: OpContext): Json {
+  const { type, default: given } = key;
+  if (name === "version") return 0;
+  if (name === "id") return type === "integer" ? Number(id) : id;
+  // A list that cannot be null is nearly always empty at first, and apps loop over it.
+  if (!given) return type === "list" && !key.nullable && !key.required ? [] : null;
+  if ("user" in given) return ctx.userId;
+  if ("now" in given) return timeAs(type, ctx);
+  return "uuid" in given ? ctx.uuid() : canonical(given.constant, key, LIMITS);
+}
+
+/** The time of the transaction as a type holds it. */
+const timeAs = (type: KeyType, { now }: OpContext): string =>
+  type === "date" ? now.slice(0, 10) : type === "timestamp" ? now.slice(0, -1) : now;
+
+/** The record with the steps done; null is one that is made. */
+function patch(
+  record: RecordData | null,
+  id: string,
+  table: TableSchema,
+  steps: readonly Step[],
+  ctx: OpContext,
+  at: Place,
+): RecordData {
+  const limits = limitsOf(ctx);
+  const keys = Object.entries(table.keys);
+  const after: RecordData = { ...record };
+  if (!record) {
+    for (const [name, key] of keys) {
+      if (key.readable !== false) after[name] = initial(name, key, id, ctx);
+    }
+  }
+  const named = new Set<string>();
+  for (const step of steps) {
+    const { op } = step;
+    const [name, ...path] = isRemoval(op)
+      ? [table.softDelete as string]
+      : partsOf(op, limits.max_path);
+    const key = keyOf(table, name) as KeySchema;
+    const old = after[name] ?? null;
+    if (name === "id") continue;
+    see(at, step);
+    named.add(name);
+    if (isRemoval(op)) {
+      const gone = op.type === "delete";
+      after[name] = key.type === "boolean" ? gone : gone ? timeAs(key.type, ctx) : null;
+    } else if (name === table.touch || (op.type === "set-now" && key.type !== "json")) {
+      after[name] = timeAs(key.type, ctx);
+    } else if (key.type === "json") {
+      const change = (value?: Json) => leaf(value, op as KeyOperation, ctx.now, limits);
+      after[name] = patchAt(old, path, change) ?? null;
+    } else if (op.type === "increment") {
+      after[name] = addTo(old, canonical(op.by, key, limits), key.type);
+    } else {
+      const value = op.type === "set" ? op.value : patchList(old, op as ListOperation, limits);
+      after[name] = canonical(value, key, limits);
+    }
+  }
+  delete at.op;
+  delete at.key;
+
+  let changed = !record;
+  for (const name of named) {
+    const value = after[name] as Json;
+    if (name === table.touch) changed = true;
+    else if (record && equalJson(value, record[name])) after[name] = record[name] as Json;
+    else changed = true;
+    const { type, values } = keyOf(table, name) as KeySchema;
+    if (type === "text" && value !== null && values?.includes(value as string) === false) {
+      // What has long been there is the server's affair.
+      if (value !== record?.[name]) {
+        refuse("check_failed", undefined, { key: name });
+      }
+    }
+  }
+  if (record) {
+    if (!changed) return record;
+    const touch = table.touch !== null && keyOf(table, table.touch);
+    if (touch) after[table.touch as string] = timeAs(touch.type, ctx);
+    return after;
+  }
+  for (const [key, { required }] of keys) {
+    if (required && after[key] === null) {
+      refuse("required", undefined, { key });
+    }
+  }
+  return after;
+}
+
+/** One operation at the end of its path inside jsonb; undefined stands for nothing there, before and after. */
+function leaf(
+  old: Json | undefined,
+  op: KeyOperation,
+  now: string,
+  limits: Limits,
+): Json | undefined {
+  switch (op.type) {
+    case "set":
+      return op.value;
+    case "set-now":
+      return now;
+    case "increment": {
+      const from = old ?? 0;
+      if (typeof from !== "number") refuse("not_a_number");
+      const sum = from + (typeof op.by === "number" ? op.by : refuseType("a number"));
+      return Number.isFinite(sum) ? sum : refuse("bad_value");
+    }
+    default:
+      return patchList(old, op, limits);
+  }
+}
+
+const indexOf = (list: readonly Json[], value: Json | undefined) =>
+  list.findIndex((item) => equalJson(item, value));
+const without = (list: readonly Json[], value: Json) =>
+  list.filter((item) => !equalJson(item, value));
+
+function patchList(list: Json | undefined, op: ListOperation, limits: Limits): Json | undefined {
+  const { value } = op;
+  const insert = op.type === "listInsert";
+  const position: unknown = (insert ? op.position : undefined) ?? "append";
+  const [[where, anchor] = ["", null], more] =
+    typeof position === "string"
+      ? [[position, undefined]]
+      : Object.entries(isObject(position) ? position : {});
+  const places = anchor === undefined ? ["append", "prepend"] : ["before", "after"];
+  if (more || !places.includes(where) || (insert && op.position === null)) {
+    refuse("bad_request", 'A position is "prepend", "append", {before} or {after}');
+  }
+  if (list === undefined || list === null) return insert ? [value] : list;
+  if (!Array.isArray(list)) refuse("not_a_list");
+  const rest = without(list, value);
+  if (!insert) return rest;
+  if (rest.length >= limits.max_list_items) refuseLimit(limits, "max_list_items");
+  const found = indexOf(rest, anchor);
+  let at = where === "append" || where === "after" ? rest.length : 0;
+  // An anchor that is the value itself leaves it where it is.
+  if (equalJson(anchor, value) && rest.length < list.length) at = indexOf(list, value);
+  else if (found >= 0) at = where === "after" ? found + 1 : found;
+  return [...rest.slice(0, at), value, ...rest.slice(at)];
+}
+
+// Transactions
+
+const FIELDS: { readonly [type: string]: string } = {
+  set: "key value?",
+  "set-now": "key",
+  increment: "key by",
+  listInsert: "key value position?",
+  listRemove: "key value",
+  create: "value",
+  delete: "",
+  restore: "",
+  call: "fn args?",
+};
+
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+
+/**
+ * What is wrong with a transaction by its own contents, as the server would say it: 400, 413 and 422, and 403 for keys
+ * of the server's. Null where it may be sent. Of several things the one that comes first is told.
+ */
+export function checkTransaction(tx: Transaction, ctx: OpContext): OpProblem | null {
+  const at: Place = {};
+  return caught(() => {
+    const limits = limitsOf(ctx);
+    const sent = toJson(tx);
+    const { txId, operations, expect } = sent as unknown as Transaction;
+    if (typeof txId !== "string" || !UUID.test(txId.toLowerCase()) || !Array.isArray(operations)) {
+      refuse("bad_request", "A transaction is {txId: uuid, operations: [...]}");
+    }
+    // The server counts in its own way; what is never within the limit is told here.
+    if (JSON.stringify(sent).length > 1.5 * limits.max_transaction_bytes) {
+      refuseLimit(limits, "max_transaction_bytes");
+    }
+    if (operations.length > limits.max_operations) refuseLimit(limits, "max_operations");
+    if (!operations.length) refuse("bad_request");
+    operations.forEach((op: Operation, n) => {
+      checkForm(op, Object.assign(at, { op: n }));
+      if (op.type === "call") checkCall(op, ctx, limits, at);
+      else checkId(op.id, liveTable(op.table, ctx).idType);
+    });
+    const groups = groupsOf(operations);
+    for (const { table, id, steps } of groups) {
+      Object.assign(at, { table, id });
+      check(steps, liveTable(table, ctx), ctx, at);
+    }
+    if (expect !== undefined) checkExpect(expect, groups);
+  }, at);
+}
+
+/** The form of one operation, before its table is looked at. */
+function checkForm(op: unknown, at: Place): asserts op is Operation {
+  for (const name of ["table", "id", "key"] as const) {
+    const shown = isObject(op) ? op[name] : undefined;
+    if ([shown].flat().every((part) => typeof part === "string")) at[name] = shown as string;
+    else delete at[name];
+  }
+  if (!isObject(op) || typeof op.type !== "string") refuse("bad_request");
+  const { type, table, id, key, by, value, fn, args } = op;
+  const fields = Object.hasOwn(FIELDS, type) ? FIELDS[type] : undefined;
+  if (fields === undefined) refuse("unknown_operation");
+  const call = type === "call";
+  const takes = [...fields.split(" "), ...(call ? [] : ["table", "id"]), "type"];
+  if (
+    Object.keys(op).some((name) => !takes.includes(name) && !takes.includes(`${name}?`)) ||
+    takes.some((name) => name && !name.endsWith("?") && op[name] === undefined) ||
+    (call
+      ? typeof fn !== "string" || (args !== undefined && !isObject(args))
+      : typeof table !== "string" || typeof id !== "string") ||
+    (type === "increment" && typeof by !== "number" && typeof by !== "string") ||
+    (type === "create" && !isObject(value)) ||
+    key === null
+  ) {
+    refuse("bad_request");
+  }
+}
+
+/** Is the id written the one way the wire writes it? One record has one name. */
+function checkId(id: string, type: string): void {
+  const good =
+    type === "uuid"
+      ? UUID.test(id)
+      : type === "bigint"
+        ? /^(0|-?[1-9]\d{0,18})$/.test(id) && BigInt.asIntN(64, BigInt(id)) === BigInt(id)
+        : id && byteLength(id) <= 200;
+  if (!good) refuse("bad_request", `That is no id of type ${type} as the wire writes it`);
+}
+
+interface Group {
+  table: string;
+  id: string;
+  steps: Step[];
+}
+
+/** Operations by record, in the order of their first ones. */
+function groupsOf(operations: readonly Operation[]): Group[] {
+  const groups = new Map<string, Group>();
+  operations.forEach((op, n) => {
+    if (op.type === "call") return;
+    const { table, id } = op;
+    const place = `${table} ${id}`;
+    const group = groups.get(place) ?? { table, id, steps: [] };
+    groups.set(place, group);
+    group.steps.push({ op, n });
+  });
+  return [...groups.values()];
+}
+
+function checkExpect(expect: unknown, groups: readonly Group[]): void {
+  const good = (one: Json) =>
+    isObject(one) &&
+    Object.keys(one).length === 3 &&
+    Number.isInteger(one.version) &&
+    (one.version as number) >= 0 &&
+    (one.version as number) < 1e15 &&
+    groups.some(({ table, id }) => table === one.table && id === one.id);
+  if (!Array.isArray(expect) || !expect.every(good)) {
+    refuse("bad_request", "expect is [{table, id, version}] of records that are written");
+  }
+}
+
+function checkCall(
+  { fn, args = {} }: CallOperation,
+  { schema }: OpContext,
+  limits: Limits,
+  at: Place,
+): void {
+  const takes =
+    (Object.hasOwn(schema.functions, fn) && schema.functions[fn]) || refuse("unknown_function");
+  if (Object.keys(args).some((name) => !Object.hasOwn(takes, name))) {
+    refuse("unknown_argument");
+  }
+  for (const [key, { type, required }] of Object.entries(takes)) {
+    at.key = key;
+    if (required && args[key] === undefined) refuse("required");
+    // What a list holds is not told.
+    if (type !== "list" && type !== "other") {
+      canonical(args[key], { type: type as KeyType, nullable: true, required }, limits);
+    }
+  }
+}
+
+// Undoing
+
+/** What must still be so for an inverse to be right: nobody else has changed what the write left. */
+export interface Guard {
+  table: string;
+  id: string;
+  path: string[];
+  /**
+   * `value`: at the path stands `value` (undefined: nothing). `item`: the list there holds `value`; `noItem`: it does
+   * not. `number`: a number is there. `keys`: the record has these keys. `absent`: there is no record.
+   */
+  kind: "value" | "item" | "noItem" | "number" | "keys" | "absent";
+  value?: Json | undefined;
+  /** The time of the transaction stands there: any time counts as equal, since the server's is not known yet. */
+  time?: boolean;
+}
+
+/** What undoes one operation. */
+export interface Inverse {
+  operations: RecordOperation[];
+  guard: Guard;
+  /** Undoes less, for where the guard does not hold: its own part of what others have added to. */
+  otherwise?: Inverse;
+}
+
+/**
+ * What undoes one operation, from the record before and after it; applied to the record after, it gives back the one
+ * before, but for keys of the server's and the touch key. Null where it changed nothing, or cannot be undone.
+ */
+export function invert(
+  before: RecordData | null,
+  op: RecordOperation,
+  after: RecordData | null,
+  ctx: OpContext,
+): Inverse | null {
+  const table = tableOf(ctx.schema, op.table);
+  if (!table || before === after) return null;
+  if (!before) return after && invertCreate([{ op, n: 0 }], after, table);
+  /** The same but for the version and what the server gives; its user must be the same. */
+  const same = (other: RecordData) =>
+    Object.entries(table.keys).every(
+      ([name, { serverOwned, default: given }]) =>
+        name === "version" ||
+        name === table.touch ||
+        (serverOwned && !(given && "user" in given)) ||
+        equalJson(before[name], other[name]),
+    );
+  if (after && same(after)) return null;
+  const ways = after ? inverses(before, op, after, table, ctx) : [recreation(before, op, table)];
+  const exact = ({ operations }: Inverse) => {
+    const { record } = applyToRecord(after, op.table, op.id, operations, ctx);
+    return record && same(record);
+  };
+  return ways.find(exact) ?? null;
+}
+
+/** Ways to undo an operation on a record that stays, the best first. */
+function inverses(
+  before: RecordData,
+  op: RecordOperation,
+  after: RecordData,
+  table: TableSchema,
+  ctx: OpContext,
+): Inverse[] {
+  const limits = limitsOf(ctx);
+  const { type } = op;
+  const at = { table: op.table, id: op.id };
+  const path: string[] = "key" in op ? partsOf(op, limits.max_path) : [table.softDelete as string];
+  const back = (
+    rest: { type: RecordOperation["type"]; [field: string]: unknown },
+    kind: Guard["kind"],
+    value: Json | undefined,
+    key = path,
+  ): Inverse => ({
+    operations: [{ ...at, ...rest } as RecordOperation],
+    guard: { ...at, path: key, kind, value, time: type === "set-now" || type === "delete" },
+  });
+  const put = (key: string[]): Inverse => {
+    const value = readPath(before, key);
+    const rest = { type: "set" as const, key, ...(value === undefined ? {} : { value }) };
+    return back(rest, "value", readPath(after, key), key);
+  };
+  // Where the write had to make the way, undoing takes the way back too.
+  const made = path.findIndex((_, n) => (readPath(before, path.slice(0, n + 1)) ?? null) === null);
+  const whole = put(made < 0 ? path : path.slice(0, made + 1));
+  const last = [put(path), put(path.slice(0, 1))];
+  const reinsert = (list: Json[], value: Json, kind: "item" | "noItem", key: string[]) => {
+    const n = indexOf(list, value);
+    const rest = without(list, value);
+    const places: ListInsertOperation["position"][] = [n ? "append" : "prepend"];
+    if (n < rest.length) places.unshift({ before: rest[n] as Json });
+    if (n > 0) places.unshift({ after: rest[n - 1] as Json });
+    return places.map((position) =>
+      back({ type: "listInsert", key, value, position }, kind, value, key),
+    );
+  };
+  const old = readPath(before, path);
+  switch (type) {
+    case "increment": {
+      const by = typeof op.by === "number" ? -op.by : `-${op.by}`.replace("--", "");
+      const less = back({ type, key: path, by }, "number", undefined);
+      return [less, { ...whole, otherwise: less }, ...last];
+    }
+    case "listInsert":
+    case "listRemove": {
+      const key = keyOf(table, path[0] as string) as KeySchema;
+      const value = key.type === "list" ? canonical(op.value, elementOf(key), limits) : op.value;
+      const remove = back({ type: "listRemove", key: path, value }, "item", value);
+      if (!Array.isArray(old)) return [{ ...whole, otherwise: remove }, ...last];
+      return type === "listInsert"
+        ? [remove, ...reinsert(old, value, "item", path), ...last]
+        : [...reinsert(old, value, "noItem", path), ...last];
+    }
+    case "set": {
+      const parent = path.slice(0, -1);
+      const list = readPath(before, parent);
+      if (op.value === undefined && Array.isArray(list)) {
+        return [...reinsert(list, old as Json, "noItem", parent), put(parent), ...last];
+      }
+    }
+  }
+  if (type === "delete" && !old) whole.operations = [{ type: "restore", ...at }];
+  return [
+    made < 0 || made === path.length - 1 ? whole : { ...whole, otherwise: put(path) },
+    ...last,
+  ];
+}
+
+/** Undoing a hard delete: the record anew, with what clients may give it. */
+function recreation(before: RecordData, op: RecordOperation, table: TableSchema): Inverse {
+  const at = { table: op.table, id: op.id };
+  const value: RecordData = { id: op.id };
+  for (const [name, { serverOwned, type }] of Object.entries(table.keys)) {
+    if (serverOwned || type === "other" || name === table.touch || name === "version") continue;
+    if (before[name] === undefined) continue;
+    value[name] ??= before[name];
+  }
+  return {
+    operations: [{ type: "create", ...at, value }],
+    guard: { ...at, path: [], kind: "absent" },
+  };
+}
+
+function invertCreate(
+  given: readonly Step[],
+  after: RecordData,
+  table: TableSchema,
+): Inverse | null {
+  const { op } = given[0] as Step;
+  const at = { table: op.table, id: op.id };
+  const soft = table.softDelete;
+  if (soft ? after[soft] || !mayUpdate(keyOf(table, soft)) : !table.hardDelete) return null;
+  const value: RecordData = soft ? { [soft]: after[soft] as Json } : {};
+  for (const step of spread(given)) {
+    if (isRemoval(step.op)) continue;
+    const [name] = partsOf(step.op, Number.POSITIVE_INFINITY);
+    if (name !== table.touch && mayUpdate(keyOf(table, name))) value[name] = after[name] as Json;
+  }
+  const time = given.some((step) => step.op.type === "set-now");
+  return {
+    operations: [{ type: "delete", ...at }],
+    guard: { ...at, path: [], kind: "keys", value, time },
+  };
+}
+
+/** Looks a record up as it is shown now; null or undefined where it is not there. */
+export type ReadRecord = (table: string, id: string) => RecordData | null | undefined;
+
+/** What undoes the operations of a transaction, in the order in which it has to be done. */
+export function invertTransaction(
+  operations: readonly Operation[],
+  read: ReadRecord,
+  ctx: OpContext,
+): Inverse[] {
+  const found: [number, Inverse | null][] = [];
+  for (const { table, id, steps } of groupsOf(operations)) {
+    const schema = tableOf(ctx.schema, table);
+    if (!schema) continue;
+    let record = read(table, id) ?? null;
+    // A create is one, however many operations make it; and all that is left of a hard delete is the delete.
+    const made = spread(steps).some(namesId);
+    const whole = made || removesRow(schema, steps);
+    const removal: Step = { op: { type: "delete", table, id }, n: steps[0]?.n as number };
+    for (const step of whole ? [removal] : steps) {
+      const ops = made ? steps.map(({ op }) => op) : [step.op];
+      const after = applyToRecord(record, table, id, ops, ctx).record;
+      if (after === undefined) continue;
+      const inverse = made
+        ? after && invertCreate(steps, after, schema)
+        : invert(record, step.op, after, ctx);
+      found.push([step.n, inverse]);
+      record = after;
+    }
+  }
+  return found.sort(([a], [b]) => b - a).flatMap(([, inverse]) => inverse ?? []);
+}
+
+/** Is it the same, where any time may stand for any other? */
+const equalButTimes = (a: Json | undefined, b: Json | undefined) =>
+  equalJson(timeless(a), timeless(b));
+
+function timeless(value: Json | undefined): Json | undefined {
+  if (typeof value === "string")
+    return /^\d{4}-\d\d-\d\d(T[\d:.]{15}Z?)?$/.test(value) ? "" : value;
+  if (typeof value !== "object" || value === null) return value;
+  const entries = Object.entries(value).map(([key, item]) => [key, timeless(item) as Json]);
+  return { ...Object.fromEntries(entries), list: Array.isArray(value) };
+}
+
+/** Has nobody else changed what the write left? */
+export function guardHolds(guard: Guard, record: RecordData | null | undefined): boolean {
+  const { kind, path, value, time } = guard;
+  if (!record) return kind === "absent";
+  const same = time ? equalButTimes : equalJson;
+  const there = readPath(record, path);
+  switch (kind) {
+    case "value":
+      return same(there, value);
+    case "keys":
+      return Object.entries(value as RecordData).every(([name, was]) => same(record[name], was));
+    case "number":
+      return typeof there === "number" || (path.length === 1 && typeof there === "string");
+    case "absent":
+      return false;
+    default:
+      return Array.isArray(there) && indexOf(there, value) < 0 === (kind === "noItem");
+  }
+}
+
+/** An inverse whose guard holds what is in the record now: after a merged write, or once the server's time is known. */
+export function reguard(inverse: Inverse, record: RecordData): Inverse {
+  const { guard } = inverse;
+  if (guard.kind !== "value") return inverse;
+  return { ...inverse, guard: { ...guard, time: false, value: readPath(record, guard.path) } };
+}
+
+/**
+ * The operations that undo, as far as nobody has interfered: to be written as one transaction. `skipped`: what was
+ * changed by somebody else since, and stays. The inverses of several transactions are handed over with those of the
+ * last one first.
+ */
+export function planUndo(
+  inverses: readonly Inverse[],
+  read: ReadRecord,
+  ctx: OpContext,
+): { operations: RecordOperation[]; skipped: Inverse[] } {
+  const records = new Map<string, RecordData | null>();
+  const operations: RecordOperation[] = [];
+  const skipped: Inverse[] = [];
+  for (const inverse of inverses) {
+    const { table, id } = inverse.guard;
+    const place = `${table} ${id}`;
+    const record = (records.has(place) ? records.get(place) : read(table, id)) ?? null;
+    let way: Inverse | undefined = inverse;
+    while (way && !guardHolds(way.guard, record)) way = way.otherwise;
+    const after = way && applyToRecord(record, table, id, way.operations, ctx).record;
+    if (!way || after === undefined) {
+      skipped.push(inverse);
+    } else {
+      records.set(place, after);
+      operations.push(...way.operations);
+    }
+  }
+  return { operations, skipped };
+}

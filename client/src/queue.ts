@@ -1,0 +1,851 @@
+import type { Cache, Pending } from "./cache.js";
+import { RefusedError } from "./errors.js";
+import { type ServerClock, timeOfId } from "./ids.js";
+import { byteLength, isObject, type Json, type RecordData } from "./json.js";
+import { Cell, type Readable } from "./readable.js";
+import { backoff, type Runtime } from "./runtime.js";
+import { type Change, StorageError } from "./storage.js";
+import type { Sync } from "./sync.js";
+import type { Channel, Tabs } from "./tabs.js";
+import { type Http, HttpError, isTransient, NeedsAuthError, NetworkError } from "./transport.js";
+import type { Vault } from "./vault.js";
+import type { Operation, Problem, RecordVersion, Result, Transaction } from "./wire.gen.js";
+
+/** A transaction as the queue stores it. */
+interface QueueRow {
+  tx: Transaction;
+  now: string;
+  attempted?: true;
+}
+
+/** A refused transaction as it is stored, under the key it had in the queue. */
+interface InboxRow {
+  tx: Transaction;
+  problem: Problem;
+  at: number;
+}
+
+/** A transaction the server refused, kept until it is retried or discarded. */
+export interface Rejected {
+  /** Names it to `retry` and `discard`. */
+  readonly id: string;
+  readonly txId: string;
+  readonly operations: readonly Operation[];
+  readonly expect?: readonly RecordVersion[];
+  /** What the server said; `code` is `blocked` where it was not sent, since a create it needs was refused. */
+  readonly problem: Problem;
+  readonly error: RefusedError;
+  /** When it was refused, in milliseconds since 1970. */
+  readonly at: number;
+}
+
+/** What became of a transaction that the server applied. */
+export interface Receipt {
+  readonly txId: string;
+  readonly versions: readonly RecordVersion[];
+  /** What the calls in it gave, in their order. */
+  readonly values: readonly Json[];
+}
+
+type Answer =
+  | { receipt: Receipt; records: [table: string, id: string, record: RecordData | null][] }
+  | { problem: Problem };
+
+/** What tabs tell each other. */
+type Message =
+  | { type: "queued"; rows: [string, QueueRow][] }
+  | { type: "settled"; answers: [string, Answer][] }
+  | { type: "renamed"; key: string; txId: string }
+  | { type: "inbox" | "beat" | "signed-out" };
+
+/** What becomes of a write, as promises that are only made when somebody asks for them. */
+export class Outcome<T> {
+  private done: Promise<T> | undefined;
+  private promise: Promise<T> | undefined;
+  private resolve: ((value: T | Promise<T>) => void) | undefined;
+
+  /** The promise. */
+  get(): Promise<T> {
+    this.promise ??=
+      this.done ??
+      new Promise((resolve) => {
+        this.resolve = resolve;
+      });
+    return this.promise;
+  }
+
+  /** It ends well; the first end counts. */
+  settle(value: T): void {
+    this.end(Promise.resolve(value));
+  }
+
+  /** It ends badly. Nobody who has not asked is bothered. */
+  fail(error: unknown): void {
+    const failed = Promise.reject(error);
+    failed.catch(() => {});
+    this.end(failed);
+  }
+
+  private end(done: Promise<T>): void {
+    if (this.done) return;
+    this.done = done;
+    this.resolve?.(done);
+  }
+}
+
+/** What one write is waiting for. */
+export interface Written {
+  readonly pending: Pending;
+  readonly saved: Outcome<void>;
+  readonly confirmed: Outcome<Receipt>;
+}
+
+/** What the queue has to say to the engine around it. */
+export interface QueueHost {
+  /** Whether something may be sent: it is known who asks, and nothing is paused. */
+  ready(): boolean;
+  /** Whether a request is likely to arrive. */
+  reachable(): boolean;
+  pause(why: "auth" | "upgrade"): void;
+  /** Something went wrong; undefined: it went well again. */
+  failed(error: unknown): void;
+  /** Counts have changed. */
+  changed(): void;
+  /** A transaction of this tab has ended. */
+  ended(pending: Pending, problem: Problem | undefined): void;
+  /** Another tab has signed out. */
+  signedOut(): void;
+  /** The user whose cookie is sent, where a cookie is. */
+  author(): string | undefined;
+}
+
+const MAX_TRANSACTIONS = 50;
+const MAX_BYTES = 512 * 1024;
+/** Receipts are kept for 30 days; what is older than half of that and was never sent gets a new id. */
+const HALF_RETENTION = 15 * 86_400_000;
+const BEAT_MS = 3000;
+const SILENCE_MS = 10_000;
+const REMEMBERED = 10_000;
+
+/** Pending transactions: stored, shown in every tab, sent by one of them in order, and what becomes of them. */
+export class Queue {
+  readonly rejected: Readable<readonly Rejected[]>;
+  private readonly inbox: Cell<readonly Rejected[]>;
+  private readonly rows = new Map<string, Pending>();
+  private readonly written = new Map<Pending, Written>();
+  private readonly unsaved: Pending[] = [];
+  /** Keys of rows that were answered, so that a late message does not bring one back. */
+  private readonly done = new Set<string>();
+  private vault: Vault | undefined;
+  private channel: Channel | undefined;
+  private release: (() => void) | undefined;
+  private held = false;
+  private sending = false;
+  private saving = false;
+  private stopTimer: (() => void) | undefined;
+  private stopWatch: (() => void) | undefined;
+  private firm = false;
+  private failures = 0;
+  /** So many transactions are sent one by one: together they were refused. */
+  private singly = 0;
+  private lastBeat = 0;
+  private generation = 0;
+
+  constructor(
+    private readonly cache: Cache,
+    private readonly sync: Sync,
+    private readonly http: Http,
+    private readonly runtime: Runtime,
+    private readonly clock: ServerClock,
+    private readonly newId: () => string,
+    private readonly host: QueueHost,
+  ) {
+    this.inbox = new Cell<readonly Rejected[]>(cache.batch, []);
+    this.rejected = this.inbox;
+  }
+
+  /** Transactions that are not answered. */
+  get size(): number {
+    return this.cache.pending.length;
+  }
+
+  // --- writing ---
+
+  /** Shows a transaction made at a time, as the wire writes it, and stores it. */
+  write(tx: Transaction, now: string): Written {
+    const pending = this.cache.add(tx, now);
+    const written = { pending, saved: new Outcome<void>(), confirmed: new Outcome<Receipt>() };
+    this.written.set(pending, written);
+    this.unsaved.push(pending);
+    if (!this.saving) {
+      this.saving = true;
+      queueMicrotask(() => this.save());
+    }
+    this.host.changed();
+    return written;
+  }
+
+  /** Stores what was written meanwhile, all in one commit. */
+  private async save(): Promise<void> {
+    const { vault, generation } = this;
+    const some = vault ? this.unsaved.splice(0) : [];
+    if (!vault || !some.length) {
+      this.saving = false;
+      return;
+    }
+    try {
+      const rows = some.map(rowOf);
+      const keys = await vault.append(rows);
+      if (generation !== this.generation) return;
+      keys.forEach((key, at) => {
+        const pending = some[at] as Pending;
+        this.stored(pending, key);
+      });
+      this.post({ type: "queued", rows: keys.map((key, at) => [key, rows[at] as QueueRow]) });
+      this.wake();
+    } catch (error) {
+      if (generation !== this.generation) return;
+      for (const pending of some) {
+        this.cache.remove(pending, true);
+        this.fail(pending, error);
+      }
+      this.host.failed(error);
+    }
+    await this.save();
+  }
+
+  private stored(pending: Pending, key: string): void {
+    if (pending.key === undefined) this.cache.store(pending, key);
+    this.rows.set(key, pending);
+    this.written.get(pending)?.saved.settle();
+  }
+
+  private fail(pending: Pending, error: unknown): void {
+    const written = this.written.get(pending);
+    this.written.delete(pending);
+    written?.saved.fail(error);
+    written?.confirmed.fail(error);
+    this.host.ended(pending, { code: "storage_full" } as Problem);
+    this.host.changed();
+  }
+
+  // --- opening, other tabs ---
+
+  /** Takes over the queue of a user: shows what is in it and listens to the other tabs. Nothing is sent before `start`. */
+  async open(vault: Vault, tabs: Tabs, name: string): Promise<void> {
+    const { generation } = this;
+    this.channel = tabs.channel(name, (message) => {
+      if (generation !== this.generation || !isObject(message)) return;
+      // What comes before the rows are read is looked at after that.
+      if (early) early.push(message as unknown as Message);
+      else this.hear(message as unknown as Message);
+    });
+    let early: Message[] | undefined = [];
+    const queue = await vault.store.all<QueueRow>("queue");
+    await this.readInbox(vault);
+    if (generation !== this.generation) return;
+    this.vault = vault;
+    for (const [key, row] of queue) this.adopt(key, row);
+    const missed = early;
+    early = undefined;
+    for (const message of missed) this.hear(message);
+  }
+
+  /** Stores what was written meanwhile, and sends once it is this tab's turn. */
+  start(tabs: Tabs, name: string): void {
+    this.ask(tabs, `${name}:sender`, false);
+    this.watch(tabs, `${name}:sender`);
+    this.saving = true;
+    void this.save();
+  }
+
+  /** Resolves when all that was written is stored or has failed. */
+  async saved(): Promise<void> {
+    await Promise.allSettled([...this.written.values()].map(({ saved }) => saved.get()));
+  }
+
+  /** Lets go of the queue; what is not stored yet has failed. */
+  close(): void {
+    this.generation++;
+    this.release?.();
+    this.stopTimer?.();
+    this.stopWatch?.();
+    this.channel?.close();
+    this.vault = this.channel = this.release = this.stopTimer = this.stopWatch = undefined;
+    this.held = this.sending = this.saving = this.firm = false;
+    this.failures = this.singly = 0;
+    for (const pending of this.unsaved.splice(0)) {
+      this.fail(pending, new StorageError("The client was closed before the change was stored"));
+    }
+    const closed = new StorageError("The client was closed; the change stays queued");
+    for (const { saved, confirmed } of this.written.values()) {
+      saved.fail(closed);
+      confirmed.fail(closed);
+    }
+    this.written.clear();
+    this.rows.clear();
+    this.done.clear();
+    this.inbox.set([]);
+  }
+
+  /** Tells the other tabs that the user has signed out. */
+  tellSignedOut(): void {
+    this.post({ type: "signed-out" });
+  }
+
+  /** Asks storage what the queue and the inbox are: messages may have been missed while the page was frozen. */
+  async reconcile(): Promise<void> {
+    const { vault, generation } = this;
+    if (!vault) return;
+    const known = [...this.rows.keys()];
+    const rows = new Map(await vault.store.all<QueueRow>("queue"));
+    await this.readInbox(vault);
+    if (generation !== this.generation) return;
+    for (const [key, row] of rows) this.adopt(key, row);
+    for (const key of known) {
+      const pending = this.rows.get(key);
+      if (rows.has(key) || !pending) continue;
+      const refused = this.inbox.getSnapshot().find(({ id }) => id === key);
+      if (refused) this.settle(key, pending, { problem: refused.problem });
+      else {
+        // Applied, and nobody is left to say how: what is read from now on contains it.
+        const tick = this.cache.next();
+        for (const part of pending.parts) {
+          part.since = tick;
+          this.cache.want(part.slot);
+        }
+        const { txId } = pending.tx;
+        this.settle(key, pending, { receipt: { txId, versions: [], values: [] }, records: [] });
+      }
+    }
+    this.host.changed();
+  }
+
+  private async readInbox(vault: Vault): Promise<void> {
+    const rows = await vault.store.all<InboxRow>("inbox");
+    if (this.vault && this.vault !== vault) return;
+    this.inbox.set(
+      rows.map(([id, { tx, problem, at }]) => ({
+        id,
+        txId: tx.txId,
+        operations: tx.operations,
+        ...(tx.expect && { expect: tx.expect }),
+        problem,
+        error: new RefusedError(problem),
+        at,
+      })),
+    );
+    this.host.changed();
+  }
+
+  private adopt(key: string, row: QueueRow): Pending | undefined {
+    const known = this.rows.get(key);
+    if (known || this.done.has(key)) return known;
+    // Stored by this tab a moment ago, and read before that was told.
+    const own = this.cache.pending.find(
+      (one) => one.key === undefined && one.tx.txId === row.tx.txId,
+    );
+    if (own) this.stored(own, key);
+    else {
+      this.rows.set(key, this.cache.add(row.tx, row.now, key, row.attempted === true));
+      this.host.changed();
+    }
+    return this.rows.get(key);
+  }
+
+  private post(message: Message): void {
+    this.channel?.post(message);
+  }
+
+  private hear(message: Message): void {
+    switch (message.type) {
+      case "queued":
+        for (const [key, row] of message.rows) this.adopt(key, row);
+        this.wake();
+        break;
+      case "settled":
+        for (const [key, answer] of message.answers) this.settleForeign(key, answer);
+        if (this.vault && message.answers.some(([, answer]) => "problem" in answer)) {
+          void this.readInbox(this.vault);
+        }
+        break;
+      case "renamed": {
+        const pending = this.rows.get(message.key);
+        if (pending) pending.tx = { ...pending.tx, txId: message.txId };
+        break;
+      }
+      case "inbox":
+        if (this.vault) void this.readInbox(this.vault);
+        break;
+      case "beat":
+        this.lastBeat = this.runtime.now();
+        break;
+      case "signed-out":
+        this.host.signedOut();
+    }
+  }
+
+  private settleForeign(key: string, answer: Answer): void {
+    const pending = this.rows.get(key);
+    if (!pending) {
+      this.remember(key);
+      return;
+    }
+    if ("receipt" in answer) this.take(pending, answer.receipt, answer.records);
+    this.settle(key, pending, answer);
+    this.host.changed();
+  }
+
+  // --- who sends ---
+
+  private ask(tabs: Tabs, name: string, steal: boolean): void {
+    const { generation } = this;
+    const mine = () => generation === this.generation;
+    this.release?.();
+    this.release = tabs.lock(
+      name,
+      steal,
+      () => {
+        if (!mine()) return;
+        this.held = true;
+        this.post({ type: "beat" });
+        void this.reconcile().then(() => this.wake());
+      },
+      () => {
+        if (!mine()) return;
+        this.held = false;
+        this.lastBeat = this.runtime.now();
+        this.ask(tabs, name, false);
+      },
+    );
+  }
+
+  /** The sender lets itself be heard; another tab that somebody looks at takes over from one that has fallen silent. */
+  private watch(tabs: Tabs, name: string): void {
+    this.lastBeat = this.runtime.now();
+    const round = () => {
+      const now = this.runtime.now();
+      if (this.held) {
+        this.lastBeat = now;
+        this.post({ type: "beat" });
+      } else if (this.rows.size && this.runtime.visible() && now - this.lastBeat > SILENCE_MS) {
+        this.lastBeat = now;
+        this.ask(tabs, name, true);
+      }
+      this.stopWatch = this.runtime.later(round, BEAT_MS);
+    };
+    this.stopWatch = this.runtime.later(round, BEAT_MS);
+  }
+
+  // --- sending ---
+
+  /** There may be something to send, or a reason to try again before the timer says so. */
+  wake(): void {
+    if (this.firm || this.sending || !this.held) return;
+    this.stopTimer?.();
+    this.stopTimer = undefined;
+    void this.send();
+  }
+
+  private async send(): Promise<void> {
+    const { generation } = this;
+    if (this.sending) return;
+    this.sending = true;
+    let error: unknown;
+    try {
+      while (generation === this.generation && this.held && this.host.ready()) {
+        if (!(await this.sendSome(generation))) break;
+        this.failures = 0;
+        this.host.failed(undefined);
+      }
+    } catch (cause) {
+      error = cause;
+    }
+    if (generation !== this.generation) return;
+    this.sending = false;
+    if (error !== undefined) this.later(error);
+    this.host.changed();
+  }
+
+  /** Sends one request; false where there was nothing to send. Rejects where it is to be tried again later. */
+  private async sendSome(generation: number): Promise<boolean> {
+    const vault = this.vault as Vault;
+    // From storage, not from memory: what other tabs have appended is there even where their message is not.
+    const stored = await vault.store.all<QueueRow>("queue", MAX_TRANSACTIONS + this.done.size);
+    if (generation !== this.generation) return false;
+    const batch: [string, Pending][] = [];
+    let bytes = 0;
+    for (const [key, row] of stored) {
+      const pending = this.adopt(key, row);
+      if (!pending) continue;
+      pending.attempted ||= row.attempted === true;
+      bytes += byteLength(JSON.stringify(pending.tx));
+      const full = batch.length >= (this.singly ? 1 : MAX_TRANSACTIONS) || bytes > MAX_BYTES;
+      if (batch.length && full) break;
+      batch.push([key, pending]);
+    }
+    if (!batch.length) return false;
+    this.probe(batch);
+    await this.attempt(vault, batch);
+    if (generation !== this.generation) return false;
+    const author = this.host.author();
+    const sent = this.cache.next();
+    let body: unknown;
+    try {
+      body = await this.http.post("/api/realtime/write", {
+        transactions: batch.map(([, { tx }]) => (author ? { ...tx, authorId: author } : tx)),
+      });
+    } catch (error) {
+      if (generation !== this.generation) return false;
+      const problem = this.refusalOf(error, batch.length);
+      if (!problem) throw error;
+      if (batch.length > 1) this.singly = batch.length;
+      else {
+        this.singly = Math.max(0, this.singly - 1);
+        await this.settleAll(vault, [[batch[0] as [string, Pending], { problem }]]);
+      }
+      return true;
+    }
+    if (generation !== this.generation) return false;
+    this.singly = Math.max(0, this.singly - batch.length);
+    await this.takeAnswer(vault, batch, body, sent);
+    return true;
+  }
+
+  /**
+   * What was never sent can be given another id, however long it waits. So nothing is sent on the off chance: where
+   * neither the socket nor the last request has found the server, a harmless read asks first.
+   */
+  private probe(batch: readonly [string, Pending][]): void {
+    if (this.host.reachable() || batch.every(([, { attempted }]) => attempted)) return;
+    const [part] = batch.flatMap(([, { parts }]) => parts);
+    if (!part) return;
+    this.cache.want(part.slot);
+    throw new NetworkError("The server was not reached");
+  }
+
+  /** Before it is sent for the first time, a row says so; one that waited long gets another id. */
+  private async attempt(vault: Vault, batch: readonly [string, Pending][]): Promise<void> {
+    const changes: Change[] = [];
+    const renamed: Message[] = [];
+    for (const [key, pending] of batch) {
+      if (pending.attempted) continue;
+      const made = timeOfId(pending.tx.txId);
+      if (made !== null && made < this.clock.now() - HALF_RETENTION) {
+        pending.tx = { ...pending.tx, txId: this.newId() };
+        renamed.push({ type: "renamed", key, txId: pending.tx.txId });
+      }
+      pending.attempted = true;
+      changes.push({ store: "queue", key, value: rowOf(pending) });
+    }
+    // Should this not be stored, the worst is a row that is taken for a fresh one after weeks.
+    await vault.store.commit(changes).catch((error) => this.host.failed(error));
+    for (const message of renamed) this.post(message);
+  }
+
+  /** The refusal of a request as a whole that is final for what it holds; undefined: try again. */
+  private refusalOf(error: unknown, count: number): Problem | undefined {
+    if (!(error instanceof HttpError)) return undefined;
+    const { status, problem } = error;
+    if (status !== 413 && (!problem || (status !== 400 && status !== 422))) return undefined;
+    if (problem || count > 1) return problem ?? ({ status } as Problem);
+    // Refused on the way, by something that is not the gateway.
+    return { type: "about:blank", title: "Too large", status, code: "too_large" };
+  }
+
+  private async takeAnswer(
+    vault: Vault,
+    batch: readonly [string, Pending][],
+    body: unknown,
+    sent: number,
+  ): Promise<void> {
+    const { results, recordMap } = readAnswer(body);
+    const ended: [[string, Pending], Answer][] = [];
+    let later: unknown;
+    for (const [at, result] of results.entries()) {
+      const entry = batch[at];
+      if (!entry || result?.txId !== entry[1].tx.txId) {
+        later = new NetworkError("The answer could not be read");
+        break;
+      }
+      const error = result.error ?? undefined;
+      if (result.status === "applied" || result.status === "duplicate") {
+        const records = namesOf(entry[1].tx).map(
+          ([table, id]): [string, string, RecordData | null] => [
+            table,
+            id,
+            recordMap[table]?.[id] ?? null,
+          ],
+        );
+        const { txId, versions, values } = result;
+        ended.push([
+          entry,
+          { receipt: { txId, versions: versions ?? [], values: values ?? [] }, records },
+        ]);
+      } else if (result.status === "refused" && error && !comesAgain(error.status)) {
+        ended.push([entry, { problem: error }]);
+      } else {
+        later = new HttpError(error?.status ?? 503, error, error?.retryAfter);
+        break;
+      }
+    }
+    if (!ended.length && later === undefined) later = new NetworkError("The answer was empty");
+    for (const [[, pending], answer] of ended) {
+      if ("receipt" in answer) this.take(pending, answer.receipt, answer.records, sent);
+      else if (answer.problem.recordMap) this.cache.takeMap(answer.problem.recordMap, sent);
+    }
+    if (ended.length) await this.settleAll(vault, ended);
+    if (later === undefined) return;
+    if (ended.length) this.failures = 0;
+    throw later;
+  }
+
+  /**
+   * Takes in the records of an answer, which contain the transaction. `sent`: the tick at which it was asked for; left
+   * out for the answer to another tab, which may be older than anything read here.
+   */
+  private take(
+    pending: Pending,
+    { txId, versions }: Receipt,
+    records: readonly [string, string, RecordData | null][],
+    sent?: number,
+  ): void {
+    for (const { slot } of pending.parts) {
+      const found = versions.find(({ table, id }) => table === slot.table.name && id === slot.id);
+      this.cache.contain(pending.tx.txId, slot, found?.version ?? 0);
+    }
+    for (const [table, id, record] of records) {
+      const slot = this.cache.slotOf(table, id);
+      if (!slot) continue;
+      if (sent !== undefined) this.sync.takePointed(slot, record, sent, txId);
+      else if (record && !slot.old) this.sync.takePointed(slot, record, -1, txId);
+      else this.cache.want(slot);
+    }
+  }
+
+  /** Answered transactions leave the queue, refused ones for the inbox, together with the records the answers brought. */
+  private async settleAll(
+    vault: Vault,
+    ended: readonly [[string, Pending], Answer][],
+  ): Promise<void> {
+    const all = [...ended, ...this.blocked(ended)];
+    const changes: Change[] = [];
+    for (const [[key, pending], answer] of all) {
+      changes.push({ store: "queue", key, remove: true });
+      if ("problem" in answer) {
+        const { tx } = pending;
+        const { recordMap: _, ...problem } = answer.problem;
+        const row: InboxRow = { tx, problem: problem as Problem, at: this.runtime.now() };
+        changes.push({ store: "inbox", key, value: row });
+      }
+    }
+    for (const [[key, pending], answer] of all) {
+      if ("problem" in answer) this.doubt(pending);
+      this.settle(key, pending, answer, true);
+    }
+    await vault.flush(changes).catch((error) => this.host.failed(error));
+    this.post({ type: "settled", answers: all.map(([[key], answer]) => [key, answer]) });
+    if (all.some(([, answer]) => "problem" in answer)) await this.readInbox(vault);
+    for (const [[, pending], answer] of all) this.tell(pending, answer);
+    this.host.changed();
+  }
+
+  /** What was refused may be so because what is held is out of date. */
+  private doubt(pending: Pending): void {
+    for (const { slot } of pending.parts) if (slot.server) this.cache.want(slot);
+  }
+
+  private settle(key: string, pending: Pending, answer: Answer, quiet = false): void {
+    this.rows.delete(key);
+    this.remember(key);
+    this.cache.remove(pending, "problem" in answer);
+    this.host.ended(pending, "problem" in answer ? answer.problem : undefined);
+    if (!quiet) this.tell(pending, answer);
+  }
+
+  private tell(pending: Pending, answer: Answer): void {
+    const written = this.written.get(pending);
+    this.written.delete(pending);
+    if ("receipt" in answer) written?.confirmed.settle(answer.receipt);
+    else written?.confirmed.fail(new RefusedError(answer.problem));
+  }
+
+  private remember(key: string): void {
+    this.done.add(key);
+    if (this.done.size > REMEMBERED) {
+      for (const oldest of this.done) {
+        this.done.delete(oldest);
+        break;
+      }
+    }
+  }
+
+  /** Queued transactions that need a record whose create was refused just now: they are not sent. */
+  private blocked(ended: readonly [[string, Pending], Answer][]): [[string, Pending], Answer][] {
+    const found: [[string, Pending], Answer][] = [];
+    const missing = new Map<string, string>();
+    const refuse = (tx: Transaction) => {
+      for (const id of createsOf(tx)) missing.set(id, tx.txId);
+    };
+    const gone = new Set<string>();
+    for (const [[key, { tx }], answer] of ended) {
+      gone.add(key);
+      if ("problem" in answer && answer.problem.code !== "exists") refuse(tx);
+    }
+    if (!missing.size) return found;
+    for (const pending of this.cache.pending) {
+      const { key, tx } = pending;
+      if (key === undefined || gone.has(key)) continue;
+      const own = createsOf(tx);
+      const needed = [...missing.keys()].find(
+        (id) => !own.includes(id) && names(tx.operations, id),
+      );
+      if (needed === undefined) {
+        for (const id of own) missing.delete(id);
+        continue;
+      }
+      const problem: Problem = {
+        type: "about:blank",
+        title: "Blocked",
+        status: 424,
+        code: "blocked",
+        detail: "It needs a record whose create was refused",
+        blockedBy: missing.get(needed) as string,
+      };
+      found.push([[key, pending], { problem }]);
+      refuse(tx);
+    }
+    return found;
+  }
+
+  /** Tries again after a while, unless everything is paused. */
+  private later(error: unknown): void {
+    this.host.failed(error);
+    const status = error instanceof HttpError ? error.status : 0;
+    if (error instanceof NeedsAuthError || status === 401 || status === 426) {
+      this.host.pause(status === 426 ? "upgrade" : "auth");
+      return;
+    }
+    const asked = error instanceof HttpError ? (error.retryAfter ?? 0) * 1000 : 0;
+    const wait = Math.max(asked, backoff(this.runtime, this.failures++));
+    this.firm = asked > 0;
+    this.stopTimer?.();
+    this.stopTimer = this.runtime.later(() => {
+      this.firm = false;
+      this.wake();
+    }, wait);
+  }
+
+  // --- the inbox ---
+
+  /**
+   * Queues refused transactions again, with new ids and in their old order, together with those they blocked.
+   * `changes` replaces operations or expectations of a single one.
+   */
+  async retry(
+    ids: readonly string[],
+    changes: { operations?: readonly Operation[]; expect?: readonly RecordVersion[] | null } = {},
+  ): Promise<Written[]> {
+    const { vault } = this;
+    if (!vault) throw new StorageError("The client is not open");
+    const all = this.inbox.getSnapshot();
+    const chosen = new Set(ids);
+    // Those that were blocked come after what blocked them.
+    for (const { id, problem } of all) {
+      const { blockedBy } = problem;
+      if (blockedBy && all.some((one) => chosen.has(one.id) && one.txId === blockedBy))
+        chosen.add(id);
+    }
+    const entries = all.filter(({ id }) => chosen.has(id));
+    if (!entries.length) return [];
+    const now = this.clock.wireNow();
+    const rows = entries.map(({ id, operations, expect }): QueueRow => {
+      const edited = ids.length === 1 && id === ids[0] ? changes : {};
+      const tx: Transaction = { txId: this.newId(), operations: edited.operations ?? operations };
+      const wanted = edited.expect === undefined ? expect : edited.expect;
+      if (wanted) tx.expect = wanted;
+      return { tx, now };
+    });
+    const keys = await vault.append(
+      rows,
+      entries.map(({ id }) => ({
+        store: "inbox",
+        key: id,
+        revise(stored) {
+          // Another tab was faster.
+          if (!stored) throw new StorageError("It has been retried or discarded already");
+          return undefined;
+        },
+      })),
+    );
+    const written = keys.map((key, at) => {
+      const pending = this.adopt(key, rows[at] as QueueRow) as Pending;
+      const one = { pending, saved: new Outcome<void>(), confirmed: new Outcome<Receipt>() };
+      one.saved.settle();
+      this.written.set(pending, one);
+      return one;
+    });
+    this.post({ type: "queued", rows: keys.map((key, at) => [key, rows[at] as QueueRow]) });
+    this.post({ type: "inbox" });
+    await this.readInbox(vault);
+    this.wake();
+    return written;
+  }
+
+  /** Forgets a refused transaction. */
+  async discard(ids: readonly string[]): Promise<void> {
+    const { vault } = this;
+    if (!vault) return;
+    await vault.flush(ids.map((key) => ({ store: "inbox", key, remove: true })));
+    this.post({ type: "inbox" });
+    await this.readInbox(vault);
+  }
+}
+
+function rowOf({ tx, now, attempted }: Pending): QueueRow {
+  return attempted ? { tx, now, attempted } : { tx, now };
+}
+
+/** Refusals of one transaction that are none for good. */
+function comesAgain(status: number): boolean {
+  return isTransient(status) || status === 401 || status === 426;
+}
+
+function namesOf({ operations }: Transaction): [table: string, id: string][] {
+  const names = new Map<string, [string, string]>();
+  for (const operation of operations) {
+    if (operation.type === "call") continue;
+    const { table, id } = operation;
+    names.set(`${table}:${id}`, [table, id]);
+  }
+  return [...names.values()];
+}
+
+/** Ids of the records a transaction makes. */
+function createsOf({ operations }: Transaction): string[] {
+  return operations.flatMap((operation) => {
+    const { type } = operation;
+    if (type === "create") return [operation.id];
+    return type === "set" && String(operation.key) === "id" ? [operation.id] : [];
+  });
+}
+
+/** Whether an id stands anywhere in it. */
+function names(value: unknown, id: string): boolean {
+  if (value === id) return true;
+  return (
+    typeof value === "object" &&
+    value !== null &&
+    Object.values(value).some((one) => names(one, id))
+  );
+}
+
+function readAnswer(body: unknown): {
+  results: readonly Result[];
+  recordMap: { readonly [table: string]: { readonly [id: string]: RecordData } };
+} {
+  if (!isObject(body) || !Array.isArray(body.results) || !isObject(body.recordMap)) {
+    throw new NetworkError("The answer could not be read");
+  }
+  return body as never;
+}

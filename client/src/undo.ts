@@ -1,0 +1,238 @@
+import type { Pending } from "./cache.js";
+import {
+  type Inverse,
+  invertTransaction,
+  type OpContext,
+  planUndo,
+  type ReadRecord,
+  type RecordOperation,
+  reguard,
+} from "./operations.js";
+import { samePath } from "./paths.js";
+import { type Batch, Cell, type Readable } from "./readable.js";
+import type { Operation, Path } from "./wire.gen.js";
+
+/** Whether there is something to undo or redo. */
+export interface History {
+  readonly canUndo: boolean;
+  readonly canRedo: boolean;
+}
+
+/** A part that was not undone, since somebody has changed it meanwhile. */
+export interface Skipped {
+  readonly table: string;
+  readonly id: string;
+  readonly key: Path;
+}
+
+/** What an undo or a redo did. */
+export interface UndoResult {
+  /** The transactions it made; none where all was skipped. */
+  readonly txIds: readonly string[];
+  readonly skipped: readonly Skipped[];
+}
+
+/** What undoes one write, or several that were merged into one. */
+interface Part {
+  readonly writes: Set<Pending>;
+  inverses: Inverse[];
+}
+
+/** One step back. */
+interface Entry {
+  parts: Part[];
+  group: unknown;
+  /** The one place it sets, for merging. */
+  place: { table: string; id: string; key: Path } | undefined;
+  at: number;
+}
+
+/** An undo or redo whose transactions are not confirmed. */
+interface Step {
+  entry: Entry;
+  from: Entry[];
+  to: Entry[];
+  made: Entry;
+}
+
+/** What the stack needs of the engine. */
+export interface UndoHost {
+  read: ReadRecord;
+  /** What a transaction of now depends on. */
+  context(): OpContext;
+  /** Writes operations that are no step of their own. */
+  write(
+    operations: RecordOperation[],
+    context: OpContext,
+  ): { pending: Pending; saved: Promise<void> };
+  now(): number;
+}
+
+const DEPTH = 100;
+const MERGE_MS = 1000;
+const MAX_OPERATIONS = 500;
+
+/** The steps back and forth of this tab. */
+export class Undo {
+  readonly history: Readable<History>;
+  private readonly cell: Cell<History>;
+  private readonly undos: Entry[] = [];
+  private readonly redos: Entry[] = [];
+  private readonly steps = new Map<Pending, Step>();
+  private group: unknown;
+
+  constructor(
+    batch: Batch,
+    private readonly host: UndoHost,
+  ) {
+    this.cell = new Cell<History>(batch, { canUndo: false, canRedo: false });
+    this.history = this.cell;
+  }
+
+  /** Makes one step of all that is written inside. */
+  grouped(name: unknown, work: () => void): void {
+    const outer = this.group;
+    this.group ??= name;
+    try {
+      work();
+    } finally {
+      this.group = outer;
+    }
+  }
+
+  /** What would undo operations that are about to be written. */
+  prepare(operations: readonly Operation[], context: OpContext): Inverse[] {
+    return invertTransaction(operations, this.host.read, context);
+  }
+
+  /** A write has been shown, and this undoes it. */
+  push(
+    pending: Pending,
+    operations: readonly Operation[],
+    inverses: Inverse[],
+    group: unknown = this.group,
+  ): void {
+    this.redos.length = 0;
+    const now = this.host.now();
+    const [operation] = operations;
+    const place =
+      operations.length === 1 && operation?.type === "set" && inverses.length === 1
+        ? { table: operation.table, id: operation.id, key: operation.key }
+        : undefined;
+    const last = this.undos.at(-1);
+    if (last && group !== undefined && last.group === group) {
+      // The last write is undone first.
+      if (inverses.length) last.parts.unshift({ writes: new Set([pending]), inverses });
+      last.at = now;
+    } else if (
+      last &&
+      place &&
+      group === undefined &&
+      now - last.at <= MERGE_MS &&
+      isAt(last, place)
+    ) {
+      const [part] = last.parts as [Part];
+      part.writes.add(pending);
+      part.inverses = this.guarded(part.inverses);
+      last.at = now;
+    } else if (inverses.length) {
+      this.undos.push({ parts: [{ writes: new Set([pending]), inverses }], group, place, at: now });
+      if (this.undos.length > DEPTH) this.undos.shift();
+    }
+    this.tell();
+  }
+
+  /** Takes the last step back. Null where there is none. */
+  undo(): Promise<UndoResult | null> {
+    return this.step(this.undos, this.redos);
+  }
+
+  /** Takes the last step forth again. Null where there is none. */
+  redo(): Promise<UndoResult | null> {
+    return this.step(this.redos, this.undos);
+  }
+
+  /** A transaction has ended. What was refused needs no undoing; an undo that was refused can be tried again. */
+  ended(pending: Pending, refused: boolean): void {
+    const step = this.steps.get(pending);
+    this.steps.delete(pending);
+    if (!refused) return;
+    if (step) {
+      remove(step.to, step.made);
+      if (!step.from.includes(step.entry)) step.from.push(step.entry);
+    }
+    for (const stack of [this.undos, this.redos]) {
+      for (const entry of [...stack]) {
+        for (const part of [...entry.parts]) {
+          if (!part.writes.delete(pending)) continue;
+          if (part.writes.size) part.inverses = this.guarded(part.inverses);
+          else remove(entry.parts, part);
+        }
+        if (!entry.parts.length) remove(stack, entry);
+      }
+    }
+    this.tell();
+  }
+
+  /** Forgets everything. */
+  clear(): void {
+    this.undos.length = this.redos.length = 0;
+    this.steps.clear();
+    this.tell();
+  }
+
+  private async step(from: Entry[], to: Entry[]): Promise<UndoResult | null> {
+    const entry = from.pop();
+    if (!entry) return null;
+    const { host } = this;
+    const inverses = entry.parts.flatMap((part) => part.inverses);
+    const { operations, skipped } = planUndo(inverses, host.read, host.context());
+    const made: Entry = { parts: [], group: undefined, place: undefined, at: 0 };
+    const writes: { pending: Pending; saved: Promise<void> }[] = [];
+    while (operations.length) {
+      const some = operations.splice(0, MAX_OPERATIONS);
+      const context = host.context();
+      const back = this.prepare(some, context);
+      const write = host.write(some, context);
+      writes.push(write);
+      if (back.length) made.parts.unshift({ writes: new Set([write.pending]), inverses: back });
+      this.steps.set(write.pending, { entry, from, to, made });
+    }
+    if (made.parts.length) to.push(made);
+    this.tell();
+    for (const { saved } of writes) await saved;
+    return {
+      txIds: writes.map(({ pending }) => pending.tx.txId),
+      skipped: skipped.map(({ guard: { table, id, path } }) => ({ table, id, key: path })),
+    };
+  }
+
+  private guarded(inverses: readonly Inverse[]): Inverse[] {
+    return inverses.map((inverse) => {
+      const record = this.host.read(inverse.guard.table, inverse.guard.id);
+      return record ? reguard(inverse, record) : inverse;
+    });
+  }
+
+  private tell(): void {
+    const canUndo = this.undos.length > 0;
+    const canRedo = this.redos.length > 0;
+    const before = this.cell.getSnapshot();
+    if (before.canUndo !== canUndo || before.canRedo !== canRedo)
+      this.cell.set({ canUndo, canRedo });
+  }
+}
+
+function isAt({ place }: Entry, other: { table: string; id: string; key: Path }): boolean {
+  return (
+    place !== undefined &&
+    place.table === other.table &&
+    place.id === other.id &&
+    samePath(place.key, other.key)
+  );
+}
+
+function remove<T>(list: T[], item: T): void {
+  const at = list.indexOf(item);
+  if (at >= 0) list.splice(at, 1);
+}

@@ -1,0 +1,61 @@
+/** The examples of README.md. */
+import { createRoot } from "react-dom/client";
+import { createClient } from "rowcast";
+import { RowcastProvider, useField, useRecords, useWrite } from "rowcast/react";
+import { createTestServer } from "rowcast/testing";
+import { expect } from "vitest";
+import { schema } from "../../demo/src/schema.gen";
+
+const client = createClient({ url: "http://localhost:8000", schema, auth: "cookie" });
+
+function Board({ id }: { id: string }) {
+  const tasks = useRecords("tasks", { boardId: id }, { orderBy: [{ key: "orderKey" }] });
+  const write = useWrite();
+  const finish = (taskId: string) =>
+    write({ type: "set", table: "tasks", id: taskId, key: "status", value: "done" });
+  return tasks.map((task) => (
+    <button key={task.id} type="button" onClick={() => finish(task.id)}>
+      {task.title}: {task.status}
+    </button>
+  ));
+}
+
+createRoot(document.body).render(
+  <RowcastProvider client={client}>
+    <Board id="..." />
+  </RowcastProvider>,
+);
+
+export function Title({ id }: { id: string }) {
+  const title = useField("tasks", id, "title");
+  return (
+    <input
+      value={title.value ?? ""}
+      onChange={(event) => title.setValue(event.target.value)}
+      onBlur={title.onBlur}
+    />
+  );
+}
+
+export const app = (session: { userId: string | null }) => (
+  <RowcastProvider
+    user={session.userId}
+    create={(userId) => createClient({ schema, auth: "cookie", userId })}
+  >
+    <Board id="..." />
+  </RowcastProvider>
+);
+
+export async function test() {
+  const id = crypto.randomUUID();
+  const server = createTestServer({
+    schema,
+    records: { tasks: [{ id, title: "Write tests", createdBy: "alice" }] },
+    visible: ({ user, record }) => record.createdBy === user,
+  });
+  const alice = server.client("alice");
+  server.fail("write", { status: 503 }); // or "drop", "lose-reply", "garbage"
+  await alice.write({ type: "set", table: "tasks", id, key: "title", value: "Done" }).confirmed;
+  expect(server.get("tasks", id)?.title).toBe("Done");
+  await server.close();
+}
