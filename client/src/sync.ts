@@ -418,7 +418,11 @@ export class Sync {
         this.subscribed(frame);
         break;
       case "stale":
-        this.stale(frame.keys, frame.reason);
+        if (frame.epoch && frame.epoch !== vault.epoch) {
+          // As after a reconnect: every key is read, then joined anew.
+          this.closed();
+          this.opened(frame.epoch);
+        } else this.stale(frame.keys, frame.reason);
         break;
       case "pong":
         if (frame.cursor) {

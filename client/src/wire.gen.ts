@@ -375,6 +375,11 @@ export interface StaleFrame {
   type: "stale";
   keys: readonly Key[];
   reason: "access" | "behind" | "schema" | "bulk";
+  /**
+   * Another one than that of `welcome`: the database was restored or failed over, so that versions
+   * say nothing of what was read before.
+   */
+  epoch?: string;
 }
 
 /** A socket that is present; `state` null: it has left. */

@@ -501,6 +501,30 @@ describe("R5 epochs", () => {
     expect(query.getSnapshot().data[0]).toMatchObject({ title: "goes on", version: 3 });
   });
 
+  it("R5.1 also where the connection stays and says so", async () => {
+    const stage = new Stage();
+    fill(stage, 2);
+    const client = stage.open();
+    const seen = rows(client.query("tasks", board));
+    await stage.advance();
+    const { server } = stage;
+    server.epoch = "e2";
+    // The same version, another content.
+    server.records
+      .get("tasks")
+      ?.set("t0000", { ...(server.get("tasks", "t0000") as RecordData), title: "another" });
+    const [peer] = server.peers;
+    if (!peer) throw new Error("not connected");
+    const keys = [...peer.keys.keys()];
+    server.tellPeer(peer, { type: "stale", keys, reason: "behind", epoch: "e2" });
+    await stage.advance(5000);
+    expect(seen.now()).toEqual(["another", "T1"]);
+    expect([...server.peers]).toEqual([peer]);
+    server.put("tasks", "t0001", { title: "heard" });
+    await stage.advance();
+    expect(seen.now()).toEqual(["another", "heard"]);
+  });
+
   it("R5.1 also where the epoch changed while the page was closed", async () => {
     const stage = new Stage();
     fill(stage, 2);
