@@ -216,6 +216,8 @@ export class Queue {
 
   private stored(pending: Pending, key: string): void {
     if (pending.key === undefined) this.cache.store(pending, key);
+    // Another tab sends it when it likes.
+    pending.uncertain ||= !this.held;
     this.rows.set(key, pending);
     this.written.get(pending)?.saved.settle();
   }
@@ -347,7 +349,9 @@ export class Queue {
     );
     if (own) this.stored(own, key);
     else {
-      this.rows.set(key, this.cache.add(row.tx, row.now, key, row.attempted === true));
+      const pending = this.cache.add(row.tx, row.now, key, row.attempted === true);
+      pending.uncertain ||= !this.held;
+      this.rows.set(key, pending);
       this.host.changed();
     }
     return this.rows.get(key);
@@ -391,7 +395,10 @@ export class Queue {
       this.remember(key);
       return;
     }
-    if ("receipt" in answer) this.take(pending, answer.receipt, answer.records);
+    if ("receipt" in answer) {
+      this.contain(pending, answer.receipt);
+      this.take(answer.receipt, answer.records);
+    }
     this.settle(key, pending, answer);
     this.host.changed();
   }
@@ -520,7 +527,7 @@ export class Queue {
     if (this.host.reachable() || batch.every(([, { attempted }]) => attempted)) return;
     const [part] = batch.flatMap(([, { parts }]) => parts);
     if (!part) return;
-    this.cache.want(part.slot);
+    this.sync.want(part.slot);
     throw new NetworkError("The server was not reached");
   }
 
@@ -529,6 +536,7 @@ export class Queue {
     const changes: Change[] = [];
     const renamed: Message[] = [];
     for (const [key, pending] of batch) {
+      pending.uncertain = true;
       if (pending.attempted) continue;
       const made = timeOfId(pending.tx.txId);
       if (made !== null && made < this.clock.now() - HALF_RETENTION) {
@@ -591,7 +599,10 @@ export class Queue {
     }
     if (!ended.length && later === undefined) later = new NetworkError("The answer was empty");
     for (const [[, pending], answer] of ended) {
-      if ("receipt" in answer) this.take(pending, answer.receipt, answer.records, sent);
+      if ("receipt" in answer) this.contain(pending, answer.receipt);
+    }
+    for (const [, answer] of ended) {
+      if ("receipt" in answer) this.take(answer.receipt, answer.records, sent);
       else if (answer.problem.recordMap) this.cache.takeMap(answer.problem.recordMap, sent);
     }
     if (ended.length) await this.settleAll(vault, ended);
@@ -600,20 +611,23 @@ export class Queue {
     throw later;
   }
 
+  /** The records of the answer contain the transaction. */
+  private contain({ parts, tx }: Pending, { versions }: Receipt): void {
+    for (const { slot } of parts) {
+      const found = versions.find(({ table, id }) => table === slot.table.name && id === slot.id);
+      this.cache.contain(tx.txId, slot, found?.version ?? 0);
+    }
+  }
+
   /**
-   * Takes in the records of an answer, which contain the transaction. `sent`: the tick at which it was asked for; left
+   * Takes in the records of an answer. `sent`: the tick at which it was asked for; left
    * out for the answer to another tab, which may be older than anything read here.
    */
   private take(
-    pending: Pending,
-    { txId, versions }: Receipt,
+    { txId }: Receipt,
     records: readonly [string, string, RecordData | null][],
     sent?: number,
   ): void {
-    for (const { slot } of pending.parts) {
-      const found = versions.find(({ table, id }) => table === slot.table.name && id === slot.id);
-      this.cache.contain(pending.tx.txId, slot, found?.version ?? 0);
-    }
     for (const [table, id, record] of records) {
       const slot = this.cache.slotOf(table, id);
       if (!slot) continue;
