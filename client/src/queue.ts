@@ -47,9 +47,12 @@ export interface Receipt {
   readonly values: readonly Json[];
 }
 
-type Answer =
-  | { receipt: Receipt; records: [table: string, id: string, record: RecordData | null][] }
-  | { problem: Problem };
+type Records = [table: string, id: string, record: RecordData | null][];
+
+type Answer = { receipt: Receipt; records: Records } | { problem: Problem };
+
+/** When an answer to another tab was asked for: before anything that was read here. */
+const FOREIGN = -1;
 
 /** What tabs tell each other. */
 type Message =
@@ -396,8 +399,8 @@ export class Queue {
       return;
     }
     if ("receipt" in answer) {
-      this.contain(pending, answer.receipt);
-      this.take(answer.receipt, answer.records);
+      this.contain(pending, answer.records, FOREIGN);
+      this.take(answer.receipt, answer.records, FOREIGN);
     }
     this.settle(key, pending, answer);
     this.host.changed();
@@ -599,7 +602,7 @@ export class Queue {
     }
     if (!ended.length && later === undefined) later = new NetworkError("The answer was empty");
     for (const [[, pending], answer] of ended) {
-      if ("receipt" in answer) this.contain(pending, answer.receipt);
+      if ("receipt" in answer) this.contain(pending, answer.records, sent);
     }
     for (const [, answer] of ended) {
       if ("receipt" in answer) this.take(answer.receipt, answer.records, sent);
@@ -611,29 +614,28 @@ export class Queue {
     throw later;
   }
 
-  /** The records of the answer contain the transaction. */
-  private contain({ parts, tx }: Pending, { versions }: Receipt): void {
-    for (const { slot } of parts) {
-      const found = versions.find(({ table, id }) => table === slot.table.name && id === slot.id);
-      this.cache.contain(tx.txId, slot, found?.version ?? 0);
+  /**
+   * The records of an answer contain the transaction, whatever versions it had when it was applied. Those of another
+   * epoch, perhaps, count for nothing: what is heard from now on contains it.
+   */
+  private contain({ parts, tx }: Pending, records: Records, sent: number): void {
+    const since = this.cache.next();
+    for (const part of parts) {
+      const { table, id } = part.slot;
+      const [, , record] = records.find((one) => one[0] === table.name && one[1] === id) ?? [];
+      if (sent < this.cache.epochAt) part.since = since;
+      else this.cache.contain(tx.txId, part.slot, Number(record?.version ?? 0));
     }
   }
 
-  /**
-   * Takes in the records of an answer. `sent`: the tick at which it was asked for; left
-   * out for the answer to another tab, which may be older than anything read here.
-   */
-  private take(
-    { txId }: Receipt,
-    records: readonly [string, string, RecordData | null][],
-    sent?: number,
-  ): void {
+  /** Takes in the records of an answer, asked for at a tick. */
+  private take({ txId }: Receipt, records: Records, sent: number): void {
     for (const [table, id, record] of records) {
       const slot = this.cache.slotOf(table, id);
       if (!slot) continue;
-      if (sent !== undefined) this.sync.takePointed(slot, record, sent, txId);
-      else if (record && !slot.old) this.sync.takePointed(slot, record, -1, txId);
-      else this.cache.want(slot);
+      const foreign = sent === FOREIGN;
+      if (foreign && (!record || slot.old)) this.cache.want(slot);
+      else this.sync.takePointed(slot, record, sent, txId);
     }
   }
 

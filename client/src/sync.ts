@@ -638,7 +638,7 @@ export class Sync {
       for (const key of row.keys) this.acquire(key);
       query.bound(row.boundary, row.next !== undefined);
       this.cache.recount(query);
-      load.filled = query.inside.size;
+      load.filled = load.count;
       load.loaded = true;
       load.sentAt = load.takenAt = this.cache.next();
       this.keepQuery(load);
@@ -816,10 +816,11 @@ export class Sync {
     load.loaded = true;
     this.rest(load, [...keys], cursor as Cursor, first);
     cache.recount(query);
-    load.filled = query.inside.size;
+    load.filled = count;
     // What was found has left the window already.
     for (const [id, said] of query.hasMore ? ids : []) {
-      if (!query.inside.has(id) && cache.slot(table, id).server !== said) load.again = true;
+      const { server, want } = cache.slot(table, id);
+      if (!query.inside.has(id) && server !== said && !want) load.again = true;
     }
     this.keepQuery(load);
     cache.queryChanged(query);
