@@ -17,6 +17,9 @@ export interface Part {
   readonly operations: RecordOperation[];
   at?: number;
   since?: number;
+  /** What it was applied to last, and what became of that: a replay need not do it again. */
+  before?: RecordData | null;
+  after?: RecordData | null;
 }
 
 /** A transaction that the server has not answered yet. */
@@ -28,7 +31,10 @@ export interface Pending {
   tx: Transaction;
   /** When it was made, as the wire writes it: what `set-now` shows. */
   readonly now: string;
+  /** Whether storage says that it was sent. */
   attempted: boolean;
+  /** Whether it may have been carried out already: by now what is read may contain it. */
+  uncertain: boolean;
   readonly parts: Part[];
 }
 
@@ -41,10 +47,10 @@ export class Slot {
   /** Ticks: as of when the copy holds; when a frame last said something, or that it is gone; when an answer did. */
   changedAt = 0;
   framedAt = 0;
-  goneAt = 0;
   answeredAt = 0;
-  /** What is held may be out of date: it has to be fetched. */
-  want = false;
+  goneAt = -1;
+  /** The tick since which it is known that what is held may be out of date; 0: it is not. */
+  wantedAt = 0;
   /** Pending transactions, in the order of the queue. */
   parts: Part[] = [];
   /** What is shown. */
@@ -62,6 +68,11 @@ export class Slot {
     readonly id: string,
     readonly key: Key,
   ) {}
+
+  /** Whether it has to be fetched. */
+  get want(): boolean {
+    return this.wantedAt > 0;
+  }
 
   /** The version that counts in comparisons. */
   get version(): number {
@@ -109,6 +120,9 @@ export interface ServerChange {
   txIds: readonly string[];
 }
 
+/** Transactions that were heard of before they were told of by the tab that made them. */
+const ECHOES = 200;
+
 /** What the cache asks of the rest of the engine. */
 export interface CacheEvents {
   /** A record has to be fetched. */
@@ -134,6 +148,9 @@ export class Cache {
   private readonly changedQueries = new Set<LiveQuery>();
   /** The tick at which the present epoch was learnt: what was asked for before is of another one, perhaps. */
   epochAt = -1;
+  /** Wanted once no write to them is on its way. */
+  private readonly deferred = new Set<Slot>();
+  private readonly echoes = new Map<string, [Slot, number][]>();
   private tick = 0;
   private numbers = 0;
 
@@ -204,9 +221,10 @@ export class Cache {
     const { server } = slot;
     const version = update.version ?? 0;
     slot.framedAt = tick;
+    if (update.txId) this.contain(update.txId, slot, version);
     if (update.gone) {
       this.purge(slot, tick);
-    } else if (update.record && (!server || version >= slot.version)) {
+    } else if (update.record && !isUncertain(slot) && (!server || version >= slot.version)) {
       this.put(slot, update.record, tick, update.txId);
     } else {
       // A copy that no key covered may be of a record that was deleted since and made anew: versions tell nothing then.
@@ -214,13 +232,14 @@ export class Cache {
       if (!trusted || version > slot.version) {
         const { patch, from = version - 1 } = update;
         if (trusted && patch && !slot.old && slot.version === from) {
+          const { wantedAt } = slot;
           this.put(slot, { ...server, ...patch, version }, tick, update.txId);
+          slot.wantedAt = wantedAt;
         } else {
           this.want(slot);
         }
       }
     }
-    if (update.txId) this.contain(update.txId, slot, version);
   }
 
   /**
@@ -228,12 +247,13 @@ export class Cache {
    * transaction it answers.
    */
   takeRead(slot: Slot, record: RecordData | null, sent: number, txId?: string): void {
-    const { server, want } = slot;
+    const { server, wantedAt } = slot;
     // What may have been lost since is neither added nor restored.
     if (
       sent < this.epochAt ||
       (record &&
-        (slot.goneAt > sent ||
+        ((txId === undefined && isUncertain(slot)) ||
+          slot.goneAt > sent ||
           (!server && this.events.staleSince(this.keysOf(slot, record), sent))))
     ) {
       this.want(slot);
@@ -259,8 +279,8 @@ export class Cache {
       }
     }
     slot.answeredAt = this.next();
-    // What a frame asked to be fetched is not answered by what was read before it.
-    slot.want = framed && want;
+    // What was wanted meanwhile is not answered by what was asked for before.
+    slot.wantedAt = wantedAt > sent ? wantedAt : 0;
     this.touch(slot);
   }
 
@@ -271,7 +291,7 @@ export class Cache {
     slot.answeredAt = this.next();
     slot.origin = undefined;
     if (slot.want) this.events.dirty(slot);
-    slot.want = false;
+    if (slot.wantedAt <= sent) slot.wantedAt = 0;
     this.touch(slot);
   }
 
@@ -285,11 +305,15 @@ export class Cache {
     }
   }
 
-  /** A record has to be fetched before it can be trusted. */
+  /**
+   * A record has to be fetched before it can be trusted. While a write to it may be on its way, nobody could tell whether
+   * what is fetched contains it; its answer is awaited.
+   */
   want(slot: Slot): void {
-    slot.want = true;
+    slot.wantedAt = this.next();
     this.events.dirty(slot);
-    this.events.want(slot);
+    if (isUncertain(slot)) this.deferred.add(slot);
+    else this.events.want(slot);
   }
 
   /** Another epoch: what is held stays on screen but counts for nothing. */
@@ -299,7 +323,8 @@ export class Cache {
       for (const slot of table.slots.values()) {
         if (slot.server === undefined) continue;
         slot.old = true;
-        slot.goneAt = slot.framedAt = slot.answeredAt = 0;
+        slot.framedAt = slot.answeredAt = 0;
+        slot.goneAt = -1;
         for (const part of slot.parts) if (part.at !== undefined) part.at = 0;
         this.touch(slot);
       }
@@ -314,14 +339,18 @@ export class Cache {
   /** Forgets everything: what follows is another user's. */
   clear(): void {
     this.pending.length = 0;
+    this.echoes.clear();
+    this.deferred.clear();
     this.epochAt = -1;
     for (const table of this.tables.values()) {
       for (const slot of table.slots.values()) {
         slot.server = undefined;
         slot.parts = [];
-        slot.want = slot.old = false;
+        slot.wantedAt = 0;
+        slot.old = false;
         slot.origin = undefined;
-        slot.changedAt = slot.framedAt = slot.goneAt = slot.answeredAt = 0;
+        slot.changedAt = slot.framedAt = slot.answeredAt = 0;
+        slot.goneAt = -1;
         table.overlaid.delete(slot);
         this.touch(slot);
       }
@@ -340,7 +369,7 @@ export class Cache {
   private purge(slot: Slot, tick: number): void {
     slot.goneAt = tick;
     slot.changedAt = tick;
-    slot.want = false;
+    slot.wantedAt = 0;
     if (slot.server === null) return;
     slot.server = null;
     this.renewed(slot);
@@ -348,7 +377,7 @@ export class Cache {
 
   private put(slot: Slot, record: RecordData, tick: number, txId?: string): void {
     slot.changedAt = tick;
-    slot.want = false;
+    slot.wantedAt = 0;
     slot.server = record;
     if (txId) this.txIds.set(slot, [...(this.txIds.get(slot) ?? []), txId]);
     this.renewed(slot);
@@ -366,7 +395,7 @@ export class Cache {
   /** Shows what a transaction does, last of all or where its row stands in the queue. */
   add(tx: Transaction, now: string, key?: string, attempted = false): Pending {
     const number = ++this.numbers;
-    const pending: Pending = { key, number, tx, now, attempted, parts: [] };
+    const pending: Pending = { key, number, tx, now, attempted, uncertain: attempted, parts: [] };
     const parts = new Map<Slot, Part>();
     for (const operation of tx.operations) {
       if (operation.type === "call" || !tableOf(this.schema, operation.table)) continue;
@@ -378,6 +407,10 @@ export class Cache {
         pending.parts.push(part);
       }
       part.operations.push(operation);
+    }
+    for (const [slot, version] of this.echoes.get(tx.txId) ?? []) {
+      const part = parts.get(slot);
+      if (part) part.at = version;
     }
     insert(this.pending, pending, comparePending);
     for (const part of pending.parts) {
@@ -404,17 +437,24 @@ export class Cache {
     const at = this.pending.indexOf(pending);
     if (at >= 0) this.pending.splice(at, 1);
     for (const part of pending.parts) {
-      if (refused) part.slot.parts = part.slot.parts.filter((other) => other !== part);
-      this.touch(part.slot);
+      const { slot } = part;
+      if (refused) slot.parts = slot.parts.filter((other) => other !== part);
+      this.touch(slot);
     }
   }
 
   /** The server's copy of a record contains a transaction from this version on. */
   contain(txId: string, slot: Slot, version: number): void {
-    for (const part of slot.parts) {
-      if (part.pending.tx.txId !== txId) continue;
+    const part = slot.parts.find(({ pending }) => pending.tx.txId === txId);
+    if (part) {
       part.at = version;
       this.touch(slot);
+    } else {
+      // Of another tab, perhaps, which tells of it later than the server does.
+      const known = this.echoes.get(txId) ?? [];
+      this.echoes.set(txId, [...known, [slot, version]]);
+      const [oldest] = this.echoes.keys();
+      if (this.echoes.size > ECHOES && oldest !== undefined) this.echoes.delete(oldest);
     }
   }
 
@@ -515,16 +555,26 @@ export class Cache {
     }
     if (slot.parts.some(isContained)) slot.parts = slot.parts.filter((part) => !isContained(part));
     if (!slot.parts.length) table.overlaid.delete(slot);
+    if (this.deferred.has(slot) && !isUncertain(slot)) {
+      this.deferred.delete(slot);
+      this.events.want(slot);
+    }
     let view = server;
     for (const part of slot.parts) {
-      const applied = applyToRecord(
-        view ?? null,
-        table.name,
-        slot.id,
-        part.operations,
-        this.context(part.pending),
-      );
-      if (!applied.problem) view = applied.record;
+      const input = view ?? null;
+      if (part.before !== input) {
+        const { operations, pending } = part;
+        const applied = applyToRecord(
+          input,
+          table.name,
+          slot.id,
+          operations,
+          this.context(pending),
+        );
+        part.before = input;
+        part.after = applied.problem ? input : applied.record;
+      }
+      if (part.after !== input) view = part.after;
     }
     const before = slot.view;
     if (before === view || (before && view && equalJson(before, view))) return;
@@ -565,6 +615,13 @@ function isContained({ at, since, slot }: Part): boolean {
     return server === null || (server !== undefined && !old && version >= at);
   }
   return since !== undefined && changedAt > since;
+}
+
+/** Whether what is read of a record now may contain a write that is shown on top of it. */
+function isUncertain({ parts }: Slot): boolean {
+  return parts.some(
+    ({ at, since, pending }) => pending.uncertain && at === undefined && since === undefined,
+  );
 }
 
 function comparePending(a: Pending, b: Pending): number {

@@ -47,9 +47,12 @@ export interface Receipt {
   readonly values: readonly Json[];
 }
 
-type Answer =
-  | { receipt: Receipt; records: [table: string, id: string, record: RecordData | null][] }
-  | { problem: Problem };
+type Records = [table: string, id: string, record: RecordData | null][];
+
+type Answer = { receipt: Receipt; records: Records } | { problem: Problem };
+
+/** When an answer to another tab was asked for: before anything that was read here. */
+const FOREIGN = -1;
 
 /** What tabs tell each other. */
 type Message =
@@ -216,6 +219,8 @@ export class Queue {
 
   private stored(pending: Pending, key: string): void {
     if (pending.key === undefined) this.cache.store(pending, key);
+    // Another tab sends it when it likes.
+    pending.uncertain ||= !this.held;
     this.rows.set(key, pending);
     this.written.get(pending)?.saved.settle();
   }
@@ -347,7 +352,9 @@ export class Queue {
     );
     if (own) this.stored(own, key);
     else {
-      this.rows.set(key, this.cache.add(row.tx, row.now, key, row.attempted === true));
+      const pending = this.cache.add(row.tx, row.now, key, row.attempted === true);
+      pending.uncertain ||= !this.held;
+      this.rows.set(key, pending);
       this.host.changed();
     }
     return this.rows.get(key);
@@ -391,7 +398,10 @@ export class Queue {
       this.remember(key);
       return;
     }
-    if ("receipt" in answer) this.take(pending, answer.receipt, answer.records);
+    if ("receipt" in answer) {
+      this.contain(pending, answer.records, FOREIGN);
+      this.take(answer.receipt, answer.records, FOREIGN);
+    }
     this.settle(key, pending, answer);
     this.host.changed();
   }
@@ -520,7 +530,7 @@ export class Queue {
     if (this.host.reachable() || batch.every(([, { attempted }]) => attempted)) return;
     const [part] = batch.flatMap(([, { parts }]) => parts);
     if (!part) return;
-    this.cache.want(part.slot);
+    this.sync.want(part.slot);
     throw new NetworkError("The server was not reached");
   }
 
@@ -529,6 +539,7 @@ export class Queue {
     const changes: Change[] = [];
     const renamed: Message[] = [];
     for (const [key, pending] of batch) {
+      pending.uncertain = true;
       if (pending.attempted) continue;
       const made = timeOfId(pending.tx.txId);
       if (made !== null && made < this.clock.now() - HALF_RETENTION) {
@@ -591,7 +602,10 @@ export class Queue {
     }
     if (!ended.length && later === undefined) later = new NetworkError("The answer was empty");
     for (const [[, pending], answer] of ended) {
-      if ("receipt" in answer) this.take(pending, answer.receipt, answer.records, sent);
+      if ("receipt" in answer) this.contain(pending, answer.records, sent);
+    }
+    for (const [, answer] of ended) {
+      if ("receipt" in answer) this.take(answer.receipt, answer.records, sent);
       else if (answer.problem.recordMap) this.cache.takeMap(answer.problem.recordMap, sent);
     }
     if (ended.length) await this.settleAll(vault, ended);
@@ -601,25 +615,27 @@ export class Queue {
   }
 
   /**
-   * Takes in the records of an answer, which contain the transaction. `sent`: the tick at which it was asked for; left
-   * out for the answer to another tab, which may be older than anything read here.
+   * The records of an answer contain the transaction, whatever versions it had when it was applied. Those of another
+   * epoch, perhaps, count for nothing: what is heard from now on contains it.
    */
-  private take(
-    pending: Pending,
-    { txId, versions }: Receipt,
-    records: readonly [string, string, RecordData | null][],
-    sent?: number,
-  ): void {
-    for (const { slot } of pending.parts) {
-      const found = versions.find(({ table, id }) => table === slot.table.name && id === slot.id);
-      this.cache.contain(pending.tx.txId, slot, found?.version ?? 0);
+  private contain({ parts, tx }: Pending, records: Records, sent: number): void {
+    const since = this.cache.next();
+    for (const part of parts) {
+      const { table, id } = part.slot;
+      const [, , record] = records.find((one) => one[0] === table.name && one[1] === id) ?? [];
+      if (sent < this.cache.epochAt) part.since = since;
+      else this.cache.contain(tx.txId, part.slot, Number(record?.version ?? 0));
     }
+  }
+
+  /** Takes in the records of an answer, asked for at a tick. */
+  private take({ txId }: Receipt, records: Records, sent: number): void {
     for (const [table, id, record] of records) {
       const slot = this.cache.slotOf(table, id);
       if (!slot) continue;
-      if (sent !== undefined) this.sync.takePointed(slot, record, sent, txId);
-      else if (record && !slot.old) this.sync.takePointed(slot, record, -1, txId);
-      else this.cache.want(slot);
+      const foreign = sent === FOREIGN;
+      if (foreign && (!record || slot.old)) this.cache.want(slot);
+      else this.sync.takePointed(slot, record, sent, txId);
     }
   }
 

@@ -140,10 +140,7 @@ export class Sync {
       const slot = cache.slotOfKey(key);
       if (!slot || slot.server !== undefined) continue;
       cache.restore(slot, record, { tab, commit }, epoch !== loaded.epoch);
-      if (want) {
-        slot.want = true;
-        this.wants.add(slot);
-      }
+      if (want) cache.want(slot);
     }
     for (const [key, row] of loaded.keys) {
       const state = this.state(key);
@@ -273,7 +270,7 @@ export class Sync {
         from: 0,
         fromNow: false,
         stale: false,
-        staleAt: 0,
+        staleAt: -1,
         frame: undefined,
         origin: undefined,
         used: 0,
@@ -323,6 +320,7 @@ export class Sync {
       this.scheduled = false;
       this.subscribe();
       if (this.wants.size) void this.fetch();
+      for (const state of this.keys.values()) if (state.stale) this.clearStale(state);
       this.refreshStatus();
       this.host.stirred();
     });
@@ -528,9 +526,8 @@ export class Sync {
   }
 
   /** A stale key is clear once everything in use under it was asked for after that. */
-  private clearStale(key: Key): void {
-    const state = this.keys.get(key);
-    if (!state?.stale) return;
+  private clearStale(state: KeyState): void {
+    const { key } = state;
     for (const load of this.loads.values()) {
       if (load.keys.includes(key) && (load.sentAt < state.staleAt || load.loading)) return;
     }
@@ -542,7 +539,7 @@ export class Sync {
 
   /** Whether one of some keys went stale after a tick. */
   staleSince(keys: readonly Key[], tick: number): boolean {
-    return keys.some((key) => (this.keys.get(key)?.staleAt ?? 0) > tick);
+    return keys.some((key) => (this.keys.get(key)?.staleAt ?? -1) > tick);
   }
 
   // --- queries ---
@@ -645,7 +642,7 @@ export class Sync {
       for (const key of row.keys) this.acquire(key);
       query.bound(row.boundary, row.next !== undefined);
       this.cache.recount(query);
-      load.filled = query.inside.size;
+      load.filled = load.count;
       load.loaded = true;
       load.sentAt = load.takenAt = this.cache.next();
       this.keepQuery(load);
@@ -742,7 +739,6 @@ export class Sync {
     } finally {
       if (generation === this.generation) {
         load.loading = false;
-        for (const key of load.keys) this.clearStale(key);
         this.schedule();
       }
     }
@@ -824,10 +820,11 @@ export class Sync {
     load.loaded = true;
     this.rest(load, [...keys], cursor as Cursor, first);
     cache.recount(query);
-    load.filled = query.inside.size;
+    load.filled = count;
     // What was found has left the window already.
     for (const [id, said] of query.hasMore ? ids : []) {
-      if (!query.inside.has(id) && cache.slot(table, id).server !== said) load.again = true;
+      const { server, want } = cache.slot(table, id);
+      if (!query.inside.has(id) && server !== said && !want) load.again = true;
     }
     this.keepQuery(load);
     cache.queryChanged(query);
@@ -940,7 +937,11 @@ export class Sync {
       this.acquire(slot.key);
     }
     const state = this.state(slot.key);
-    if (state.since === undefined || slot.server === undefined) this.cache.want(slot);
+    if (state.since === undefined || slot.server === undefined) {
+      this.cache.want(slot);
+      // Whatever is on its way: the answer says from where on the key is covered.
+      this.want(slot);
+    }
   }
 
   /** A loaded query shows it, so that it is up to date and stays so. */
@@ -1002,7 +1003,7 @@ export class Sync {
         } catch (error) {
           if (generation !== this.generation) return;
           if (this.isFinal(error)) {
-            for (const slot of slots) slot.want = false;
+            for (const slot of slots) slot.wantedAt = 0;
             this.host.failed(error);
             continue;
           }
@@ -1042,17 +1043,18 @@ export class Sync {
       if (record) this.takePointed(slot, record, sent);
       else if (gone.has(`${table.name}:${id}`)) cache.takeRead(slot, null, sent);
       else if (slot.server) cache.confirm(slot, sent);
-      if (slot.want) this.wants.add(slot);
+      // Something crossed it that is no answer to what was wanted.
+      if (slot.want && slot.wantedAt <= sent) cache.want(slot);
       const state = this.keys.get(key);
       if (!state?.users) continue;
       if (state.since === undefined) this.cover(state, answer.cursor, sent);
       else if (state.since > sent && this.watches.get(slot)?.own) cache.want(slot);
-      this.clearStale(key);
     }
   }
 
   /** The server's copies of some records have changed. */
   changed(changes: readonly ServerChange[]): void {
+    this.schedule();
     for (const { slot } of changes) {
       const watch = this.watches.get(slot);
       if (watch && !watch.own && this.vault) this.ensure(watch);
