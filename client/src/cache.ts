@@ -349,8 +349,6 @@ export class Cache {
         slot.wantedAt = 0;
         slot.old = false;
         slot.origin = undefined;
-        slot.changedAt = slot.framedAt = slot.answeredAt = 0;
-        slot.goneAt = -1;
         table.overlaid.delete(slot);
         this.touch(slot);
       }

@@ -3,6 +3,7 @@ import { InvalidOperationError, InvalidQueryError, RowcastError } from "./errors
 import { compileWhere } from "./filters.js";
 import { createIds, derivedIds, ServerClock } from "./ids.js";
 import type { Json, RecordData } from "./json.js";
+import type { KeyInfo } from "./keys.js";
 import { checkTransaction, type OpContext } from "./operations.js";
 import { type Broadcast, type Peer, Presence, type PresenceState } from "./presence.js";
 import type { QuerySpec, QueryState } from "./query.js";
@@ -14,7 +15,7 @@ import { Socket, type SocketState } from "./socket.js";
 import type { Change, Storage, Store } from "./storage.js";
 import { indexedDbStorage } from "./storage-indexeddb.js";
 import { memoryStorage } from "./storage-memory.js";
-import { type KeyInfo, type QueryInfo, Sync } from "./sync.js";
+import { type QueryInfo, Sync } from "./sync.js";
 import { browserTabs, type Channel, oneTab, type Tabs } from "./tabs.js";
 import {
   type Auth,

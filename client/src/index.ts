@@ -22,6 +22,7 @@ export type { OpProblem } from "./errors.js";
 export { InvalidOperationError, InvalidQueryError, RefusedError, RowcastError } from "./errors.js";
 export { collectionKey, recordKey } from "./filters.js";
 export type { Json, RecordData } from "./json.js";
+export type { KeyInfo, KeyStatus } from "./keys.js";
 export type { Broadcast, Peer, PresenceState } from "./presence.js";
 export type { QueryState, QueryStatus } from "./query.js";
 export type { Receipt, Rejected } from "./queue.js";
@@ -43,7 +44,7 @@ export type {
 export { StorageError, StorageFullError } from "./storage.js";
 export { indexedDbStorage } from "./storage-indexeddb.js";
 export { memoryStorage } from "./storage-memory.js";
-export type { KeyInfo, KeyStatus, QueryInfo } from "./sync.js";
+export type { QueryInfo } from "./sync.js";
 export type { Channel, Tabs } from "./tabs.js";
 export { browserTabs, oneTab } from "./tabs.js";
 export type { Auth, Connection, Reply, SocketEvents, Transport } from "./transport.js";

@@ -1,56 +1,19 @@
-import { type Cache, type Origin, placeOf, type ServerChange, type Slot } from "./cache.js";
-import { RowcastError } from "./errors.js";
-import type { RecordData } from "./json.js";
-import { isObject } from "./json.js";
+import { type Cache, placeOf, type ServerChange, type Slot } from "./cache.js";
+import type { RowcastError } from "./errors.js";
+import { isObject, type RecordData } from "./json.js";
+import { type KeyInfo, type KeyState, Keys } from "./keys.js";
 import { LiveQuery, type QuerySpec, type QueryState, type QueryStatus, queryId } from "./query.js";
 import { listen } from "./readable.js";
+import { Records } from "./records.js";
 import { backoff, type Runtime } from "./runtime.js";
 import type { Socket } from "./socket.js";
 import type { Change } from "./storage.js";
 import { type Http, HttpError, isTransient, NeedsAuthError, NetworkError } from "./transport.js";
-import { type KeyRow, type Loaded, type QueryRow, type Vault, vouches } from "./vault.js";
-import {
-  CLOSE_UPGRADE,
-  type Cursor,
-  type FrameId,
-  type GetRecordsAnswer,
-  type Key,
-  type QueryAnswer,
-  type QueryBody,
-  type ServerFrame,
-  type StaleFrame,
-  type SubscribedFrame,
-} from "./wire.gen.js";
-
-/** How a key stands on the present connection. */
-export type KeyStatus = "off" | "joining" | "live" | "refused";
-
-/** A key somebody needs, or needed. */
-interface KeyState {
-  readonly key: Key;
-  users: number;
-  status: KeyStatus;
-  /** Everything before it has been taken in; undefined: nothing is known under this key. While live, the socket's. */
-  cursor: Cursor | undefined;
-  /** The tick from which on nothing under this key is missed, and that of the read it began with. */
-  since: number | undefined;
-  from: number;
-  /** Changes from now on are enough: nothing is read under it. */
-  fromNow: boolean;
-  /** Its queries have to be run again, since a tick. */
-  stale: boolean;
-  staleAt: number;
-  /** The subscription under way. */
-  frame: FrameId | undefined;
-  /** Whose knowledge the cursor is, if not this tab's. */
-  origin: { tab: string; boot: number } | undefined;
-  used: number;
-  /** Another tab has removed it from storage with its records: it is not stored again. */
-  lost: boolean;
-}
+import type { Loaded, QueryRow, Vault } from "./vault.js";
+import type { Cursor, Key, QueryAnswer, QueryBody, ServerFrame, StaleFrame } from "./wire.gen.js";
 
 /** A query somebody looks at, and how far it is loaded. */
-interface Load {
+export interface Load {
   readonly query: LiveQuery;
   /** Complete as of the cursors of its keys. */
   loaded: boolean;
@@ -73,13 +36,14 @@ interface Load {
   release: (() => void) | undefined;
 }
 
-/** Somebody looks at one record. */
-interface Watch {
-  readonly slot: Slot;
-  users: number;
-  /** Whether it holds the record's own key: no other key covers the record. */
-  own: boolean;
-  release: (() => void) | undefined;
+/** A query as devtools show it. */
+export interface QueryInfo {
+  id: string;
+  status: QueryStatus;
+  rows: number;
+  loaded: boolean;
+  loading: boolean;
+  keys: readonly Key[];
 }
 
 /** What the engine around has to say and to hear. */
@@ -101,18 +65,14 @@ const PAGE = 1000;
 const MAX_HAVE = 10_000;
 /** Queries whose results are known to be complete. */
 const MAX_KNOWN = 500;
-const MAX_POINTERS = 1000;
-const FRAME_CHARACTERS = 20_000;
 
 /** Keeps keys subscribed, queries loaded and records fetched. */
 export class Sync {
-  private readonly keys = new Map<Key, KeyState>();
+  private readonly keys: Keys;
+  private readonly records: Records;
   private readonly loads = new Map<string, Load>();
-  private readonly watches = new Map<Slot, Watch>();
   /** Queries nobody looks at whose results are complete as of their keys' cursors. */
   private readonly known = new Map<string, QueryRow>();
-  private readonly wants = new Set<Slot>();
-  private fetching = false;
   private scheduled = false;
   private failures = 0;
   private stopRetry: (() => void) | undefined;
@@ -126,53 +86,63 @@ export class Sync {
     private readonly socket: Socket,
     private readonly runtime: Runtime,
     private readonly host: SyncHost,
-  ) {}
+  ) {
+    const schedule = () => this.schedule();
+    const failed = (error: unknown) => host.failed(error);
+    this.keys = new Keys(cache, socket, runtime, {
+      schedule,
+      failed,
+      joined: (key) => host.joined(key),
+      isWatched: (slot) => this.records.isWatched(slot),
+    });
+    this.records = new Records(cache, this.keys, http, runtime, {
+      schedule,
+      failed,
+      ready: () => this.vault !== undefined && !this.stopRetry && host.ready(),
+      isCovered: (slot) => this.isCovered(slot),
+      recovered: () => this.recovered(),
+      isFinal: (error) => this.isFinal(error),
+      retryLater: (error) => this.retryLater(error),
+      take: (slot, record, sent) => this.takePointed(slot, record ?? null, sent),
+    });
+  }
 
   // --- storage ---
 
   /** Takes in what storage holds and keeps it from now on. */
   open(vault: Vault, loaded: Loaded): void {
-    const { cache, runtime } = this;
-    this.vault = vault;
+    const { cache, keys, runtime } = this;
+    this.vault = keys.vault = vault;
     vault.relieve = () => this.relieve();
-    vault.lost = (key) => this.lose(key);
+    vault.lost = (key) => {
+      const state = keys.get(key);
+      if (state) state.lost = true;
+    };
     for (const [key, { record, want, tab, commit, epoch }] of loaded.records) {
       const slot = cache.slotOfKey(key);
       if (!slot || slot.server !== undefined) continue;
       cache.restore(slot, record, { tab, commit }, epoch !== loaded.epoch);
       if (want) cache.want(slot);
     }
-    for (const [key, row] of loaded.keys) {
-      const state = this.state(key);
-      state.used = row.used;
-      if (row.cursor === undefined || row.epoch !== loaded.epoch || state.cursor !== undefined)
-        continue;
-      state.cursor = row.cursor;
-      state.since = 0;
-      state.stale = row.stale === true;
-      state.origin = { tab: row.tab, boot: row.boot };
-    }
+    for (const [key, row] of loaded.keys) keys.restore(key, row, loaded.epoch);
     for (const [id, row] of loaded.queries) this.known.set(id, row);
-    const old = [...this.keys.values()].filter(
-      (key) => !key.users && key.used < runtime.now() - MONTH,
-    );
+    const old = keys.all().filter((key) => !key.users && key.used < runtime.now() - MONTH);
     if (old.length) vault.flush(this.evict(old)).catch((error) => this.host.failed(error));
     for (const load of this.loads.values()) if (load.running) this.begin(load);
-    for (const watch of this.watches.values()) this.ensure(watch);
+    this.records.check();
     this.schedule();
   }
 
   /** Forgets all that belongs to a user; who looks keeps looking. */
   close(): void {
     this.generation++;
-    this.vault = undefined;
+    this.vault = this.keys.vault = undefined;
     this.stopRetry?.();
     this.stopRetry = undefined;
     this.failures = 0;
-    this.keys.clear();
     this.known.clear();
-    this.wants.clear();
-    this.fetching = false;
+    this.keys.clear();
+    this.records.clear();
     for (const load of this.loads.values()) {
       load.loaded = load.loading = load.again = load.due = false;
       load.error = load.next = undefined;
@@ -180,25 +150,25 @@ export class Sync {
       load.count = load.filled = load.sentAt = load.takenAt = 0;
       load.query.bound(undefined, false);
     }
-    for (const watch of this.watches.values()) watch.own = false;
-    for (const hold of this.holds) this.acquire(hold.key, true);
     this.schedule();
   }
 
   /** What is to be removed so that there is room again: the half of the unused keys that was used longest ago. */
   private relieve(): Change[] {
-    const unused = [...this.keys.values()]
+    const unused = this.keys
+      .all()
       .filter((key) => !key.users && key.used)
       .sort((a, b) => a.used - b.used);
     return this.evict(unused.slice(0, Math.ceil(unused.length / 2)));
   }
 
   /** Forgets keys, the queries that rest on them, and the records that no other key covers. */
-  private evict(keys: readonly KeyState[]): Change[] {
+  private evict(states: readonly KeyState[]): Change[] {
+    const { cache, keys } = this;
     const changes: Change[] = [];
-    const gone = new Set(keys.map(({ key }) => key));
+    const gone = new Set(states.map(({ key }) => key));
     for (const key of gone) {
-      this.keys.delete(key);
+      keys.drop(key);
       changes.push({ store: "keys", key, remove: true });
     }
     for (const [id, row] of this.known) {
@@ -206,35 +176,16 @@ export class Sync {
       this.known.delete(id);
       changes.push({ store: "queries", key: id, remove: true });
     }
-    for (const table of this.cache.all()) {
+    for (const table of cache.all()) {
       for (const slot of [...table.slots.values()]) {
         const { server } = slot;
         if (server === undefined || slot.parts.length || slot.listeners.size || slot.want) continue;
-        if (server && this.cache.keysOf(slot, server).some((key) => this.keys.has(key))) continue;
+        if (server && cache.keysOf(slot, server).some((key) => keys.get(key))) continue;
         changes.push({ store: "records", key: slot.key, remove: true });
-        this.cache.forget(slot);
+        cache.forget(slot);
       }
     }
     return changes;
-  }
-
-  private lose(key: Key): void {
-    const state = this.keys.get(key);
-    if (state) state.lost = true;
-  }
-
-  private keep(state: KeyState): void {
-    const { vault } = this;
-    if (!vault || state.lost) return;
-    if (state.cursor === undefined && state.status !== "live") vault.keys.set(state.key, null);
-    else {
-      const { tab, boot, epoch } = vault;
-      const row: KeyRow = { tab, boot, epoch, used: state.used, ...state.origin };
-      if (state.status !== "live" && state.cursor !== undefined) row.cursor = state.cursor;
-      if (state.stale) row.stale = true;
-      vault.keys.set(state.key, row);
-    }
-    vault.save();
   }
 
   private forgetQuery(id: string): void {
@@ -243,74 +194,7 @@ export class Sync {
     this.vault?.save();
   }
 
-  // --- keys ---
-
-  private readonly holds = new Set<{ key: Key }>();
-
-  /** Subscribes to a key for its changes alone. Gives what lets go of it. */
-  hold(key: Key): () => void {
-    const hold = { key };
-    this.holds.add(hold);
-    this.acquire(key, true);
-    return () => {
-      if (!this.holds.delete(hold)) return;
-      this.runtime.later(() => this.release(key), RELEASE_MS);
-    };
-  }
-
-  private state(key: Key): KeyState {
-    let state = this.keys.get(key);
-    if (!state) {
-      state = {
-        key,
-        users: 0,
-        status: "off",
-        cursor: undefined,
-        since: undefined,
-        from: 0,
-        fromNow: false,
-        stale: false,
-        staleAt: -1,
-        frame: undefined,
-        origin: undefined,
-        used: 0,
-        lost: false,
-      };
-      this.keys.set(key, state);
-    }
-    return state;
-  }
-
-  private acquire(key: Key, fromNow = false): KeyState {
-    const state = this.state(key);
-    state.users++;
-    state.fromNow ||= fromNow;
-    state.used = this.runtime.now();
-    this.schedule();
-    return state;
-  }
-
-  private release(key: Key): void {
-    const state = this.keys.get(key);
-    if (!state || --state.users > 0) return;
-    state.users = 0;
-    state.fromNow = false;
-    state.used = this.runtime.now();
-    if (state.status === "live" || state.status === "joining") {
-      this.socket.send({ type: "unsubscribe", id: this.socket.nextId(), keys: [key] });
-    }
-    this.off(state);
-    for (const watch of this.watches.values()) this.ensure(watch);
-  }
-
-  /** A key is not live any more: from here on its own cursor counts. */
-  private off(state: KeyState): void {
-    if (state.status === "live") state.cursor = this.vault?.cursor ?? state.cursor;
-    state.status = "off";
-    state.frame = undefined;
-    if (state.cursor === undefined) state.since = undefined;
-    this.keep(state);
-  }
+  // --- the connection ---
 
   /** Does in one go, in the next microtask, what has come together. */
   private schedule(): void {
@@ -318,42 +202,13 @@ export class Sync {
     this.scheduled = true;
     queueMicrotask(() => {
       this.scheduled = false;
-      this.subscribe();
-      if (this.wants.size) void this.fetch();
-      for (const state of this.keys.values()) if (state.stale) this.clearStale(state);
+      this.keys.subscribe();
+      void this.records.fetch();
+      for (const state of this.keys.all()) if (state.stale) this.clearStale(state);
       this.refreshStatus();
       this.host.stirred();
     });
   }
-
-  private subscribe(): void {
-    if (this.socket.state !== "open" || !this.vault) return;
-    const groups = new Map<Cursor | undefined, KeyState[]>();
-    for (const state of this.keys.values()) {
-      if (!state.users || state.status !== "off") continue;
-      if (state.cursor === undefined && !state.fromNow) continue;
-      const group = groups.get(state.cursor);
-      if (group) group.push(state);
-      else groups.set(state.cursor, [state]);
-    }
-    for (const [cursor, states] of groups) {
-      while (states.length) {
-        const id = this.socket.nextId();
-        const keys: Key[] = [];
-        let room = FRAME_CHARACTERS;
-        while (states.length && room > 0) {
-          const state = states.pop() as KeyState;
-          keys.push(state.key);
-          room -= state.key.length;
-          state.status = "joining";
-          state.frame = id;
-        }
-        this.socket.send({ type: "subscribe", id, keys, ...(cursor !== undefined && { cursor }) });
-      }
-    }
-  }
-
-  // --- frames ---
 
   /** The connection is open, in this epoch. */
   opened(epoch: string): void {
@@ -370,50 +225,40 @@ export class Sync {
 
   /** The connection has ended. */
   closed(): void {
-    for (const state of this.keys.values()) if (state.status !== "off") this.off(state);
-    this.schedule();
-  }
-
-  /** It is worth trying again at once. */
-  retryNow(): void {
-    this.stopRetry?.();
-    this.stopRetry = undefined;
-    for (const load of this.loads.values()) {
-      if (load.due && load.running && !load.loading) void this.load(load);
-    }
+    this.keys.closed();
     this.schedule();
   }
 
   /** Another epoch: every cursor is void, versions mean nothing, everything in use is read again. */
   private startEpoch(): void {
     this.cache.age();
-    for (const state of this.keys.values()) {
-      state.cursor = state.since = state.origin = undefined;
-      state.stale = false;
-      this.keep(state);
-    }
+    this.keys.age();
     for (const id of [...this.known.keys()]) this.forgetQuery(id);
     for (const load of this.loads.values()) {
       load.loaded = false;
-      if (load.running) this.reload(load);
+      this.reload(load);
     }
-    for (const { slot } of this.watches.values()) this.cache.want(slot);
+    this.records.wantAll();
   }
 
   /** Takes in a frame of the open connection. */
   take(frame: ServerFrame): void {
-    const { vault } = this;
+    const { vault, cache } = this;
     if (!vault) return;
     switch (frame.type) {
       case "updates": {
-        const tick = this.cache.next();
-        for (const update of frame.updates) this.cache.takeUpdate(update, tick);
+        const tick = cache.next();
+        for (const update of frame.updates) cache.takeUpdate(update, tick);
         vault.cursor = frame.cursor;
         vault.save();
         break;
       }
       case "subscribed":
-        this.subscribed(frame);
+        this.keys.subscribed(frame);
+        if (frame.stale?.length) this.stale(frame.stale, "behind");
+        // A query whose key was refused looks after its records no more.
+        this.records.check();
+        this.schedule();
         break;
       case "stale":
         if (frame.epoch && frame.epoch !== vault.epoch) {
@@ -429,77 +274,19 @@ export class Sync {
         }
         break;
       case "error":
-        this.refused(frame.id);
+        if (this.keys.failed(frame.id)) this.retryLater();
         break;
     }
   }
 
-  private subscribed({ id, cursor, versions, stale, errors }: SubscribedFrame): void {
-    const tick = this.cache.next();
-    const { vault } = this;
-    const refused = new Map(errors?.map(({ key, code }) => [key, code]));
-    if (cursor && vault) vault.cursor = cursor;
-    for (const state of this.keys.values()) {
-      if (state.frame !== id) continue;
-      const { key, origin } = state;
-      state.frame = undefined;
-      const code = refused.get(key);
-      if (code) {
-        state.status = "refused";
-        this.host.failed(new RowcastError(code, `The key ${key} cannot be subscribed to.`));
-        continue;
-      }
-      state.status = "live";
-      if (state.since === undefined) state.since = state.from = tick;
-      if (origin) this.doubt(key, origin);
-      state.origin = undefined;
-      this.keep(state);
-      this.host.joined(key);
-      const slot = this.cache.slotOfKey(key);
-      const version = versions[key];
-      // Held and not readable: a change that told so was missed, or it says so in a moment. Asked for, it is certain.
-      if (slot && (version !== undefined ? slot.version !== version : slot.server)) {
-        if (this.watches.has(slot) || slot.server) this.cache.want(slot);
-      }
-    }
-    if (stale?.length) this.stale(stale, "behind");
-    this.schedule();
-  }
-
-  /** A subscription failed: its keys are tried again before long. */
-  private refused(id: FrameId | undefined): void {
-    if (id === undefined) return;
-    for (const state of this.keys.values()) {
-      if (state.frame !== id) continue;
-      state.status = "off";
-      state.frame = undefined;
-      this.retryLater();
-    }
-  }
-
-  /** Rows under a resumed key that the tab whose cursor it is does not vouch for have to be fetched. */
-  private doubt(key: Key, by: { tab: string; boot: number }): void {
-    const place = placeOf(this.cache.schema, key);
-    if (!place) return;
-    const table = this.cache.table(place.table);
-    const ask = (slot: Slot) => {
-      if (slot.origin && !vouches(by, slot.origin)) this.cache.want(slot);
-    };
-    for (const slot of table.under([key])) ask(slot);
-    for (const slot of table.slots.values()) if (slot.server === null) ask(slot);
-  }
-
   private stale(keys: readonly Key[], reason: StaleFrame["reason"]): void {
-    const tick = this.cache.next();
+    const { cache } = this;
     const marked = new Set(keys);
-    for (const key of keys) {
-      const state = this.state(key);
-      state.stale = true;
-      state.staleAt = state.from = tick;
-      this.keep(state);
-    }
+    this.keys.mark(keys);
     for (const [id, row] of this.known) {
-      if (!this.loads.has(id) && row.keys.some((key) => marked.has(key))) this.forgetQuery(id);
+      if (!this.loads.get(id)?.running && row.keys.some((key) => marked.has(key))) {
+        this.forgetQuery(id);
+      }
     }
     for (const load of this.loads.values()) {
       if (!load.keys.some((key) => marked.has(key))) continue;
@@ -507,19 +294,18 @@ export class Sync {
       this.reload(load);
     }
     for (const key of keys) {
-      const place = placeOf(this.cache.schema, key);
+      const place = placeOf(cache.schema, key);
       if (!place) continue;
       if (place.id !== undefined) {
-        this.cache.want(this.cache.slot(place.table, place.id));
+        cache.want(cache.slot(place.table, place.id));
         continue;
       }
-      const table = this.cache.table(place.table);
       // What no query asks about again is fetched: all of it where it may have been lost, else what is looked at.
       const asked = [...this.loads.values()].filter((load) => load.keys.includes(key));
-      for (const slot of [...table.under([key])]) {
+      for (const slot of [...cache.table(place.table).under([key])]) {
         const { server } = slot;
         if (!server || asked.some(({ query }) => query.match(server))) continue;
-        if (reason === "access" || this.watches.has(slot)) this.cache.want(slot);
+        if (reason === "access" || this.records.isWatched(slot)) cache.want(slot);
       }
     }
     this.schedule();
@@ -527,19 +313,13 @@ export class Sync {
 
   /** A stale key is clear once everything in use under it was asked for after that. */
   private clearStale(state: KeyState): void {
-    const { key } = state;
-    for (const load of this.loads.values()) {
-      if (load.keys.includes(key) && (load.sentAt < state.staleAt || load.loading)) return;
+    const { key, staleAt } = state;
+    for (const { keys, sentAt, loading } of this.loads.values()) {
+      if (keys.includes(key) && (sentAt < staleAt || loading)) return;
     }
-    const slot = this.cache.slotOfKey(key);
-    if (slot?.want) return;
+    if (this.cache.slotOfKey(key)?.want) return;
     state.stale = false;
-    this.keep(state);
-  }
-
-  /** Whether one of some keys went stale after a tick. */
-  staleSince(keys: readonly Key[], tick: number): boolean {
-    return keys.some((key) => (this.keys.get(key)?.staleAt ?? -1) > tick);
+    this.keys.keep(state);
   }
 
   // --- queries ---
@@ -625,8 +405,8 @@ export class Sync {
       load.loaded = false;
       const { keys } = load;
       load.keys = [];
-      for (const key of keys) this.release(key);
-      for (const watch of this.watches.values()) this.ensure(watch);
+      for (const key of keys) this.keys.release(key);
+      this.records.check();
     }, RELEASE_MS);
   }
 
@@ -634,12 +414,12 @@ export class Sync {
   private begin(load: Load): void {
     const { query } = load;
     const row = this.known.get(query.id);
-    if (row?.keys.every((key) => this.isResumable(key, row))) {
+    if (row?.keys.every((key) => this.keys.isResumable(key, row))) {
       query.limit = row.limit ?? query.page;
       load.next = row.next;
       load.count = row.count;
       load.keys = row.keys;
-      for (const key of row.keys) this.acquire(key);
+      for (const key of row.keys) this.keys.acquire(key);
       query.bound(row.boundary, row.next !== undefined);
       this.cache.recount(query);
       load.filled = load.count;
@@ -649,15 +429,6 @@ export class Sync {
       this.cache.queryChanged(query);
       this.schedule();
     } else void this.load(load);
-  }
-
-  private isResumable(key: Key, row: Origin): boolean {
-    const state = this.keys.get(key);
-    if (!state || state.stale || state.since === undefined || state.status === "refused")
-      return false;
-    return state.origin
-      ? vouches(state.origin, row)
-      : state.cursor !== undefined || state.status === "live";
   }
 
   private rowOf({ query, keys, count, next }: Load): QueryRow {
@@ -727,8 +498,7 @@ export class Sync {
     try {
       await this.run(load, more && load.loaded, generation);
       if (generation !== this.generation) return;
-      this.failures = 0;
-      this.host.failed(undefined);
+      this.recovered();
     } catch (error) {
       if (generation !== this.generation) return;
       if (this.isFinal(error)) load.error = error as RowcastError;
@@ -861,22 +631,14 @@ export class Sync {
     const before = load.keys;
     load.keys = keys;
     for (const key of keys) {
-      const state = this.state(key);
-      if (!before.includes(key)) this.acquire(key);
-      if (state.since === undefined) this.cover(state, cursor, sent);
+      const state = this.keys.state(key);
+      if (!before.includes(key)) this.keys.acquire(key);
+      if (state.since === undefined) this.keys.cover(state, cursor, sent);
       else if (state.since > sent) load.again = true;
       if (state.staleAt > sent) load.again = true;
     }
-    for (const key of before) if (!keys.includes(key)) this.release(key);
+    for (const key of before) if (!keys.includes(key)) this.keys.release(key);
     this.schedule();
-  }
-
-  private cover(state: KeyState, cursor: Cursor, from: number): void {
-    state.cursor = cursor;
-    state.from = from;
-    state.since = this.cache.next();
-    state.origin = undefined;
-    this.keep(state);
   }
 
   private statusOf(load: Load): QueryStatus {
@@ -905,64 +667,23 @@ export class Sync {
 
   /** Loads a record and keeps it live while there are listeners. */
   subscribeRecord(slot: Slot, listener: () => void): () => void {
-    let watch = this.watches.get(slot);
-    if (!watch) {
-      watch = { slot, users: 0, own: false, release: undefined };
-      this.watches.set(slot, watch);
-    }
-    const { release } = watch;
-    release?.();
-    watch.release = undefined;
-    watch.users++;
-    const end = listen(slot.listeners, listener);
-    if (this.vault) this.ensure(watch);
-    const held = watch;
-    return () => {
-      end();
-      if (--held.users) return;
-      held.release?.();
-      held.release = this.runtime.later(() => {
-        this.watches.delete(slot);
-        if (held.own) this.release(slot.key);
-      }, RELEASE_MS);
-    };
+    return this.records.subscribe(slot, listener);
   }
 
-  /** A watched record is covered by some key: one that is there anyway, else its own. */
-  private ensure(watch: Watch): void {
-    const { slot } = watch;
-    if (!watch.own) {
-      if (this.isCovered(slot)) return;
-      watch.own = true;
-      this.acquire(slot.key);
-    }
-    const state = this.state(slot.key);
-    if (state.since === undefined || slot.server === undefined) {
-      this.cache.want(slot);
-      // Whatever is on its way: the answer says from where on the key is covered.
-      this.want(slot);
-    }
+  /** Subscribes to a key for its changes alone. Gives what lets go of it. */
+  hold(key: Key): () => void {
+    return this.keys.hold(key);
   }
 
-  /** A loaded query shows it, so that it is up to date and stays so. */
-  private isCovered(slot: Slot): boolean {
-    const { server, want } = slot;
-    if (!server || want) return false;
-    for (const query of this.cache.queriesOf(slot, server)) {
-      const load = this.loads.get(query.id);
-      if (
-        load?.loaded &&
-        query.reaches(server) &&
-        load.keys.length &&
-        !load.keys.some(this.isRefused)
-      ) {
-        return true;
-      }
-    }
-    return false;
+  /** A record has to be fetched. */
+  want(slot: Slot): void {
+    this.records.want(slot);
   }
 
-  private isRefused = (key: Key): boolean => this.keys.get(key)?.status === "refused";
+  /** Whether one of some keys went stale after a tick. */
+  staleSince(keys: readonly Key[], tick: number): boolean {
+    return this.keys.staleSince(keys, tick);
+  }
 
   /** Whether every change of a record since its copy was read has been told. */
   covers(slot: Slot, record: RecordData): boolean {
@@ -972,10 +693,16 @@ export class Sync {
     });
   }
 
-  /** The cache asks for a record. */
-  want(slot: Slot): void {
-    this.wants.add(slot);
-    this.schedule();
+  /** A loaded query shows it, so that it is up to date and stays so. */
+  private isCovered(slot: Slot): boolean {
+    const { server, want } = slot;
+    if (!server || want) return false;
+    for (const query of this.cache.queriesOf(slot, server)) {
+      const load = this.loads.get(query.id);
+      if (!load?.loaded || !load.keys.length || !query.reaches(server)) continue;
+      if (load.keys.every((key) => this.keys.get(key)?.status !== "refused")) return true;
+    }
+    return false;
   }
 
   /**
@@ -983,82 +710,17 @@ export class Sync {
    * already: it is shown, and asked for again.
    */
   takePointed(slot: Slot, record: RecordData | null, sent: number, txId?: string): void {
-    const unknown = slot.server === undefined || slot.server === null;
+    const known = slot.server;
     this.cache.takeRead(slot, record, sent, txId);
-    if (!unknown || !record || slot.server !== record) return;
-    const read = [...this.cache.queriesOf(slot, record)].map((query) => this.loads.get(query.id));
+    if (known || !record || slot.server !== record) return;
+    const read = [...this.cache.queriesOf(slot, record)].map(({ id }) => this.loads.get(id));
     if (read.some((load) => load && load.takenAt > sent)) this.cache.want(slot);
-  }
-
-  private async fetch(): Promise<void> {
-    if (this.fetching || !this.vault || !this.host.ready() || this.stopRetry) return;
-    const { generation } = this;
-    this.fetching = true;
-    try {
-      while (this.wants.size) {
-        const slots = [...this.wants].slice(0, MAX_POINTERS);
-        for (const slot of slots) this.wants.delete(slot);
-        try {
-          await this.fetchSome(slots, generation);
-        } catch (error) {
-          if (generation !== this.generation) return;
-          if (this.isFinal(error)) {
-            for (const slot of slots) slot.wantedAt = 0;
-            this.host.failed(error);
-            continue;
-          }
-          for (const slot of slots) this.wants.add(slot);
-          this.retryLater(error);
-          return;
-        }
-        if (generation !== this.generation) return;
-        this.failures = 0;
-      }
-    } finally {
-      if (generation === this.generation) {
-        this.fetching = false;
-        this.schedule();
-      }
-    }
-  }
-
-  private async fetchSome(slots: readonly Slot[], generation: number): Promise<void> {
-    const { cache } = this;
-    const pointers = slots.map(({ table, id, server, version }) => ({
-      table: table.name,
-      id,
-      ...(server && { version }),
-    }));
-    const sent = cache.next();
-    const answer = readRecords(await this.http.post("/api/realtime/getRecords", { pointers }));
-    if (generation !== this.generation) return;
-    if (sent < cache.epochAt) {
-      for (const slot of slots) this.wants.add(slot);
-      return;
-    }
-    const gone = new Set(answer.gone.map(({ table, id }) => `${table}:${id}`));
-    for (const slot of slots) {
-      const { table, id, key } = slot;
-      const record = answer.recordMap[table.name]?.[id];
-      if (record) this.takePointed(slot, record, sent);
-      else if (gone.has(`${table.name}:${id}`)) cache.takeRead(slot, null, sent);
-      else if (slot.server) cache.confirm(slot, sent);
-      // Something crossed it that is no answer to what was wanted.
-      if (slot.want && slot.wantedAt <= sent) cache.want(slot);
-      const state = this.keys.get(key);
-      if (!state?.users) continue;
-      if (state.since === undefined) this.cover(state, answer.cursor, sent);
-      else if (state.since > sent && this.watches.get(slot)?.own) cache.want(slot);
-    }
   }
 
   /** The server's copies of some records have changed. */
   changed(changes: readonly ServerChange[]): void {
     this.schedule();
-    for (const { slot } of changes) {
-      const watch = this.watches.get(slot);
-      if (watch && !watch.own && this.vault) this.ensure(watch);
-    }
+    for (const { slot } of changes) this.records.check(slot);
     for (const load of this.loads.values()) {
       const { query } = load;
       if (query.hasMore && load.loaded && query.inside.size < load.filled && !load.loading) {
@@ -1069,14 +731,29 @@ export class Sync {
 
   // --- failures ---
 
+  private recovered(): void {
+    this.failures = 0;
+    this.host.failed(undefined);
+  }
+
   /** Whether asking again the same would be answered the same. Also tells of what pauses everything. */
   private isFinal(error: unknown): boolean {
     if (error instanceof NeedsAuthError) this.host.pause("auth");
     else if (error instanceof HttpError) {
-      if (error.status === CLOSE_UPGRADE - 4000) this.host.pause("upgrade");
+      if (error.status === 426) this.host.pause("upgrade");
       else return error.problem !== undefined && !isTransient(error.status);
     } else if (!(error instanceof NetworkError)) this.host.failed(error);
     return false;
+  }
+
+  /** It is worth trying again at once. */
+  retryNow(): void {
+    this.stopRetry?.();
+    this.stopRetry = undefined;
+    for (const load of this.loads.values()) {
+      if (load.due && load.running && !load.loading) void this.load(load);
+    }
+    this.schedule();
   }
 
   private retryLater(error?: unknown): void {
@@ -1091,12 +768,7 @@ export class Sync {
   /** For those who look on. */
   describe(): { keys: KeyInfo[]; queries: QueryInfo[] } {
     return {
-      keys: [...this.keys.values()].map(({ key, users, status, stale }) => ({
-        key,
-        users,
-        status,
-        stale,
-      })),
+      keys: this.keys.all().map(({ key, users, status, stale }) => ({ key, users, status, stale })),
       queries: [...this.loads.values()].map(({ query, loaded, loading, keys }) => ({
         id: query.id,
         status: query.snapshot.status,
@@ -1109,41 +781,14 @@ export class Sync {
   }
 }
 
-/** A key as devtools show it. */
-export interface KeyInfo {
-  key: Key;
-  users: number;
-  status: KeyStatus;
-  stale: boolean;
-}
-
-/** A query as devtools show it. */
-export interface QueryInfo {
-  id: string;
-  status: QueryStatus;
-  rows: number;
-  loaded: boolean;
-  loading: boolean;
-  keys: readonly Key[];
-}
-
-export type { Load };
-
-function unreadable(): never {
-  throw new NetworkError("The answer could not be read");
-}
-
 function readQuery(answer: unknown): QueryAnswer {
-  if (!isObject(answer) || !isObject(answer.recordMap) || typeof answer.cursor !== "string")
-    unreadable();
-  const { ids, gone, keys } = answer;
-  if (!Array.isArray(ids) || !Array.isArray(gone) || !Array.isArray(keys)) unreadable();
+  if (
+    !isObject(answer) ||
+    !isObject(answer.recordMap) ||
+    typeof answer.cursor !== "string" ||
+    ![answer.ids, answer.gone, answer.keys].every(Array.isArray)
+  ) {
+    throw new NetworkError("The answer could not be read");
+  }
   return answer as unknown as QueryAnswer;
-}
-
-function readRecords(answer: unknown): GetRecordsAnswer {
-  if (!isObject(answer) || !isObject(answer.recordMap) || typeof answer.cursor !== "string")
-    unreadable();
-  if (!Array.isArray(answer.gone)) unreadable();
-  return answer as unknown as GetRecordsAnswer;
 }

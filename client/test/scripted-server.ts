@@ -163,6 +163,9 @@ export class ScriptedServer {
   mute = false;
   /** Changes before this are not kept: older cursors are stale. */
   pruned = 0;
+  /** The version of a record when it is made, by how often one of this id was made before. */
+  firstVersion = (_before: number): number => 1;
+  private readonly births = new Map<string, number>();
   readonly peers = new Set<Peer>();
   closes: { code: number; reason: string }[] = [];
 
@@ -189,7 +192,7 @@ export class ScriptedServer {
     const blank = Object.fromEntries(
       Object.keys(this.tables.tables[table]?.keys ?? {}).map((key) => [key, null]),
     );
-    const version = Number(before?.version ?? 0) + 1;
+    const version = this.versionAfter(table, id);
     const after: RecordData = { ...blank, ...before, ...values, id, version };
     this.change([{ table, id, before, after, txId }]);
     return after;
@@ -198,6 +201,14 @@ export class ScriptedServer {
   /** Removes a record for good. */
   remove(table: string, id: string): void {
     this.change([{ table, id, before: this.get(table, id), after: null, txId: undefined }]);
+  }
+
+  private versionAfter(table: string, id: string): number {
+    const before = this.get(table, id);
+    if (before) return Number(before.version) + 1;
+    const births = this.births.get(`${table}:${id}`) ?? 0;
+    this.births.set(`${table}:${id}`, births + 1);
+    return this.firstVersion(births);
   }
 
   get(table: string, id: string): RecordData | null {
@@ -372,7 +383,7 @@ export class ScriptedServer {
       }
       const { record } = applied;
       if (record === before) continue;
-      const version = Number(this.get(table, id)?.version ?? 0) + 1;
+      const version = this.versionAfter(table, id);
       changes.push({
         table,
         id,

@@ -180,6 +180,40 @@ describe("R7 queries", () => {
     expect(client.record("tasks", "t0000").getSnapshot()).toBeNull();
   });
 
+  it("R7.3 a record that was not there and whose key goes stale is asked for again", async () => {
+    const stage = new Stage();
+    const client = stage.open();
+    const log = watch(client.record("tasks", "x"));
+    await stage.advance();
+    stage.server.mute = true;
+    stage.server.put("tasks", "x", { title: "X" });
+    stage.server.stale(["tasks:x"], "bulk");
+    await stage.advance();
+    expect(log.shown).toMatchObject([undefined, null, { title: "X" }]);
+  });
+
+  it("R7.3 a query that nobody listened to when its key went stale is read, not resumed", async () => {
+    const stage = new Stage();
+    fill(stage, 1);
+    const client = stage.open();
+    rows(client.query("tasks", { ...board, status: "todo" }));
+    const other = rows(client.query("tasks", board));
+    await stage.advance();
+    other.end();
+    await stage.advance(6000);
+    // Looked at, as a page being drawn does, and subscribed to only later.
+    const query = client.query("tasks", board);
+    expect(query.getSnapshot().data).toHaveLength(1);
+    stage.server.mute = true;
+    stage.server.put("tasks", "t0000", { title: "in bulk", status: "done" });
+    stage.server.put("tasks", "new", { title: "new", boardId: "b1", status: "done" });
+    stage.server.stale(["tasks?boardId=b1"], "bulk");
+    await stage.advance(100);
+    const seen = rows(query);
+    await stage.advance();
+    expect(seen.now()).toEqual(["new", "in bulk"]);
+  });
+
   it("R7.4 what was read before its key went stale is read again", async () => {
     const stage = new Stage();
     fill(stage, 1);
@@ -443,6 +477,20 @@ describe("R6 keys and cursors", () => {
     rows(client.query("tasks", board));
     await stage.until(() => live(client, "tasks", board));
     expect(failures).toBeLessThan(0);
+  });
+
+  it("a table the server does not know holds no other's records", async () => {
+    const stage = new Stage();
+    fill(stage, 1);
+    const client = stage.open();
+    await stage.advance();
+    const step = (call: { body: unknown; commit(): ReturnType<typeof reply> }) =>
+      JSON.stringify(call.body).includes("boards") ? refused(400, "unknown_table") : call.commit();
+    stage.server.next("getRecords", step, step, step);
+    watch(client.record("boards", "b1"));
+    const log = watch(client.record("tasks", "t0000"));
+    await stage.advance();
+    expect(log.shown.at(-1)).toMatchObject({ title: "T0" });
   });
 
   it("records are fetched together, and lean on the queries that show them", async () => {

@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import type { Transaction } from "../src/wire.gen.js";
 import { add, create, rows, Stage, set, watch } from "./harness.js";
 import { problem } from "./scripted-server.js";
-import { Page } from "./world.js";
+import { Page, slowStorage } from "./world.js";
 
 const senders = (stage: Stage) => stage.server.requests("write").length;
 
@@ -145,6 +145,21 @@ describe("R13 two tabs", () => {
     expect(server.get("tasks", "a")?.count).toBe(2);
     expect(seen.map((log) => log.now())).toEqual([[2], [2]]);
     expect(other.status.getSnapshot().pending).toBe(0);
+  });
+
+  it("R13.2 what is told while a tab opens is not missed", async () => {
+    const { stage, server, one } = await two();
+    const slow = slowStorage(stage.world, stage.storage, () => 100);
+    server.delay = () => 300;
+    const late = stage.open({ storage: slow });
+    // The queue is read at 100 ms; the write is stored, told and answered while the rest is still being read.
+    const handle = one.write(add("a"));
+    await stage.advance(150);
+    const other = one.write(add("a"));
+    await stage.advance(5000);
+    await Promise.all([handle.confirmed, other.confirmed]);
+    expect(late.status.getSnapshot().pending).toBe(0);
+    expect(late.record("tasks", "a").getSnapshot()).toMatchObject({ count: 2 });
   });
 
   it("R13.3 a message that comes after the answer brings nothing back", async () => {
