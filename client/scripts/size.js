@@ -9,8 +9,8 @@ import { entries, manifest } from "./entries.js";
 
 const KB = 1024;
 const BUDGETS = {
-  core: { parts: ["."], aim: 20, most: 31.5 },
-  "core and react": { parts: [".", "./react"], aim: 25, most: 33.5 },
+  core: { parts: ["."], aim: 20, most: 32 },
+  "core and react": { parts: [".", "./react"], aim: 25, most: 34 },
 };
 const sources = entries();
 let failed = false;

@@ -120,8 +120,7 @@ function comparison(name: string, key: KeySchema, operator: string, value: Json)
     const problem = caught(() => {
       item = canonical(value, element, LIMITS);
     });
-    // A value of another type is in no list.
-    if (problem) return () => false;
+    if (problem) no("wrong_type", problem.detail);
     const compare = ordering(element);
     const same = (one: Json) =>
       one === item || (one !== null && item !== null && !compare(one, item));

@@ -290,7 +290,10 @@ function patch(
     } else if (op.type === "increment") {
       after[name] = addTo(old, canonical(op.by, key, limits), key.type);
     } else {
-      const value = op.type === "set" ? op.value : patchList(old, op as ListOperation, limits);
+      const value =
+        op.type === "set"
+          ? op.value
+          : patchList(old, spelled(op as ListOperation, key, limits), limits);
       after[name] = canonical(value, key, limits);
     }
   }
@@ -352,6 +355,24 @@ const indexOf = (list: readonly Json[], value: Json | undefined) =>
   list.findIndex((item) => equalJson(item, value));
 const without = (list: readonly Json[], value: Json) =>
   list.filter((item) => !equalJson(item, value));
+
+/** The operation as the column spells its values; an anchor that it could not hold is as it was, and found nowhere. */
+function spelled(op: ListOperation, key: KeySchema, limits: Limits): ListOperation {
+  if (key.type !== "list") return op;
+  const element = elementOf(key);
+  const value = canonical(op.value, element, limits);
+  if (op.type === "listRemove" || !isObject(op.position)) return { ...op, value };
+  const position = Object.fromEntries(
+    Object.entries(op.position).map(([place, anchor]) => {
+      let found = anchor as Json;
+      caught(() => {
+        found = canonical(found, element, limits);
+      });
+      return [place, found];
+    }),
+  );
+  return { ...op, value, position: position as NonNullable<typeof op.position> };
+}
 
 function patchList(list: Json | undefined, op: ListOperation, limits: Limits): Json | undefined {
   const { value } = op;

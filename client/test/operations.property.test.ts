@@ -27,8 +27,15 @@ const { json } = fc.letrec<{ json: Json }>((tie) => ({
   ),
 }));
 
+const ELEMENTS: { [type: string]: Json[] } = {
+  integer: [1, 2, 3],
+  bigint: ["1", 2, "3"],
+  numeric: ["1.5", 2, "3"],
+  uuid: ["a", "b", "C"].map((end) => `018f0000-0000-7000-8000-00000000000${end}`),
+};
+
 const elementsOf = (key: KeySchema) =>
-  fc.constantFrom<Json>(...(key.elementType === "integer" ? [1, 2, 3] : ["a", "b", "c"]));
+  fc.constantFrom<Json>(...(ELEMENTS[key.elementType ?? ""] ?? ["a", "b", "c"]));
 
 /** Values that a key takes. */
 function valuesOf(key: KeySchema): fc.Arbitrary<Json> {

@@ -84,6 +84,9 @@ const KINDS: { [type: string]: Pick<KeySchema, "type" | "elementType"> } = {
   double: { type: "float" },
   jsonb: { type: "json" },
   "text[]": { type: "list", elementType: "text" },
+  "uuid[]": { type: "list", elementType: "uuid" },
+  "bigint[]": { type: "list", elementType: "bigint" },
+  "numeric[]": { type: "list", elementType: "numeric" },
   "integer[]": { type: "list", elementType: "integer" },
 };
 
