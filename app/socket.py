@@ -51,6 +51,8 @@ async def endpoint(websocket: WebSocket) -> None:
     connection = Connection(gateway, websocket, outlet)
     try:
         await connection.serve()
+        # It ends by itself where somebody else closes the socket, who may not have said so yet.
+        await outlet.closed()
     except Closed as closed:
         outlet.close(closed.code, closed.reason)
         await outlet.closed()
