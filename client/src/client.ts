@@ -549,15 +549,12 @@ export class Client {
 
   // --- the end ---
 
-  /** Goes on after a new sign-in of the same user, or after an update. */
+  /**
+   * Tries again after a new sign-in of the same user, or after an update. The status changes once the server has let the
+   * user in.
+   */
   resume(): void {
-    if (this.closed || this.lastError instanceof UserChangedError) return;
-    this.pausedBy = undefined;
-    this.lastError = null;
-    this.socket.resume();
-    this.queue.wake();
-    this.sync.retryNow();
-    this.changed();
+    if (!this.closed && !(this.lastError instanceof UserChangedError)) this.socket.resume();
   }
 
   /**
@@ -756,6 +753,8 @@ export class Client {
       return !this.pausedBy;
     }
     this.hello = frame;
+    this.pausedBy = undefined;
+    this.failed(undefined);
     if (this.user === undefined) void this.open(frame.userId);
     else if (this.vault) this.begin(frame);
     return true;

@@ -186,7 +186,7 @@ export class Game {
       case "busy":
         this.fault(a, () => ({
           status: b % 2 ? 503 : 429,
-          header: () => (c % 2 ? "2" : null),
+          header: (name) => (c % 2 && name === "retry-after" ? "2" : null),
           body: "",
         }));
         break;

@@ -342,11 +342,12 @@ describe("R11 refusals", () => {
     // Mended: all three go again, in their order, with new ids.
     server.rule = () => undefined;
     const [first] = client.rejected.getSnapshot();
-    const retried = await client.retry(first?.id as string);
+    const mended = [create("n1", { title: "mended", status: "done" })];
+    const retried = await client.retry(first?.id as string, { operations: mended });
     await stage.advance();
     expect(retried).toHaveLength(3);
     expect(server.applied.slice(2)).toEqual(retried.map(({ txId }) => txId));
-    expect(server.get("tasks", "n1")?.title).toBe("newer");
+    expect(server.get("tasks", "n1")).toMatchObject({ title: "newer", status: "done" });
     expect(client.status.getSnapshot()).toMatchObject({ pending: 0, rejected: 0 });
   });
 

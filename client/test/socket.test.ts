@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { add, rows, Stage } from "./harness.js";
+import { add, rows, Stage, watch } from "./harness.js";
 import { Page } from "./world.js";
 
 const hellos = (stage: Stage) =>
@@ -116,7 +116,8 @@ describe("R16 the connection", () => {
         return token;
       },
     };
-    const client = stage.open({ auth });
+    const page = new Page(stage.world);
+    const client = stage.open({ auth, page });
     await stage.advance(100);
     stage.server.close(4401, "the token has expired");
     await stage.advance(100);
@@ -133,6 +134,12 @@ describe("R16 the connection", () => {
     await stage.advance(60_000);
     expect(hellos(stage)).toHaveLength(before);
     client.write(add("a"));
+    // Somebody looks at the page again: it is tried, and says nothing else in between.
+    const log = watch(client.status);
+    page.wake();
+    await stage.advance(1000);
+    expect(hellos(stage).length).toBeGreaterThan(before);
+    expect(log.shown.every(({ state }) => state === "needs-auth")).toBe(true);
     token = "t-ann2";
     stage.server.userOf = () => "ann";
     client.resume();
