@@ -177,6 +177,20 @@ describe("R16 the connection", () => {
     expect(server.frames.filter(({ frame }) => frame.type === "auth")).toHaveLength(2);
   });
 
+  it("tries again where no token could be had", async () => {
+    const stage = new Stage();
+    let failures = 3;
+    const auth = {
+      token: () => {
+        if (failures-- > 0) throw new Error("the sign-in server is down");
+        return "t-ann";
+      },
+    };
+    const client = stage.open({ auth, userId: "ann" });
+    await stage.until(() => client.status.getSnapshot().online);
+    expect(client.status.getSnapshot().needsAuth).toBe(false);
+  });
+
   it("connects again after 15 s without a welcome", async () => {
     const stage = new Stage();
     stage.server.expires = -1;
