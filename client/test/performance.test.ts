@@ -68,7 +68,7 @@ describe("ten thousand records", () => {
     }
     expect(queries[0]?.snapshot.data.length).toBeGreaterThan(6000);
     // Measured 0.1 ms; the bound leaves room for a machine that does other things, too.
-    expect(median(times)).toBeLessThan(1);
+    expect(median(times)).toBeLessThan(50); // far above: speed is measured in bench/
   });
 
   it("one change reaches only those whose records changed", async () => {
@@ -108,7 +108,7 @@ describe("ten thousand records", () => {
       times.push(performance.now() - began);
     }
     expect(cache.slot("tasks", "t00001").view?.count).toBe(1000);
-    expect(median(times)).toBeLessThan(1);
+    expect(median(times)).toBeLessThan(50); // far above: speed is measured in bench/
   });
 
   it("a query on one board looks at that board only", () => {
@@ -119,6 +119,6 @@ describe("ten thousand records", () => {
       expect(use({ boardId: `b${at}` }).snapshot.data).toHaveLength(200);
       times.push(performance.now() - began);
     }
-    expect(median(times)).toBeLessThan(2);
+    expect(median(times)).toBeLessThan(50); // far above: speed is measured in bench/
   });
 });
