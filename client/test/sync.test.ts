@@ -633,6 +633,19 @@ describe("R8 windows", () => {
     expect(queries(stage).length).toBeLessThan(4);
   });
 
+  it("R8.3 also where more rows are known than are within reach", async () => {
+    const stage = new Stage();
+    fill(stage, 6);
+    const client = stage.open();
+    const seen = rows(client.query("tasks", board, spec));
+    await stage.advance();
+    rows(client.query("tasks", board));
+    await stage.advance();
+    stage.server.put("tasks", "t0001", { boardId: "b2" });
+    await stage.advance();
+    expect(seen.now()).toEqual(["T0", "T2", "T3"]);
+  });
+
   it("R8.4 grows by pages to the end", async () => {
     const stage = new Stage();
     fill(stage, 8);
