@@ -14,6 +14,7 @@ begin
         raise exception using errcode = '3F000', message = 'Rowcast is not installed in this database';
     end if;
 
+    perform sync_internal.release_files();
     for v_relation in select l.relation from sync_internal.live_tables() l (relation) loop
         perform sync.disable(v_relation);
     end loop;

@@ -350,7 +350,7 @@ def test_describe_tells_the_registry(gate: Gate, conn: psycopg.Connection) -> No
     told = value(conn, "select sync.describe()")
     assert set(told["tables"]) == {
         "workspaces", "workspaceMembers", "boards", "tasks", "comments", "notebooks",
-        "notebookMembers", "notes", "profiles",
+        "notebookMembers", "noteFiles", "notes", "profiles", "taskFiles",
     }  # fmt: skip
     tasks = told["tables"]["tasks"]
     assert (tasks["idType"], tasks["softDelete"], tasks["touch"]) == (
