@@ -274,6 +274,57 @@ class QueryAnswer(Body):
     next: str | None = None
 
 
+class FileBody(Body):
+    """Names a file: a record of a table made by `sync.files`."""
+
+    table: Table
+    id: RecordId
+
+
+class FileConfirmBody(FileBody):
+    """The same, with what the upload answered; without it the bytes are read again."""
+
+    receipt: str | None = None
+
+
+class FileDownloadBody(FileBody):
+    """The same, and whether it is to be shown in a page: images alone, all else is saved."""
+
+    inline: bool = False
+
+
+class FileUploadAnswer(Body):
+    """Send the bytes there, with these headers and no other length or type."""
+
+    method: Literal["PUT"]
+    url: Annotated[str, Field(description="Of the gateway where it has no host.")]
+    headers: dict[str, str]
+    expires_at: Annotated[int, Field(description="Begin before then; seconds since 1970.")]
+
+
+class FileConfirmAnswer(Body):
+    """The file is there, and stays as it is."""
+
+    table: Table
+    id: RecordId
+    state: Literal["ready"]
+    size: int
+    sha256: str
+
+
+class FileDownloadAnswer(Body):
+    """GET it within a minute; with ranges, if you like."""
+
+    url: Annotated[str, Field(description="A path of the gateway.")]
+    expires_at: Annotated[int, Field(description="Seconds since 1970.")]
+
+
+class FileReceipt(Body):
+    """What an upload answers, for its confirmation. A bucket answers with nothing."""
+
+    receipt: str
+
+
 class DevSignInBody(Body):
     """A demo user's name."""
 

@@ -105,6 +105,26 @@ REST: Final[LiteralString] = "select sync.gateway_bell(p_ring => false)"
 FENCE: Final[LiteralString] = "select sync.gateway_fence()"
 CHECK: Final[LiteralString] = "select 1"
 PRUNE: Final[LiteralString] = "select sync.prune() where current_user = session_user"
+FILE: Final[LiteralString] = (
+    "select sync.gateway_file(p_claims => %s, p_body => %s, p_for => %s)"
+    " where current_user = session_user"
+)
+CONFIRM_FILE: Final[LiteralString] = (
+    "select sync.gateway_confirm_file("
+    "p_claims => %s, p_body => %s, p_object => %s, p_bytes => %s, p_sha256 => %s)"
+    " where current_user = session_user"
+)
+FILE_KEY: Final[LiteralString] = "select sync.gateway_file_key() where current_user = session_user"
+SWEEP: Final[LiteralString] = (
+    "select sync.gateway_sweep(p_limit => %s)::text where current_user = session_user"
+)
+SWEPT: Final[LiteralString] = (
+    "select sync.gateway_swept(p_files => %s::jsonb) where current_user = session_user"
+)
+UNKNOWN_FILES: Final[LiteralString] = (
+    "select sync.gateway_unknown_files(p_ids => %s::uuid[])::text[]"
+    " where current_user = session_user"
+)
 DEV_SIGN_IN: Final[LiteralString] = (
     "select (select u.user_id::text from demo_auth.users as u where u.name = %s)"
     " where current_user = session_user"
@@ -339,3 +359,41 @@ async def dev_sign_in(lane: Lane, name: str) -> str | None:
     """The id of a demo user, None if there is no such name. Raises psycopg.Error."""
     user_id: str | None = await lane.value(DEV_SIGN_IN, (name,))
     return user_id
+
+
+async def file(lane: Lane, claims: str | None, body: str, what: str) -> str:
+    """A file, if the caller may `upload`, `confirm` or `download` it. Raises psycopg.Error."""
+    text: str = await lane.value(FILE, (claims, body, what))
+    return text
+
+
+async def confirm_file(
+    lane: Lane, claims: str | None, body: str, name: str, size: int, sha256: str
+) -> str:
+    """Makes a file ready. Raises psycopg.Error."""
+    text: str = await lane.value(CONFIRM_FILE, (claims, body, name, size, sha256))
+    return text
+
+
+async def file_key(lane: Lane) -> str:
+    """The key that signs links, in hex. Raises psycopg.Error."""
+    text: str = await lane.value(FILE_KEY, ())
+    return text
+
+
+async def sweep(lane: Lane, limit: int) -> str:
+    """Which files' objects are to be removed. Raises psycopg.Error."""
+    text: str = await lane.value(SWEEP, (limit,))
+    return text
+
+
+async def swept(lane: Lane, files: str) -> int:
+    """They have been. Raises psycopg.Error."""
+    count: int = await lane.value(SWEPT, (files,))
+    return count
+
+
+async def unknown_files(lane: Lane, ids: Sequence[str]) -> list[str]:
+    """Those of these ids that no file has. Raises psycopg.Error."""
+    unknown: list[str] = await lane.value(UNKNOWN_FILES, (list(ids),))
+    return unknown

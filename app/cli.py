@@ -242,6 +242,34 @@ def psql_(
     os.execv(program, [program, admin, *(arguments or [])])  # noqa: S606
 
 
+@app.command("sweep")
+def sweep_(
+    orphans: Annotated[
+        bool,
+        typer.Option(
+            "--orphans",
+            help="Also remove objects older than a day that this database knows nothing of. The "
+            "store, or its prefix, has to be this database's alone.",
+        ),
+    ] = False,
+) -> None:
+    """Remove files that were abandoned or deleted long ago; a gateway does so every hour."""
+    import asyncio
+
+    from . import files
+    from .errors import Problem
+
+    settings = Settings()
+    login = settings.database_url or embedded.running_dsn(settings.data_dir, GATEWAY)
+    if login is None:
+        _fail(NO_DATABASE.format("ROWCAST_DATABASE_URL", settings.data_dir))
+    try:
+        gone, strange = asyncio.run(files.sweep_once(settings, login, orphans))
+    except Problem as problem:
+        _fail(problem.detail)
+    out.print(f"{gone} files are gone" + (f", and {strange} orphans" if orphans else ""))
+
+
 @app.command()
 def remove(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,

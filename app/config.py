@@ -119,6 +119,30 @@ class Settings(BaseSettings):
         "`rowcast run` turns it on.",
     )
 
+    files_url: str | None = Field(
+        default=None,
+        description="Where the bytes of files are: `file:///folder`, `s3://bucket/prefix`, "
+        "`gs://bucket/prefix` or `az://container/prefix`. Default: the folder `files` in "
+        "`ROWCAST_DATA_DIR`.",
+    )
+    files_endpoint: str | None = Field(
+        default=None, description="Address of the S3 or Azure service where it is not the usual."
+    )
+    files_region: str = Field(default="us-east-1", description="Region of the S3 bucket.")
+    files_key_id: str | None = Field(
+        default=None,
+        description="Access key id of S3, or account name of Azure. Default: as that cloud's own "
+        "tools find it.",
+    )
+    files_secret_key: str | None = _secret(
+        "Secret access key of S3, account key of Azure, or the service account's JSON of Google."
+    )
+    files_direct: bool = Field(
+        default=False,
+        description="Let browsers send files to the S3 bucket themselves, by links signed with the "
+        "key above; the bucket needs CORS.",
+    )
+
     poll_seconds: float = Field(
         default=1,
         gt=0,
@@ -217,6 +241,22 @@ class Settings(BaseSettings):
                 raise ValueError(f"ROWCAST_ALLOWED_ORIGINS: {origin} is not like https://a.example")
         if urlsplit(self.jwt_jwks_url or "https:").scheme not in ("http", "https"):
             raise ValueError("ROWCAST_JWT_JWKS_URL must be an http or https address")
+        store = urlsplit(self.files_url or "file:///x")
+        where = store.path.strip("/") if store.scheme == "file" else store.netloc
+        if store.scheme not in ("file", "s3", "gs", "az") or not where:
+            raise ValueError(
+                "ROWCAST_FILES_URL must be like file:///folder, s3://bucket, gs://bucket or "
+                "az://container"
+            )
+        if urlsplit(self.files_endpoint or "https:").scheme not in ("http", "https"):
+            raise ValueError("ROWCAST_FILES_ENDPOINT must be an http or https address")
+        if self.files_direct and not (
+            store.scheme == "s3" and self.files_key_id and self.files_secret_key
+        ):
+            raise ValueError(
+                "ROWCAST_FILES_DIRECT needs an s3:// URL, ROWCAST_FILES_KEY_ID and "
+                "ROWCAST_FILES_SECRET_KEY"
+            )
         if self.dev_sign_in and SYMMETRIC.isdisjoint(self.algorithms):
             raise ValueError(
                 "ROWCAST_DEV_SIGN_IN needs ROWCAST_JWT_SECRET to sign its tokens, and HS256 among "

@@ -180,7 +180,7 @@ class Streams:
     async def slot(self, author: str) -> AsyncIterator[None]:
         """Raises 429 where this author has his share, 503 where none gets free in four seconds."""
         if self._of[author] >= self._of_one:
-            raise too_many("You are reading as many streams as one may; finish one")
+            raise too_many("You have as many streams open as one may; finish one")
         self._of[author] += 1
         try:
             async with _within(

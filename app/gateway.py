@@ -15,6 +15,7 @@ from .auth import Verifier
 from .config import Settings
 from .cursors import Cursors
 from .db import Database
+from .files import Files
 from .hub import Hub
 from .limits import Limits
 from .outlet import Outlet
@@ -64,6 +65,7 @@ class Gateway:
         self.relay.read_on = self.signals.fed
         self.writes = Writes(self.database.work, committed=self.relay.committed)
         self.limits = Limits(settings)
+        self.files = Files(settings, self.database)
         self.greeting = asyncio.Semaphore(settings.greetings)
         self.outlets: set[Outlet] = set()
         self.draining = False
@@ -81,6 +83,7 @@ class Gateway:
         self.relay.start()
         self.signals.start()
         self._sweeper = asyncio.create_task(self._sweep_forever())
+        self.files.start()
 
     async def stop(self) -> None:
         """Drains, then ends everything."""
@@ -89,6 +92,7 @@ class Gateway:
         await self.relay.stop()
         if self._sweeper is not None:
             self._sweeper.cancel()
+        self.files.stop()
         await self.database.close()
 
     async def drain(self) -> None:

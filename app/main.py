@@ -78,7 +78,7 @@ def create_app(settings: Settings) -> Starlette:
             Middleware(
                 CORSMiddleware,
                 allow_origins=settings.allowed_origins,
-                allow_methods=["GET", "POST"],
+                allow_methods=["GET", "POST", "PUT"],
                 allow_headers=ALLOWED_HEADERS,
                 allow_credentials=True,
                 expose_headers=["Retry-After"],

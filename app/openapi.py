@@ -93,6 +93,9 @@ def requests() -> tuple[type[BaseModel], ...]:
         bodies.Transaction,
         bodies.GetRecordsBody,
         bodies.QueryBody,
+        bodies.FileBody,
+        bodies.FileConfirmBody,
+        bodies.FileDownloadBody,
         bodies.DevSignInBody,
     )
 
@@ -104,6 +107,10 @@ def answers() -> tuple[type[BaseModel], ...]:
         bodies.TransactionAnswer,
         bodies.GetRecordsAnswer,
         bodies.QueryAnswer,
+        bodies.FileUploadAnswer,
+        bodies.FileConfirmAnswer,
+        bodies.FileDownloadAnswer,
+        bodies.FileReceipt,
         bodies.Problem,
         bodies.DevSignInAnswer,
         bodies.Health,
@@ -154,6 +161,27 @@ def _paths() -> dict[str, Any]:
         [bodies.DevSignInBody],
         [bodies.DevSignInAnswer],
     )
+    upload = _post(
+        "Ask to upload a file",
+        "Where and how to send the bytes of a file that its record names.",
+        [bodies.FileBody],
+        [bodies.FileUploadAnswer],
+        conflict=True,
+    )
+    confirm = _post(
+        "Confirm a file",
+        "After the upload: the gateway looks at the bytes, and the record is ready.",
+        [bodies.FileConfirmBody],
+        [bodies.FileConfirmAnswer],
+        conflict=True,
+    )
+    download = _post(
+        "Ask to download a file",
+        "A link to the bytes, for whoever can read the record.",
+        [bodies.FileDownloadBody],
+        [bodies.FileDownloadAnswer],
+        conflict=True,
+    )
     socket = _get(
         "Live changes",
         "WebSocket. The client sends ClientFrame, the server ServerFrame, as JSON text.",
@@ -164,6 +192,10 @@ def _paths() -> dict[str, Any]:
         "/api/realtime/getRecords": {"post": records},
         "/api/realtime/query": {"post": query},
         "/api/realtime/socket": {"get": socket},
+        "/api/files/upload": {"post": upload},
+        "/api/files/confirm": {"post": confirm},
+        "/api/files/download": {"post": download},
+        "/api/files/content": _content(),
         "/api/auth/dev-sign-in": {"post": {**sign_in, "security": []}},
         "/healthz": {"get": _state("The process runs", bodies.Health)},
         "/readyz": {"get": _state("Requests can be served", bodies.Readiness, "503")},
@@ -176,6 +208,43 @@ def _paths() -> dict[str, Any]:
             )
         },
     }
+
+
+def _content() -> dict[str, Any]:
+    """The bytes: whoever has the link needs nothing else."""
+    whole = {"description": "OK", "content": {"*/*": {}}}
+    get = _get(
+        "Download",
+        "Of a link that was given out; `Range` with one range.",
+        {
+            "200": whole,
+            "206": whole,
+            "403": _problem("The link is not valid, or not any more"),
+            "404": _problem("The file is gone"),
+            "416": _problem("The file ends before these bytes"),
+            "429": _problem("Too many downloads of this user are under way"),
+            "503": _problem("The store does not answer"),
+        },
+        public=True,
+    )
+    put = _get(
+        "Upload",
+        "Of a link that was given out, with exactly its length and type.",
+        {
+            "200": {
+                "description": "OK",
+                "content": {"application/json": {"schema": _one_of([bodies.FileReceipt])}},
+            },
+            "403": _problem("The link is not valid, not any more, or not for these bytes"),
+            "408": _problem("Too slow"),
+            "409": _problem("The bytes are there, or are others than the record says"),
+            "429": _problem("Too many uploads of this user are under way"),
+            "503": _problem("The store does not answer, or has no room"),
+        },
+        public=True,
+    )
+    put["requestBody"] = {"required": True, "content": {"*/*": {}}}
+    return {"get": get, "put": put}
 
 
 def _post(

@@ -1,10 +1,7 @@
 """HTTP: a few lines a route. Bodies are read as text, checked for size, and passed to SQL."""
 
-import asyncio
-import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,26 +9,23 @@ import jwt
 import orjson
 import psycopg
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import Message, Receive, Scope, Send
 
-from . import calls, metrics, openapi, protocol
+from . import calls, links, metrics, openapi, protocol
 from .auth import COOKIE, Session, bearer, origin_allowed
 from .config import SYMMETRIC
 from .errors import MEDIA_TYPE, RETRY_SECONDS, Problem
 from .gateway import Gateway
 from .limits import address_of, subscriber_of
-from .outlet import transport_of
+from .streams import Streamed
 
 log = logging.getLogger("rowcast.routes")
 
 STATIC: Final = Path(__file__).parent / "static"
 NDJSON: Final = "application/x-ndjson"
 DEV_SESSION_SECONDS: Final = 12 * 3600
-# Half a megabyte within this is 26 KB/s. Less than idle_in_transaction_session_timeout (30 s).
-STREAM_PART_SECONDS: Final = 20.0
 
 
 def routes(gateway: Gateway) -> list[BaseRoute]:
@@ -40,6 +34,10 @@ def routes(gateway: Gateway) -> list[BaseRoute]:
         Route("/api/realtime/write", write, methods=["POST"]),
         Route("/api/realtime/getRecords", get_records, methods=["POST"]),
         Route("/api/realtime/query", query, methods=["POST"]),
+        Route("/api/files/upload", file_upload, methods=["POST"]),
+        Route("/api/files/confirm", file_confirm, methods=["POST"]),
+        Route("/api/files/download", file_download, methods=["POST"]),
+        Route(links.PATH, file_content, methods=["GET", "PUT"]),
         Route("/api/openapi.json", openapi_document),
         Route("/api/docs", docs),
         Route("/healthz", healthz),
@@ -90,10 +88,35 @@ async def query(request: Request) -> Response:
     # The header line is fetched before the answer starts, so that a refusal still has its status.
     header = await anext(stream)
     try:
-        return Lines(await gateway.sealed(header), stream)
+        return Streamed(await gateway.sealed(header), stream, NDJSON)
     except BaseException:
         await stream.aclose()
         raise
+
+
+async def file_upload(request: Request) -> Response:
+    """POST /api/files/upload: a signed link to send the bytes of a file to."""
+    gateway, session = _gateway(request), await authenticate(request)
+    return JSONResponse(await gateway.files.upload(session, await read_text(request)))
+
+
+async def file_confirm(request: Request) -> Response:
+    """POST /api/files/confirm: the bytes are there."""
+    gateway, session = _gateway(request), await authenticate(request)
+    return JSONResponse(await gateway.files.confirm(session, await read_text(request)))
+
+
+async def file_download(request: Request) -> Response:
+    """POST /api/files/download: a signed link to the bytes of a file."""
+    gateway, session = _gateway(request), await authenticate(request)
+    return JSONResponse(await gateway.files.download(session, await read_text(request)))
+
+
+async def file_content(request: Request) -> Response:
+    """GET, HEAD and PUT /api/files/content: the bytes, for whoever has the link."""
+    gateway = _gateway(request)
+    gateway.limits.check_address(_address(request), time.monotonic())
+    return await gateway.files.content(request)
 
 
 async def dev_sign_in(request: Request) -> Response:
@@ -160,49 +183,6 @@ async def readyz(request: Request) -> Response:
 async def metrics_text(_: Request) -> Response:
     """GET /metrics: Prometheus text."""
     return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-
-class Lines(StreamingResponse):
-    """NDJSON from a source that holds a connection: freed at the end whatever happens, and when
-    the reader has not taken a part in time.
-    """
-
-    def __init__(self, header: str, source: AsyncGenerator[str, None]) -> None:
-        super().__init__(_joined(header, source), media_type=NDJSON)
-        self._source = source
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Cuts the connection of a reader who is too slow; what he has ends without its end."""
-        try:
-            async with contextlib.aclosing(self._source):
-                await super().__call__(scope, receive, send)
-        except TooSlow:
-            log.info("stream cut: its reader is too slow")
-            if (transport := transport_of(scope)) is not None:
-                transport.abort()
-                await asyncio.sleep(0)  # so that the server has noticed, and does not complain
-
-    async def stream_response(self, send: Send) -> None:
-        """Sends part by part, each within its time."""
-
-        async def send_in_time(message: Message) -> None:
-            try:
-                async with asyncio.timeout(STREAM_PART_SECONDS):
-                    await send(message)
-            except TimeoutError:
-                raise TooSlow from None
-
-        await super().stream_response(send_in_time)
-
-
-class TooSlow(Exception):
-    """The reader of a stream did not take a part in time."""
-
-
-async def _joined(header: str, source: AsyncIterator[str]) -> AsyncIterator[str]:
-    yield header
-    async for part in source:
-        yield part
 
 
 # --- what the routes share -----------------------------------------------------------------------

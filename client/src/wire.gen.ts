@@ -79,6 +79,7 @@ export type ProblemCode =
   | "uploaded"
   | "missing"
   | "mismatch"
+  | "bad_range"
   | "store"
   | "bad_encoding"
   | "bad_json"
@@ -302,6 +303,26 @@ export interface QueryBody {
   have?: { readonly [key: string]: number };
 }
 
+/** Names a file: a record of a table made by `sync.files`. */
+export interface FileBody {
+  table: Table;
+  id: RecordId;
+}
+
+/** The same, with what the upload answered; without it the bytes are read again. */
+export interface FileConfirmBody {
+  table: Table;
+  id: RecordId;
+  receipt?: string;
+}
+
+/** The same, and whether it is to be shown in a page: images alone, all else is saved. */
+export interface FileDownloadBody {
+  table: Table;
+  id: RecordId;
+  inline?: boolean;
+}
+
 /** A demo user's name. */
 export interface DevSignInBody {
   user: string;
@@ -499,6 +520,38 @@ export interface QueryAnswer {
   keys: readonly Key[];
   cursor: Cursor;
   next?: string | null;
+}
+
+/** Send the bytes there, with these headers and no other length or type. */
+export interface FileUploadAnswer {
+  method: "PUT";
+  /** Of the gateway where it has no host. */
+  url: string;
+  headers: { readonly [key: string]: string };
+  /** Begin before then; seconds since 1970. */
+  expiresAt: number;
+}
+
+/** The file is there, and stays as it is. */
+export interface FileConfirmAnswer {
+  table: Table;
+  id: RecordId;
+  state: "ready";
+  size: number;
+  sha256: string;
+}
+
+/** GET it within a minute; with ranges, if you like. */
+export interface FileDownloadAnswer {
+  /** A path of the gateway. */
+  url: string;
+  /** Seconds since 1970. */
+  expiresAt: number;
+}
+
+/** What an upload answers, for its confirmation. A bucket answers with nothing. */
+export interface FileReceipt {
+  receipt: string;
 }
 
 /** The token, also set as a cookie. */

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from app import db, routes
+from app import db, streams
 from tests.gateway.conftest import (
     ALICE,
     BOARD,
@@ -108,7 +108,7 @@ async def ask(service: Service, user: str = ALICE) -> Any:
 async def test_a_reader_who_stops_is_cut_and_holds_no_connection(
     patient: Service, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(routes, "STREAM_PART_SECONDS", 1)
+    monkeypatch.setattr(streams, "STREAM_PART_SECONDS", 1)
     async with stream(patient) as stopped:
         await until(lambda: held(run) == 1)
         await until(lambda: held(run) == 0)
@@ -119,7 +119,7 @@ async def test_a_reader_who_stops_is_cut_and_holds_no_connection(
 async def test_a_slow_reader_who_keeps_to_the_time_gets_everything(
     patient: Service, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(routes, "STREAM_PART_SECONDS", 5)
+    monkeypatch.setattr(streams, "STREAM_PART_SECONDS", 5)
     async with stream(patient) as slow:
         await until(lambda: held(run) == 1)
         assert not await slow.cut()

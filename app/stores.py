@@ -1,0 +1,247 @@
+"""Where the bytes of files are: a folder, or a bucket by obstore. Objects are `<id>/<name>`."""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import re
+import time
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import AzureStore, GCSStore, LocalStore, ObjectStore, S3Store
+
+from .config import Settings
+from .errors import Problem
+
+log = logging.getLogger("rowcast.stores")
+
+READ_BYTES: Final = 256 * 1024
+PART_BYTES: Final = 8 * 1024 * 1024  # S3 takes 10 000 parts: 80 GB
+PARTIALS: Final = ".partial"
+# An upload that runs writes at least every 30 s, so a partial file this old has nobody.
+PARTIAL_SECONDS: Final = 3600.0
+ORPHAN_AGE: Final = timedelta(days=1)
+LISTED: Final = 1000
+REQUEST_SECONDS: Final = "3600s"  # of a whole object, which a slow reader takes slowly
+CONNECT_SECONDS: Final = "5s"
+ID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+Write = Callable[[bytes], Awaitable[None]]
+
+
+class NoObject(Exception):
+    """There is no such object."""
+
+
+class Store:
+    """A bucket. Raises Problem 503 `store` where it cannot be reached or has no room."""
+
+    def __init__(self, open_: Callable[[], ObjectStore]) -> None:
+        self._open_bucket = open_
+
+    @cached_property
+    def _bucket(self) -> ObjectStore:
+        return self._open_bucket()
+
+    @asynccontextmanager
+    async def writer(self, id_: str, name: str) -> AsyncIterator[Write]:
+        """Writes an object, which is there as a whole after the end, and not at all after an
+        exception.
+        """
+        with _reached():
+            async with obstore.open_writer_async(
+                self._bucket, f"{id_}/{name}", buffer_size=PART_BYTES, max_concurrency=2
+            ) as file:
+
+                async def write(part: bytes) -> None:
+                    await file.write(part)
+
+                yield write
+
+    async def read(
+        self, id_: str, name: str, start: int = 0, end: int | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        """The bytes from `start` up to `end`, in parts. Raises NoObject before the first."""
+        with _reached():
+            if end is not None and end <= start:
+                return
+            wanted: Any = None if end is None else {"range": (start, end)}
+            try:
+                found = await obstore.get_async(self._bucket, f"{id_}/{name}", options=wanted)
+            except FileNotFoundError:
+                raise NoObject from None
+            async for part in found.stream(min_chunk_size=READ_BYTES):
+                yield bytes(part)
+
+    async def sizes(self, id_: str) -> dict[str, int]:
+        """The objects of a file, with their sizes."""
+        found: dict[str, int] = {}
+        with _reached():
+            async for page in obstore.list(self._bucket, prefix=f"{id_}/"):
+                found |= {entry["path"].rpartition("/")[2]: entry["size"] for entry in page}
+        return found
+
+    async def remove(self, id_: str, keep: str | None) -> None:
+        """Removes all objects of a file but one."""
+        for name in await self.sizes(id_):
+            if name != keep:
+                await self.remove_one(id_, name)
+
+    async def remove_one(self, id_: str, name: str) -> None:
+        """Removes an object, if it is there."""
+        with _reached(), contextlib.suppress(FileNotFoundError):
+            await obstore.delete_async(self._bucket, f"{id_}/{name}")
+
+    async def old_ids(self) -> AsyncGenerator[list[str], None]:
+        """The ids of files that have had objects for a day, some at a time."""
+        before = datetime.now(UTC) - ORPHAN_AGE
+        with _reached():
+            async for page in obstore.list(self._bucket, chunk_size=LISTED):
+                ids = {
+                    entry["path"].partition("/")[0]
+                    for entry in page
+                    if entry["last_modified"] < before
+                }
+                yield sorted(id_ for id_ in ids if ID.fullmatch(id_))
+
+    async def tidy(self) -> None:
+        """Removes what writers have left that were killed. A bucket's own rules do that."""
+
+
+class Folder(Store):
+    """A folder of this machine, or one that all gateways mount."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.resolve()
+        self._partials = self._root / PARTIALS
+        super().__init__(self._make)
+
+    def _make(self) -> LocalStore:
+        self._partials.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return LocalStore(self._root, automatic_cleanup=False)
+
+    @asynccontextmanager
+    async def writer(self, id_: str, name: str) -> AsyncIterator[Write]:
+        """As of a bucket: under a temporary name, flushed, renamed, the folder flushed."""
+        with _reached():
+            partial = self._partials / uuid.uuid4().hex
+            file = await asyncio.to_thread(self._open, partial)
+            try:
+
+                async def write(part: bytes) -> None:
+                    await asyncio.to_thread(_write, file, part)
+
+                yield write
+                await asyncio.to_thread(self._keep, file, partial, self._root / id_ / name)
+            finally:
+                # Closed and gone already, where all went well.
+                os.close(file)
+                partial.unlink(missing_ok=True)
+
+    async def remove(self, id_: str, keep: str | None) -> None:
+        """As of a bucket; the folder goes, too."""
+        await super().remove(id_, keep)
+        if keep is None:
+            with _reached(), contextlib.suppress(FileNotFoundError):
+                await asyncio.to_thread((self._root / id_).rmdir)
+
+    async def tidy(self) -> None:
+        """Removes partial files that nobody writes any more."""
+        with _reached():
+            await asyncio.to_thread(self._tidy)
+
+    def _open(self, partial: Path) -> int:
+        self._partials.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+
+    def _keep(self, file: int, partial: Path, final: Path) -> None:
+        os.fsync(file)
+        final.parent.mkdir(mode=0o700, exist_ok=True)
+        _flush(self._root)
+        partial.rename(final)
+        _flush(final.parent)
+
+    def _tidy(self) -> None:
+        before = time.time() - PARTIAL_SECONDS
+        for partial in self._partials.glob("*"):
+            with contextlib.suppress(FileNotFoundError):
+                if partial.stat().st_mtime < before:
+                    partial.unlink()
+
+
+def open_store(settings: Settings) -> Store:
+    """The store that the settings name. Nothing is reached or made yet."""
+    url = settings.files_url
+    parts = urlsplit(url or "")
+    if url is None:
+        return Folder(settings.data_dir / "files")
+    if parts.scheme == "file":
+        return Folder(Path(unquote(parts.path)))
+    key, secret = settings.files_key_id, settings.files_secret_key
+    endpoint = settings.files_endpoint
+    options: Any = {
+        "timeout": REQUEST_SECONDS,
+        "connect_timeout": CONNECT_SECONDS,
+        "allow_http": (endpoint or "").startswith("http://"),
+    }
+    config: dict[str, Any]
+    if parts.scheme == "s3":
+        config = {
+            "access_key_id": key,
+            "secret_access_key": secret,
+            "endpoint": endpoint,
+            "region": settings.files_region,
+        }
+        return Store(lambda: S3Store.from_url(url, config=_given(config), client_options=options))
+    if parts.scheme == "gs":
+        config = {"service_account_key": secret}
+        return Store(lambda: GCSStore.from_url(url, config=_given(config), client_options=options))
+    config = {"account_name": key, "account_key": secret, "endpoint": endpoint}
+    return Store(lambda: AzureStore.from_url(url, config=_given(config), client_options=options))
+
+
+def _given(config: dict[str, Any]) -> Any:
+    return {name: value for name, value in config.items() if value is not None}
+
+
+@contextlib.contextmanager
+def _reached() -> Iterator[None]:
+    """Of what a store complains nothing leaves: it may name keys and folders."""
+    try:
+        yield
+    except (BaseError, OSError) as exc:
+        log.warning(
+            "store failed class=%s errno=%s", type(exc).__name__, getattr(exc, "errno", None)
+        )
+        raise unreachable(exc) from None
+
+
+def unreachable(exc: BaseException) -> Problem:
+    """503 `store`."""
+    full = getattr(exc, "errno", None) == errno.ENOSPC
+    what = "has no room" if full else "does not answer"
+    return Problem(503, "store", f"The store of files {what}; try again", retryAfter=5)
+
+
+def _write(file: int, part: bytes) -> None:
+    rest = memoryview(part)
+    while rest:
+        rest = rest[os.write(file, rest) :]
+
+
+def _flush(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,191 @@
+"""Files as a client handles them, and a server of S3 to keep them in."""
+
+import hashlib
+import json
+import secrets
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.gateway.conftest import ALICE, Service
+from tests.sql.engine import TASK_1, create, new_id
+
+S3_SECONDS = 60.0
+
+
+class Files:
+    """One user's files of one task."""
+
+    def __init__(self, service: Service, user: str = ALICE) -> None:
+        self.service = service
+        self.user = user
+
+    async def create(self, content: bytes, **more: Any) -> str:
+        """A pending file for this content."""
+        id_ = new_id()
+        given = {
+            "taskId": TASK_1, "name": "a.txt", "type": "text/plain", "size": str(len(content)),
+            **more,
+        }  # fmt: skip
+        await self.service.write(create("taskFiles", id_, **given), user=self.user)
+        return id_
+
+    async def ask(self, what: str, id_: str, **more: Any) -> httpx.Response:
+        body = {"table": "taskFiles", "id": id_, **more}
+        return await self.service.post(f"/api/files/{what}", body, self.user)
+
+    async def told(self, what: str, id_: str, **more: Any) -> Any:
+        answer = await self.ask(what, id_, **more)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def put(self, link: Any, content: Any, **headers: str) -> httpx.Response:
+        return await self.service.http.put(
+            link["url"], content=content, headers={**link["headers"], **headers}
+        )
+
+    async def ready(self, content: bytes, **more: Any) -> str:
+        """A file that went all the way."""
+        id_ = await self.create(content, **more)
+        answer = await self.put(await self.told("upload", id_), content)
+        assert answer.status_code == 200, answer.text
+        receipt = answer.json()["receipt"] if answer.content else None
+        assert (await self.told("confirm", id_, receipt=receipt))["state"] == "ready"
+        return id_
+
+    async def record(self, id_: str) -> Any:
+        body = {"pointers": [{"table": "taskFiles", "id": id_}]}
+        answer = await self.service.post("/api/realtime/getRecords", body, self.user)
+        return answer.json()["recordMap"]["taskFiles"][id_]
+
+    async def get(self, id_: str, inline: bool = False, **headers: str) -> httpx.Response:
+        link = await self.told("download", id_, inline=inline)
+        return await self.service.http.get(link["url"], headers=headers)
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+class S3:
+    """SeaweedFS on free ports: it checks signatures, and writes once where that is asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.key, self.secret = "files", secrets.token_urlsafe(24)
+        rights = ["Admin", "Read", "Write", "List", "Tagging"]
+        keys = [{"accessKey": self.key, "secretKey": self.secret}]
+        identities = [{"name": "gateway", "credentials": keys, "actions": rights}]
+        config = folder / "s3.json"
+        config.write_text(json.dumps({"identities": identities}))
+        (folder / "data").mkdir()
+        master, volume, filer, port = _free_ports()
+        self.endpoint = f"http://127.0.0.1:{port}"
+        command = [
+            "weed", "-logdir", str(folder), "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
+            f"-dir={folder / 'data'}", f"-master.port={master}", f"-volume.port={volume}",
+            f"-filer.port={filer}", "-s3", f"-s3.port={port}", f"-s3.config={config}",
+            "-volume.max=8", "-master.volumeSizeLimitMB=64", "-s3.port.iceberg=0",
+            f"-master.port.grpc={master + 1}", f"-volume.port.grpc={volume + 1}",
+            f"-filer.port.grpc={filer + 1}", f"-s3.port.grpc={port + 1}", "-s3.iam=false",
+        ]  # fmt: skip
+        program = _program("weed")
+        with (folder / "log").open("wb") as log:
+            self._process = subprocess.Popen([program, *command[1:]], stdout=log, stderr=log)
+        self.log = folder / "log"
+
+    def url(self, bucket: str, prefix: str = "") -> str:
+        return f"s3://{bucket}/{prefix}"
+
+    def settings(self, bucket: str, **more: Any) -> dict[str, Any]:
+        return {
+            "files_url": self.url(bucket, "some/where"),
+            "files_endpoint": self.endpoint,
+            "files_key_id": self.key,
+            "files_secret_key": self.secret,
+            **more,
+        }
+
+    def make_bucket(self, name: str) -> None:
+        """Waits for the server, which answers before it can store anything."""
+        import obstore
+        from obstore.store import S3Store
+
+        deadline = time.monotonic() + S3_SECONDS
+        store = S3Store(
+            name,
+            config={
+                "access_key_id": self.key,
+                "secret_access_key": self.secret,
+                "endpoint": self.endpoint,
+                "region": "us-east-1",
+            },
+            client_options={"allow_http": True},
+            retry_config={"max_retries": 0},
+        )
+        made = False
+        while True:
+            try:
+                made = made or self._create(name)
+                obstore.put(store, "probe", b"x")
+                obstore.delete(store, "probe")
+            except (httpx.TransportError, obstore.exceptions.BaseError, OSError) as error:
+                assert self._process.poll() is None, self.log.read_text()
+                if time.monotonic() > deadline:
+                    raise AssertionError(self.log.read_text()[-2000:]) from error
+                time.sleep(0.1)
+            else:
+                return
+
+    def _create(self, name: str) -> bool:
+        from app.config import Settings
+        from app.links import presign
+
+        settings = Settings(database_url="x", **self.settings(name))
+        url = presign(settings, "PUT", "", {}, 60, time.time())
+        answer = httpx.put(url)
+        assert answer.status_code in (200, 409, 500, 503), answer.text
+        return answer.status_code in (200, 409)
+
+    def stop(self) -> None:
+        """It takes SIGTERM lightly."""
+        self._process.kill()
+        self._process.wait(20)
+
+
+def _program(name: str) -> str:
+    import sysconfig
+
+    return str(Path(sysconfig.get_path("scripts")) / name)
+
+
+def _free_ports() -> list[int]:
+    """Four ports, each with the one after it free too."""
+    found: list[int] = []
+    while len(found) < 4:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            port = first.getsockname()[1]
+            if port > 60000:
+                continue
+            try:
+                second.bind(("127.0.0.1", port + 1))
+            except OSError:
+                continue
+            if all(abs(port - other) > 1 for other in found):
+                found.append(port)
+    return found
+
+
+@contextmanager
+def s3_server(folder: Path) -> Iterator[S3]:
+    server = S3(folder)
+    try:
+        yield server
+    finally:
+        server.stop()
