@@ -6,7 +6,7 @@ long. RESULTS.md is written only when everything was measured.
 
 import argparse
 
-from . import gateway, initial, live, results, signal, writes
+from . import files, gateway, initial, live, results, signal, writes
 from .stage import Say, stage
 
 PARTS = {
@@ -22,6 +22,7 @@ PARTS = {
     "storm": live.storm,
     "idle": live.idle,
     "catchup": live.catch_up,
+    "files": files.transfer,
 }
 
 

@@ -110,6 +110,8 @@ def write(figures: Sequence[Figure], postgres: str, mode: str, seconds: float) -
         "  the same with everybody allowed everything.",
         "- last of 100 sockets: from the start of a plain UPDATE to its arrival at the last one;",
         "  by hand: the same UPDATE of a table that is not live, until it is committed.",
+        "- 1 GiB: memory is the gateway's at its peak above what it had before; by hand: the same",
+        "  written to a file, hashed and flushed, and read from it, hashed.",
         "- the rest have limits, not twins. Revocation: a membership is deleted by SQL while the",
         "  board is edited 25 times a second; from the commit. Catch-up and asking for rights: CPU",
         "  of the backend.",

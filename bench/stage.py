@@ -102,8 +102,8 @@ class Stage:
         return {"tps": float(found[1]), **latencies(taken)}
 
     @contextmanager
-    def gateway(self) -> Iterator["Running"]:
-        """A gateway process on a free port."""
+    def gateway(self, **settings: str) -> Iterator["Running"]:
+        """A gateway process on a free port; `settings`: further ones by their variables."""
         listener = serve.listen("127.0.0.1", 0)
         gateway = serve.Gateway(
             listener,
@@ -111,6 +111,7 @@ class Stage:
                 "ROWCAST_DATABASE_URL": self.dsn,
                 "ROWCAST_JWT_SECRET": SECRET,
                 "ROWCAST_LOG_LEVEL": "warning",
+                **settings,
             },
         )
         try:

@@ -17,9 +17,10 @@ import psycopg
 import pytest
 import pytest_asyncio
 
+from app import calls, links, stores
 from app import files as transfers
-from app import links, stores
 from app.config import Settings
+from app.errors import Problem
 from app.links import Signer
 from app.stores import Folder, Store
 from tests.gateway.conftest import (
@@ -34,7 +35,6 @@ from tests.gateway.conftest import (
     until,
 )
 from tests.gateway.files import S3, Files, s3_server, sha256
-from tests.postgres import Database
 from tests.sql.engine import TASK_1
 
 CONTENT = bytes(range(256)) * 1000
@@ -335,7 +335,7 @@ async def test_links_end(files: Files, folder: Path, monkeypatch: pytest.MonkeyP
     assert time.time() + 890 < up["expiresAt"] <= time.time() + 900
     before = stored(folder)
     later = time.time() + 60
-    monkeypatch.setattr(transfers.time, "time", lambda: later)
+    monkeypatch.setattr(time, "time", lambda: later)
     expect_bad_link(await files.service.http.get(down["url"]))
     later += 840
     expect_bad_link(await files.put(up, CONTENT))
@@ -535,7 +535,7 @@ async def test_upload_that_never_ends_is_cut(
     await until(lambda: bool(stored(folder)))
     if how == "deadline":
         late = time.time() + 100_000
-        monkeypatch.setattr(transfers.time, "time", lambda: late)
+        monkeypatch.setattr(time, "time", lambda: late)
         writer.write(CONTENT[1000:2000])
     async with asyncio.timeout(20):
         answer = await reader.readuntil(b"}")
@@ -556,7 +556,7 @@ async def test_transfers_of_one_user_are_bounded(
         await go.wait()
 
     open_ = [asyncio.create_task(files.put(link, waiting())) for _ in range(2)]
-    await until(lambda: folder.exists() and len(stored(folder)) == 2)
+    await until(lambda: len(stored(folder)) == 2)
     third = await files.put(link, CONTENT)
     assert (third.status_code, third.json()["code"]) == (429, "too_many_requests")
     go.set()
@@ -564,18 +564,14 @@ async def test_transfers_of_one_user_are_bounded(
         expect_bad_link(answer)
 
 
-@pytest.mark.faults
-async def test_killed_gateway_leaves_no_file_that_could_be_seen(
-    db: Database, process: tuple[Process, str], service: Service, tmp_path: Path
-) -> None:
-    """kill -9 in the middle of an upload: no object, only a partial file, which is swept."""
-    run, _ = process
-    assert run.child is not None
+@pytest_asyncio.fixture
+async def separate(process: tuple[Process, str], folder: Path) -> tuple[Process, str]:
+    """A gateway as a process of its own, with a folder; and its address."""
+    run, place = process
     run.end(signal.SIGKILL)
-    folder = tmp_path / "killed"
     run._environment["ROWCAST_FILES_URL"] = folder.as_uri()
     run.start()
-    address = f"http://{process[1]}"
+    address = f"http://{place}"
 
     async def answers() -> bool:
         with contextlib.suppress(httpx.TransportError):
@@ -584,13 +580,71 @@ async def test_killed_gateway_leaves_no_file_that_could_be_seen(
         return False
 
     await eventually(answers)
+    return run, address
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
+async def test_large_file_takes_little_memory(
+    separate: tuple[Process, str], service: Service
+) -> None:
+    """The whole GiB is measured by `make bench`."""
+    run, address = separate
+    assert run.child is not None
+    status = Path(f"/proc/{run.child.pid}/status")
+    part, count = os.urandom(1 << 20), 96
+
+    def peak() -> int:
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1])
+
+    async def parts() -> AsyncIterator[bytes]:
+        for _ in range(count):
+            yield part
+
+    files = Files(service)
+    small = await files.create(CONTENT)
+    id_ = await files.create(part, size=str(len(part) * count))
+    headers = {"Authorization": f"Bearer {token()}"}
+    async with httpx.AsyncClient(base_url=address, headers=headers, timeout=120) as http:
+
+        async def ask(what: str, id_: str) -> Json:
+            body = {"table": "taskFiles", "id": id_}
+            answer = await http.post(f"/api/files/{what}", json=body)
+            told: Json = answer.json()
+            return told
+
+        # Whatever is imported once is there.
+        first = await ask("upload", small)
+        await http.put(first["url"], content=CONTENT, headers=first["headers"])
+        await ask("confirm", small)
+        await http.get((await ask("download", small))["url"])
+        before = peak()
+        link = await ask("upload", id_)
+        length = {**link["headers"], "Content-Length": str(len(part) * count)}
+        assert (await http.put(link["url"], content=parts(), headers=length)).status_code == 200
+        # Without the receipt, so that all of it is read once more.
+        assert (await ask("confirm", id_))["state"] == "ready"
+        seen = 0
+        async with http.stream("GET", (await ask("download", id_))["url"]) as answer:
+            async for piece in answer.aiter_raw():
+                seen += len(piece)
+    assert seen == len(part) * count
+    assert peak() - before < 48 * 1024
+
+
+@pytest.mark.faults
+async def test_killed_gateway_leaves_no_file_that_could_be_seen(
+    separate: tuple[Process, str], service: Service, folder: Path
+) -> None:
+    """kill -9 in the middle of an upload: no object, only a partial file, which is swept."""
+    run, address = separate
     files = Files(service)
     id_ = await files.create(CONTENT)
     headers = {"Authorization": f"Bearer {token()}"}
 
     async def killing() -> AsyncIterator[bytes]:
         yield CONTENT[:-1]
-        await until(lambda: folder.exists() and bool(stored(folder)))
+        await until(lambda: bool(stored(folder)))
         run.end(signal.SIGKILL)
         yield CONTENT[-1:]
 
@@ -794,7 +848,7 @@ async def test_nothing_secret_is_logged(
             # What the test's own client says is not the gateway's log.
             if not record.name.startswith(("httpx", "httpcore", "asyncio"))
         ]
-        key = bytes.fromhex(await transfers.calls.file_key(service.gateway.database.work)).hex()
+        key = bytes.fromhex(await calls.file_key(service.gateway.database.work)).hex()
     secrets = [key, token()[:40], receipt, "a secret name"]
     secrets += [dict(parse_qsl(urlsplit(link["url"]).query))["signature"] for link in (up, down)]
     for secret in secrets:
@@ -810,11 +864,11 @@ def test_signature_does_not_run_over_the_edges_of_parts() -> None:
     query = parse_qsl(urlsplit(signer.url(link)).query, keep_blank_values=True)
     assert signer.read("PUT", query, 50) == link
     shifted = {**dict(query), "id": "id\no", "object": "1"}
-    with pytest.raises(links.Problem):
+    with pytest.raises(Problem):
         signer.read("PUT", list(shifted.items()), 50)
-    with pytest.raises(links.Problem):
+    with pytest.raises(Problem):
         Signer(b"other").read("PUT", query, 50)
-    with pytest.raises(links.Problem):
+    with pytest.raises(Problem):
         signer.read("PUT", query, 100)
 
 
