@@ -164,12 +164,7 @@ def presign(
     settings: Settings, method: str, path: str, bound: dict[str, str], seconds: int, now: float
 ) -> str:
     """An address in the S3 bucket with Signature Version 4 in its query, good for these headers."""
-    bucket = urlsplit(settings.files_url or "").netloc
-    if settings.files_endpoint is not None:
-        base = f"{settings.files_endpoint.rstrip('/')}/{bucket}"
-    else:
-        base = f"https://{bucket}.s3.{settings.files_region}.amazonaws.com"
-    target = urlsplit(base + quote(path))
+    target = urlsplit(_bucket(settings) + quote(path))
     at = datetime.fromtimestamp(now, UTC)
     stamp, day = at.strftime("%Y%m%dT%H%M%SZ"), at.strftime("%Y%m%d")
     scope = f"{day}/{settings.files_region}/s3/aws4_request"
@@ -193,3 +188,19 @@ def presign(
     for part in (*scope.split("/"), f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{digest}"):
         signing = hmac.new(signing, part.encode(), hashlib.sha256).digest()
     return f"{target.geturl()}?{query}&X-Amz-Signature={signing.hex()}"
+
+
+def direct_origin(settings: Settings) -> str | None:
+    """Where browsers send uploads themselves; None where they do not."""
+    if not settings.files_direct:
+        return None
+    parts = urlsplit(_bucket(settings))
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _bucket(settings: Settings) -> str:
+    """The address of the S3 bucket: at Amazon in the host, elsewhere in the path."""
+    bucket = urlsplit(settings.files_url or "").netloc
+    if settings.files_endpoint is not None:
+        return f"{settings.files_endpoint.rstrip('/')}/{bucket}"
+    return f"https://{bucket}.s3.{settings.files_region}.amazonaws.com"

@@ -21,7 +21,7 @@ from starlette.websockets import WebSocket
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from . import metrics, trace
+from . import links, metrics, trace
 from .config import Settings
 from .errors import Problem, from_database, response, unexpected
 from .gateway import Gateway
@@ -36,14 +36,11 @@ SECURITY_HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
         "connect-src 'self'; manifest-src 'self'; worker-src 'self'; base-uri 'none'; "
         "form-action 'none'; frame-ancestors 'none'"
     ),
 }
-_SECURITY_HEADERS: Final = [
-    (name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()
-]
 ALLOWED_HEADERS: Final = (
     "Authorization",
     "Content-Type",
@@ -69,7 +66,11 @@ def create_app(settings: Settings) -> Starlette:
         finally:
             await gateway.stop()
 
-    middleware = [Middleware(TransportCapture), Middleware(Edge)]
+    store = links.direct_origin(settings)
+    middleware = [
+        Middleware(TransportCapture),
+        Middleware(Edge, connects=(store,) if store else ()),
+    ]
     if settings.trusted_proxies:
         proxies = Middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.trusted_proxies))
         middleware.insert(1, proxies)
@@ -133,8 +134,14 @@ class Edge:
     log, since it may hold row data.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, connects: tuple[str, ...] = ()) -> None:
         self.app = app
+        # Where pages may send data besides their own origin.
+        allowed = " ".join(("connect-src 'self'", *connects))
+        self._headers = [
+            (name.lower().encode(), value.replace("connect-src 'self'", allowed).encode())
+            for name, value in SECURITY_HEADERS.items()
+        ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
@@ -157,7 +164,7 @@ class Edge:
                 said = {name.lower() for name, _ in message["headers"]}
                 message["headers"] = [
                     *message["headers"],
-                    *(header for header in _SECURITY_HEADERS if header[0] not in said),
+                    *(header for header in self._headers if header[0] not in said),
                 ]
                 metrics.requests.add(route=_route(scope), status=str(message["status"]))
                 metrics.request_seconds.observe(time.perf_counter() - started_at)

@@ -353,4 +353,3 @@ select sync.enable(
     p_touch => 'updated_at',
     p_server_owned => '{created_by,created_at}'
 );
-select sync.files('public.note_files', p_parent => 'public.notes', p_column => 'note_id');

@@ -588,4 +588,3 @@ select sync.enable(
     p_server_owned => '{author_id,created_at}'
 );
 select sync.expose('public.complete_board(uuid)');
-select sync.files('public.task_files', p_parent => 'public.tasks', p_column => 'task_id');

@@ -915,3 +915,16 @@ def test_other_clouds_are_a_setting(url: str, kind: str) -> None:
         given = {"files_secret_key": json.dumps(key)}
     store = stores.open_store(Settings(database_url="x", files_url=url, **given))
     assert type(store._bucket).__name__ == kind
+
+
+@pytest.mark.parametrize("direct", [False, True])
+async def test_pages_may_send_to_the_bucket_where_uploads_go_there(
+    gateway_dsn: str, direct: bool
+) -> None:
+    given: Json = {
+        "files_url": "s3://bucket/x", "files_key_id": "k", "files_secret_key": "s",
+        "files_endpoint": "https://s3.example.com/base",
+    }  # fmt: skip
+    async with Service(settings_for(gateway_dsn, files_direct=direct, **given)) as service:
+        policy = (await service.http.get("/")).headers["content-security-policy"]
+    assert ("connect-src 'self' https://s3.example.com;" in policy) is direct
