@@ -1,6 +1,8 @@
 /** The examples of README.md. */
 import { createRoot } from "react-dom/client";
 import { createClient } from "rowcast";
+import { createUploads } from "rowcast/files";
+import { useFileUrl, useUpload } from "rowcast/files/react";
 import { RowcastProvider, useField, useRecords, useWrite } from "rowcast/react";
 import { createTestServer } from "rowcast/testing";
 import { expect } from "vitest";
@@ -58,4 +60,44 @@ export async function test() {
   await alice.write({ type: "set", table: "tasks", id, key: "title", value: "Done" }).confirmed;
   expect(server.get("tasks", id)?.title).toBe("Done");
   await server.close();
+}
+
+const uploads = createUploads(client, { url: "http://localhost:8000" });
+
+export function Attachments({ taskId }: { taskId: string }) {
+  const files = useRecords("taskFiles", { taskId });
+  const upload = useUpload(uploads, "taskFiles", { taskId });
+  const open = async (id: string) => window.open(await uploads.url("taskFiles", id));
+  return (
+    <>
+      <input
+        type="file"
+        multiple
+        onChange={(event) => [...(event.target.files ?? [])].map(upload.add)}
+      />
+      {upload.uploads.map(({ id, name, sent, size, error }) => (
+        <p key={id}>
+          {name} <progress value={sent} max={size} /> {error?.message}
+          <button type="button" onClick={() => upload.abort(id)}>
+            Cancel
+          </button>
+        </p>
+      ))}
+      {files.map((file) => (
+        <button
+          key={file.id}
+          type="button"
+          disabled={file.state !== "ready"}
+          onClick={() => open(file.id)}
+        >
+          {file.name}
+        </button>
+      ))}
+    </>
+  );
+}
+
+export function Picture({ id }: { id: string }) {
+  const { url, refresh } = useFileUrl(uploads, "taskFiles", id);
+  return <img src={url} alt="" onError={refresh} />;
 }
