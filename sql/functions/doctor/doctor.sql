@@ -53,6 +53,21 @@ as $$
         where g.tgrelid = t.relation and g.tgname = n.name and strpos(n.states, g.tgenabled::text) > 0
     )
     union all
+    select 'error', 'file_trigger_missing', format('%s %s', f.relation, n.name),
+        'A trigger of a table of files is missing or switched off: files are neither counted nor removed',
+        format('create trigger %s %s on %s %s;', n.name, n.event, f.relation, n.work)
+    from sync_internal.file_tables f
+    join tables t on t.relation = f.relation
+    cross join (
+        values
+        ('zzz_rowcast_file', 'after insert', 'for each row execute function sync_internal.note_file()'),
+        ('zzz_rowcast_file_gone', 'after delete', 'for each row execute function sync_internal.doom_file()'),
+        ('zzz_rowcast_files_gone', 'after truncate', 'for each statement execute function sync_internal.doom_files()')
+    ) n (name, event, work)
+    where not exists (
+        select from pg_trigger g where g.tgrelid = f.relation and g.tgname = n.name and g.tgenabled in ('O', 'A')
+    )
+    union all
     select 'error', 'leaf_without_triggers', l.relid::regclass::text,
         'A partition lacks triggers, since it was added later or they were switched off: '
         'changes made in it directly go unheard',

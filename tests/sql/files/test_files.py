@@ -508,3 +508,15 @@ def test_may_edit_asks_as_the_update_would(db: Database) -> None:
     assert not may(ALICE, "public.tasks", None)
     assert not may(BOB, "public.comments", ALICE_SAID)
     assert not may(ALICE, "sync_internal.files", new_id())
+
+
+def test_doctor_misses_triggers_of_files(conn: psycopg.Connection) -> None:
+    query = "select object, fix from sync.doctor() where code = 'file_trigger_missing'"
+    assert conn.execute(query.encode()).fetchall() == []
+    conn.execute("alter table public.task_files disable trigger zzz_rowcast_file_gone")
+    conn.execute("drop trigger zzz_rowcast_file on public.note_files")
+    found = {row[0].split()[0]: row[1] for row in conn.execute(query.encode()).fetchall()}
+    assert set(found) == {"public.task_files", "public.note_files"}
+    conn.execute(found["public.note_files"].encode())
+    conn.execute("alter table public.task_files enable trigger zzz_rowcast_file_gone")
+    assert conn.execute(query.encode()).fetchall() == []
