@@ -73,6 +73,10 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+class EndedError(Exception):
+    """The server ended by itself."""
+
+
 class S3:
     """SeaweedFS on free ports: it checks signatures, and writes once where that is asked."""
 
@@ -135,7 +139,8 @@ class S3:
                 obstore.put(store, "probe", b"x")
                 obstore.delete(store, "probe")
             except (httpx.TransportError, obstore.exceptions.BaseError, OSError) as error:
-                assert self._process.poll() is None, self.log.read_text()
+                if self._process.poll() is not None:
+                    raise EndedError(self.log.read_text()[-2000:]) from error
                 if time.monotonic() > deadline:
                     raise AssertionError(self.log.read_text()[-2000:]) from error
                 time.sleep(0.1)
@@ -183,9 +188,20 @@ def _free_ports() -> list[int]:
 
 
 @contextmanager
-def s3_server(folder: Path) -> Iterator[S3]:
-    server = S3(folder)
-    try:
-        yield server
-    finally:
-        server.stop()
+def s3_server(folder: Path, bucket: str) -> Iterator[S3]:
+    """A server with a bucket. A port that somebody took meanwhile ends it: then it has others."""
+    for last in (False, False, True):
+        place = folder / secrets.token_hex(4)
+        place.mkdir()
+        server = S3(place)
+        try:
+            try:
+                server.make_bucket(bucket)
+            except EndedError:
+                if last:
+                    raise
+                continue
+            yield server
+            return
+        finally:
+            server.stop()

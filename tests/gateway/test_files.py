@@ -62,8 +62,7 @@ def files(local: Service) -> Files:
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
     """A server of S3 for the whole run."""
-    with s3_server(tmp_path_factory.mktemp("s3")) as server:
-        server.make_bucket("rowcast")
+    with s3_server(tmp_path_factory.mktemp("s3"), "rowcast") as server:
         yield server
 
 

@@ -38,9 +38,7 @@ async def test_files_go_up_and_come_down(
     """Into a folder through the gateway, and into a bucket directly."""
     given = {"files_url": (tmp_path / "files").as_uri()}
     if store == "bucket":
-        (tmp_path / "s3").mkdir()
-        with s3_server(tmp_path / "s3") as server:
-            server.make_bucket("rowcast")
+        with s3_server(tmp_path, "rowcast") as server:
             await _uploads(script, gateway_dsn, **_direct(server))
     else:
         await _uploads(script, gateway_dsn, **given)
