@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -38,6 +39,7 @@ from tests.gateway.files import S3, Files, s3_server, sha256
 from tests.sql.engine import TASK_1
 
 CONTENT = bytes(range(256)) * 1000
+ROOT = Path(__file__).parents[2]
 Json = dict[str, Any]
 
 
@@ -817,6 +819,27 @@ async def test_orphans_are_removed_when_old_and_unknown(
     left = stored(folder)
     assert not any(strange in path for path in left)
     assert sum(known in path or "beef" in path or "no id" in path for path in left) == 3
+
+
+async def test_command_sweeps_as_the_gateway_does(
+    run: Callable[..., Any], files: Files, folder: Path, gateway_dsn: str
+) -> None:
+    await files.ready(CONTENT)
+    run("delete from public.task_files")
+    await expire(files)
+    environment = {
+        "PATH": os.environ["PATH"],
+        "ROWCAST_DATABASE_URL": gateway_dsn,
+        "ROWCAST_FILES_URL": folder.as_uri(),
+    }
+    for said in ("1 files are gone, and 0 orphans", "0 files are gone, and 0 orphans"):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "app", "sweep", "--orphans",
+            cwd=ROOT, env=environment, stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        out, _ = await process.communicate()
+        assert (process.returncode, out.decode().strip()) == (0, said)
+    assert stored(folder) == []
 
 
 # --- logs ----------------------------------------------------------------------------------------
