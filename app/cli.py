@@ -95,6 +95,8 @@ def run_(
         environment = {
             "ROWCAST_DATABASE_URL": login,
             "ROWCAST_DEV_SIGN_IN": "true",
+            "ROWCAST_ACCOUNTS": "true",
+            "ROWCAST_PUBLIC_URL": settings.public_url or serve.url(listener),
             "ROWCAST_LOG_LEVEL": os.environ.get("ROWCAST_LOG_LEVEL") or "warning",
             "ROWCAST_JWT_SECRET": settings.jwt_secret or _kept_secret(settings.data_dir),
             "ROWCAST_JWT_SECRET_FILE": "",
