@@ -216,7 +216,7 @@ async def change_password(request: Request) -> Response:
     if not right:
         raise Problem(403, "wrong_credentials", "The current password is wrong")
     hashed = await _hasher(gateway).hash(password)
-    answer = await _call(gateway, calls.SET_PASSWORD, old_hash=old, new_hash=hashed, **known)
+    answer = await _call(gateway, calls.SET_ANOTHER, old_hash=old, new_hash=hashed, **known)
     return _welcome(request, answer, cookie)
 
 

@@ -174,7 +174,7 @@ BEGIN_CHANGE: Final[LiteralString] = (
     "p_secret_hash => %(secret)s::bytea"
     ") where current_user = session_user"
 )
-SET_PASSWORD: Final[LiteralString] = (
+SET_ANOTHER: Final[LiteralString] = (
     "select accounts.gateway_change_password("
     "p_session => %(session)s::uuid, p_family_hash => %(family)s::bytea, "
     "p_secret_hash => %(secret)s::bytea, p_old_hash => %(old_hash)s::text, "

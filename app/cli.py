@@ -216,6 +216,33 @@ def doctor() -> None:
     raise typer.Exit(1 if errors else 0)
 
 
+@app.command("users")
+def users_(
+    like: Annotated[str | None, typer.Argument(help="Part of an address, or an id.")] = None,
+    disable: Annotated[
+        str | None, typer.Option(metavar="ID", help="End his sessions and let him in no more.")
+    ] = None,
+    enable: Annotated[str | None, typer.Option(metavar="ID", help="Let him in again.")] = None,
+) -> None:
+    """List the users of accounts; disable or enable one."""
+    admin = _admin(Settings())
+    if disable is not None or enable is not None:
+        migrate.set_disabled(admin, disable or enable or "", disabled=disable is not None)
+        out.print("disabled" if disable is not None else "enabled")
+        return
+    table = Table("id", "address", "signs in by", "sessions", "", box=None, pad_edge=False)
+    for user in migrate.users(admin, like):
+        ways = ["password"] if user.has_password else []
+        table.add_row(
+            str(user.id),
+            escape(user.email or ("a guest" if user.guest else "")),
+            escape(", ".join([*ways, *user.providers])),
+            str(user.sessions),
+            "[red]disabled[/]" if user.disabled else "",
+        )
+    out.print(table)
+
+
 @app.command("tail")
 def tail_() -> None:
     """Print changes as they are committed, whoever may read them, until interrupted."""

@@ -104,7 +104,7 @@ class Settings(BaseSettings):
         default=None, description="JWKS document that verifies tokens signed with a private key."
     )
     jwt_previous_secrets: str | None = _secret(
-        "Former values of `ROWCAST_JWT_SECRET`, comma separated, whose tokens made by the gateway "
+        "Former values of `ROWCAST_JWT_SECRET`, one a line, whose tokens made by the gateway "
         "still count until they expire. Leave it empty where a secret has leaked."
     )
     jwt_audience: Words = Field(
@@ -322,7 +322,7 @@ class Settings(BaseSettings):
     @property
     def previous_secrets(self) -> tuple[str, ...]:
         """Secrets that still verify the gateway's own tokens."""
-        given = (self.jwt_previous_secrets or "").split(",")
+        given = (self.jwt_previous_secrets or "").splitlines()
         return tuple(word.strip() for word in given if word.strip())
 
     @property

@@ -5,7 +5,7 @@ import secrets
 import time
 from typing import Any, Final
 
-import httpx
+import httpx2
 import jwt
 from authlib.common.errors import AuthlibBaseError
 from authlib.integrations.httpx_client import AsyncOAuth2Client
@@ -68,7 +68,7 @@ class Client:
                     code=code,
                     code_verifier=flow["verifier"],
                 )
-        except httpx.HTTPError:
+        except httpx2.HTTPError:
             raise unavailable("The provider cannot be reached; try again") from None
         except (AuthlibBaseError, ValueError, KeyError, TypeError) as exc:
             raise Failed(type(exc).__name__) from None
@@ -128,13 +128,13 @@ class Client:
             return self._metadata
         address = self.provider.issuer.rstrip("/") + "/.well-known/openid-configuration"
         try:
-            async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS, trust_env=False) as http:
+            async with httpx2.AsyncClient(timeout=TIMEOUT_SECONDS, trust_env=False) as http:
                 found = (await http.get(address)).raise_for_status().json()
             if found["issuer"] != self.provider.issuer:
                 raise ValueError("another issuer")
             if not all(isinstance(found[name], str) for name in NAMED):
                 raise ValueError("no address")
-        except (httpx.HTTPError, ValueError, KeyError, TypeError) as exc:
+        except (httpx2.HTTPError, ValueError, KeyError, TypeError) as exc:
             log.warning("provider %s not read class=%s", self.provider.id, type(exc).__name__)
             raise unavailable("The provider cannot be reached; try again") from None
         if self._keys is None or self._metadata.get("jwks_uri") != found["jwks_uri"]:

@@ -52,3 +52,24 @@ end
 $$;
 
 comment on function accounts.useful_link(text, bytea, uuid) is 'The link with this token, locked.';
+
+-- Removes links that were not used, of a user or of sign-ups with an address. One that is being used this moment stays: waiting for
+-- it could be a deadlock, and what it comes to is decided by the row of the user.
+create or replace function accounts.drop_links(p_user uuid, p_email text)
+returns void
+language sql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    delete from accounts.links l
+    where l.id in (
+        select o.id
+        from accounts.links o
+        where (o.user_id = p_user or o.email = p_email and o.purpose = 'sign_up') and o.used_by is null
+        for update skip locked
+    )
+$$;
+
+comment on function accounts.drop_links(uuid, text) is 'Removes links that were not used.';

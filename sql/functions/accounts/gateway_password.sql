@@ -54,7 +54,7 @@ begin
         perform sync_internal.refuse(403, 'wrong_credentials', 'The current password is wrong');
     end if;
     perform accounts.give_back('password_user', v_user::text);
-    delete from accounts.links l where l.user_id = v_user and l.used_by is null;
+    perform accounts.drop_links(v_user, null);
     perform accounts.close_sessions(v_user, p_session);
     perform accounts.post('password_changed', v_email);
     return accounts.signed_in(p_session);
@@ -117,7 +117,7 @@ begin
             perform sync_internal.refuse(410, 'link_spent', 'The link was used or is too old; ask for another');
         end if;
         update accounts.links l set used_by = p_session where l.id = v_link.id;
-        delete from accounts.links l where l.user_id = v_link.user_id and l.used_by is null;
+        perform accounts.drop_links(v_link.user_id, null);
         -- Whoever guessed at the old password has not used up the owner's attempts at the new one.
         delete from accounts.buckets b
         where b.name = 'sign_in_account' and b.key = encode(sha256(convert_to(v_link.email, 'UTF8')), 'hex');

@@ -44,7 +44,7 @@ begin
             -- The same name or address, at the same time.
             perform sync_internal.refuse(503, 'retry', 'Busy with another change; try the same again', '{"retryAfter": 1}');
         end;
-        delete from accounts.links l where l.email = v_email and l.purpose = 'sign_up' and l.used_by is null;
+        perform accounts.drop_links(null, v_email);
     end if;
     perform accounts.give_back('link_address', p_address);
     return accounts.open_session(v_user, p_session, p_family_hash, p_secret_hash);

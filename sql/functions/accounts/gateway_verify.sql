@@ -38,7 +38,7 @@ begin
     end;
     perform accounts.close_sessions(v_user, null);
     update accounts.links l set used_by = p_session, user_id = v_user, password_hash = null where l.id = v_link.id;
-    delete from accounts.links l where l.email = v_link.email and l.purpose = 'sign_up' and l.used_by is null;
+    perform accounts.drop_links(null, v_link.email);
     return accounts.open_session(v_user, p_session, p_family_hash, p_secret_hash);
 end
 $$;
