@@ -1,9 +1,11 @@
--- Purpose: accounts: users, their sessions, links sent by mail, providers they sign in by, mails to send, limits. Also
+-- Purpose: accounts: users, their sessions, links sent by mail, providers they sign in by, mails to send,
+-- limits. Also
 -- user ids in one spelling where ends of sessions are kept.
 -- Lock: access exclusive on sync_internal.session_ends, a moment. Breaking: no.
 
 create schema accounts authorization rowcast_owner;
-comment on schema accounts is 'Rowcast: users and their sessions. Functions are the API; nobody has a right on the tables.';
+comment on schema accounts
+is 'Rowcast: users and their sessions. Functions are the API; nobody has a right on the tables.';
 grant usage on schema accounts to rowcast_gateway, rowcast_worker, service_role;
 
 create table accounts.users (
@@ -35,10 +37,12 @@ create table accounts.sessions (
         length(family_hash) = 32 and length(secret_hash) = 32 and length(before_hash) = 32
     )
 );
-comment on table accounts.sessions is 'A session: what a browser''s cookie stands for. One that has ended is gone.';
+comment on table accounts.sessions
+is 'A session: what a browser''s cookie stands for. One that has ended is gone.';
 comment on column accounts.sessions.family_hash is 'SHA-256 of the part of the cookie that stays';
 comment on column accounts.sessions.secret_hash is 'SHA-256 of the part that each refresh replaces';
-comment on column accounts.sessions.before_hash is 'that of the part before, which for a minute gets the same successor';
+comment on column accounts.sessions.before_hash
+is 'that of the part before, which for a minute gets the same successor';
 comment on column accounts.sessions.salt is 'what the present part was made from, with the part before as the key';
 create index sessions_user_id on accounts.sessions (user_id);
 create index sessions_expires_at on accounts.sessions (expires_at);
@@ -74,7 +78,8 @@ create table accounts.identities (
     primary key (issuer, subject),
     constraint identity_of_user foreign key (user_id) references accounts.users (id) on delete cascade
 );
-comment on table accounts.identities is 'By whom a user signs in elsewhere: an OpenID Connect issuer and its name for him.';
+comment on table accounts.identities
+is 'By whom a user signs in elsewhere: an OpenID Connect issuer and its name for him.';
 create index identities_user_id on accounts.identities (user_id);
 
 create table accounts.mails (
@@ -86,7 +91,8 @@ create table accounts.mails (
     expires_at timestamptz not null,
     sent_at timestamptz
 );
-comment on table accounts.mails is 'A mail to be sent. Of a link it has the id alone: its token is made when it is sent.';
+comment on table accounts.mails
+is 'A mail to be sent. Of a link it has the id alone: its token is made when it is sent.';
 create index mails_due on accounts.mails (created_at) where sent_at is null;
 
 create table accounts.limits (
@@ -96,7 +102,8 @@ create table accounts.limits (
     comment text not null,
     constraint limits_are_positive check (burst >= 0 and per_hour >= 1)
 );
-comment on table accounts.limits is 'How often something may be tried: so many times at once, so many an hour. Burst 0: any number.';
+comment on table accounts.limits
+is 'How often something may be tried: so many times at once, so many an hour. Burst 0: any number.';
 insert into accounts.limits (name, burst, per_hour, comment) values
 ('sign_in_account', 100, 60, 'wrong passwords of one account, from anywhere'),
 ('sign_in_pair', 10, 30, 'wrong passwords of one account from one address'),
@@ -124,7 +131,8 @@ do $$
 declare
     v_table regclass;
 begin
-    for v_table in select c.oid from pg_catalog.pg_class c where c.relnamespace = 'accounts'::regnamespace and c.relkind = 'r'
+    for v_table in
+        select c.oid from pg_catalog.pg_class c where c.relnamespace = 'accounts'::regnamespace and c.relkind = 'r'
     loop
         execute format('alter table %s owner to rowcast_owner', v_table);
     end loop;
@@ -143,7 +151,8 @@ insert into sync_internal.settings (name, value) values
 delete from sync_internal.session_ends e
 where exists (
     select from sync_internal.session_ends o
-    where lower(o.user_id) = lower(e.user_id) and (o.disabled, o.ended_at, o.user_id) > (e.disabled, e.ended_at, e.user_id)
+    where lower(o.user_id) = lower(e.user_id)
+        and (o.disabled, o.ended_at, o.user_id) > (e.disabled, e.ended_at, e.user_id)
 )
 and e.user_id ~* '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$';
 update sync_internal.session_ends e
@@ -151,4 +160,5 @@ set user_id = lower(e.user_id)
 where e.user_id ~* '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$' and e.user_id <> lower(e.user_id);
 
 -- The name '' stands for everybody.
+-- squawk-ignore ban-drop-constraint
 alter table sync_internal.session_ends drop constraint user_is_named;

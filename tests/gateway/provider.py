@@ -97,7 +97,7 @@ def application(issuer: str) -> Starlette:
             key = OTHER
         made = jwt.encode(claims, key, algorithm=algorithm, headers=headers)
         if state.fault == "alg none":
-            made = jwt.encode(claims, None, algorithm="none", headers=headers)
+            made = jwt.encode(claims, "", algorithm="none", headers=headers)
         return JSONResponse(
             {"access_token": secrets.token_urlsafe(), "token_type": "Bearer", "id_token": made}
         )

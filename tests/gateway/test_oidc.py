@@ -19,7 +19,7 @@ from tests.gateway.test_accounts import PASSWORD, Browser, Run, closed_browsers,
 
 __all__ = ["closed_browsers"]
 
-DORA = {"sub": "7", "email": "Dora@example.org", "email_verified": True}
+DORA: dict[str, Any] = {"sub": "7", "email": "Dora@example.org", "email_verified": True}
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def browser(site: Service) -> Browser:
     return Browser(site)
 
 
-async def say(issuer: str, fault: str = "", **claims: Any) -> None:
+async def say(issuer: str, fault: str = "", /, **claims: Any) -> None:
     async with httpx.AsyncClient() as http:
         await http.post(f"{issuer}/say", json={"claims": claims, "fault": fault})
 

@@ -1,6 +1,7 @@
 -- Changing and resetting a password.
 
--- {"passwordHash", "email"} of whoever presents the cookie of a session, to verify the current password with; an attempt is counted. PT401, PT429.
+-- {"passwordHash", "email"} of whoever presents the cookie of a session, to verify the current password with; an
+-- attempt is counted. PT401, PT429.
 create or replace function accounts.gateway_begin_change(p_session uuid, p_family_hash bytea, p_secret_hash bytea)
 returns jsonb
 language plpgsql
@@ -27,7 +28,8 @@ $$;
 comment on function accounts.gateway_begin_change(uuid, bytea, bytea) is 'Counts an attempt to change a password.';
 grant execute on function accounts.gateway_begin_change(uuid, bytea, bytea) to rowcast_gateway;
 
--- Sets a password; p_old_hash is the one that was verified. All other sessions of the user end. PT401 where the session has
+-- Sets a password; p_old_hash is the one that was verified. All other sessions of the user end. PT401 where the
+-- session has
 -- ended, PT403 wrong_credentials where the password is another by now, or there is none: the first is set by a reset.
 create or replace function accounts.gateway_change_password(
     p_session uuid, p_family_hash bytea, p_secret_hash bytea, p_old_hash text, p_new_hash text
@@ -64,7 +66,8 @@ $$;
 comment on function accounts.gateway_change_password(uuid, bytea, bytea, text, text) is 'Sets another password.';
 grant execute on function accounts.gateway_change_password(uuid, bytea, bytea, text, text) to rowcast_gateway;
 
--- Mails a link to set a password with, where the address has an account; the answer is the same where it has none. PT400, PT429.
+-- Mails a link to set a password with, where the address has an account; the answer is the same where it has
+-- none. PT400, PT429.
 create or replace function accounts.gateway_request_reset(
     p_email text, p_link uuid, p_token_hash bytea, p_address text
 )
@@ -96,7 +99,8 @@ $$;
 comment on function accounts.gateway_request_reset(text, uuid, bytea, text) is 'Mails a link to set a password with.';
 grant execute on function accounts.gateway_request_reset(text, uuid, bytea, text) to rowcast_gateway;
 
--- Sets a password by a link, ends every session and token of the user, and signs him in. PT410 where the link is of no use. Repeated
+-- Sets a password by a link, ends every session and token of the user, and signs him in. PT410 where the link is
+-- of no use. Repeated
 -- with the same session it has no further effect.
 create or replace function accounts.gateway_reset(
     p_token_hash bytea, p_new_hash text, p_session uuid, p_family_hash bytea, p_secret_hash bytea
@@ -109,8 +113,9 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_link constant accounts.links := accounts.useful_link('reset', p_token_hash, p_session);
+    v_link record;
 begin
+    select l.* into v_link from accounts.useful_link('reset', p_token_hash, p_session) l;
     if v_link.used_by is null then
         update accounts.users u set password_hash = p_new_hash where u.id = v_link.user_id and u.email = v_link.email;
         if not found then

@@ -1,5 +1,7 @@
--- Ends a sign-up: makes the user, or of the guest who signed up a user, and signs him in. The gateway has made sure that the
--- browser is the one that signed up or knows the password. PT410 where the link is of no use, also because its address
+-- Ends a sign-up: makes the user, or of the guest who signed up a user, and signs him in. The gateway has made
+-- sure that the
+-- browser is the one that signed up or knows the password. PT410 where the link is of no use, also because its
+-- address
 -- has an account meanwhile. Repeated with the same session it has no further effect.
 --
 -- A trigger of the application on accounts.users may let invited people in.
@@ -14,9 +16,10 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_link constant accounts.links := accounts.useful_link('sign_up', p_token_hash, p_session);
+    v_link record;
     v_user uuid;
 begin
+    select l.* into v_link from accounts.useful_link('sign_up', p_token_hash, p_session) l;
     if v_link.used_by is not null then
         return accounts.open_session(v_link.user_id, p_session, p_family_hash, p_secret_hash);
     end if;

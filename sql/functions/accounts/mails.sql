@@ -1,6 +1,7 @@
 -- The outbox: rows are written with what they tell of, and sent by whoever asks for them.
 
--- The mails to be sent, oldest first: [{"id", "kind", "recipient", "details", "createdAt"}]. Those too old to be of use are left out.
+-- The mails to be sent, oldest first: [{"id", "kind", "recipient", "details", "createdAt"}]. Those too old to be
+-- of use are left out.
 create or replace function accounts.mails_due(p_most integer default 100)
 returns jsonb
 language sql

@@ -26,7 +26,8 @@ as $$
 declare
     v_email constant text := lower(normalize(btrim(p_email), nfc));
 begin
-    if v_email is null or octet_length(v_email) > 254 or v_email !~ '^[^@[:space:][:cntrl:]<>(),;:"\\]+@[^@[:space:][:cntrl:]<>(),;:"\\]+$'
+    if v_email is null or octet_length(v_email) > 254
+        or v_email !~ '^[^@[:space:][:cntrl:]<>(),;:"\\]+@[^@[:space:][:cntrl:]<>(),;:"\\]+$'
         or split_part(v_email, '@', 2) !~ '^[^.]+(\.[^.]+)+$' then
         perform sync_internal.refuse(400, 'bad_email', 'This is no e-mail address', '{"key": "email"}');
     end if;
@@ -36,7 +37,8 @@ $$;
 
 comment on function accounts.normal_email(text) is 'An address in the form it is kept in.';
 
--- Begins a session of a user and gives what the browser is told. Locks the user, so that an end of his sessions waits or is
+-- Begins a session of a user and gives what the browser is told. Locks the user, so that an end of his sessions
+-- waits or is
 -- seen. PT403 where he is disabled. Repeated with the same id it has no further effect.
 create or replace function accounts.open_session(p_user uuid, p_session uuid, p_family_hash bytea, p_secret_hash bytea)
 returns jsonb
@@ -63,7 +65,8 @@ $$;
 
 comment on function accounts.open_session(uuid, uuid, bytea, bytea) is 'Begins a session of a user.';
 
--- {"claims", "user", "seconds"} of a session: the claims of its next token, which is of the database's clock, who it is, and for how
+-- {"claims", "user", "seconds"} of a session: the claims of its next token, which is of the database's clock,
+-- who it is, and for how
 -- many seconds a browser may keep the cookie.
 create or replace function accounts.signed_in(p_session uuid)
 returns jsonb
@@ -74,7 +77,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_session accounts.sessions;
+    v_session record;
     v_user jsonb;
     v_now timestamptz;
 begin

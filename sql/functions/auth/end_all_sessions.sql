@@ -1,4 +1,5 @@
--- Ends the sessions of everybody, as sync.end_sessions those of one: no token that was issued up to now counts any more,
+-- Ends the sessions of everybody, as sync.end_sessions those of one: no token that was issued up to now counts
+-- any more,
 -- of whatever issuer. For when a key has leaked, together with another key. For administrators.
 create or replace function sync.end_all_sessions()
 returns void

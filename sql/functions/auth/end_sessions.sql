@@ -1,4 +1,5 @@
--- Ends the sessions of a user: no token of his that was issued up to now counts any more. Tokens are of any issuer and
+-- Ends the sessions of a user: no token of his that was issued up to now counts any more. Tokens are of any
+-- issuer and
 -- carry no name that could be crossed out, so the moment is kept, and the claim iat of each token compared with it.
 --
 -- From the commit on every door of the gateway refuses such tokens, PT401, and the relays, who hear of it through the
@@ -37,7 +38,8 @@ $$;
 comment on function sync_internal.user_key(text) is 'A user''s id in one spelling.';
 grant execute on function sync_internal.user_key(text) to rowcast_gateway;
 
--- Notes the end of sessions and tells the relays. p_disabled: whether the user is disabled from now on; null: as he was.
+-- Notes the end of sessions and tells the relays. p_disabled: whether the user is disabled from now on; null: as
+-- he was.
 -- The name '' stands for everybody. Accounts: whoever is signing in meanwhile has the row of the user locked, and is
 -- waited for, so that none of his sessions outlives this.
 create or replace function sync_internal.note_session_end(p_user_id text, p_disabled boolean)
@@ -113,7 +115,8 @@ $$;
 
 comment on function sync_internal.must_name_user(text) is 'Refuses what is no user''s id.';
 
--- Whether a token with these claims still counts. One that does not say when it was issued, or that says it was issued
+-- Whether a token with these claims still counts. One that does not say when it was issued, or that says it was
+-- issued
 -- in the future, is taken for an old one. A token of ours counts while its session is there. Definer: the tables are
 -- private.
 create or replace function sync_internal.session_counts(p_claims jsonb)
