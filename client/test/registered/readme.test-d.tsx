@@ -1,6 +1,7 @@
 /** The examples of README.md. */
 import { createRoot } from "react-dom/client";
 import { createClient } from "rowcast";
+import { createSession } from "rowcast/auth";
 import { RowcastProvider, useField, useRecords, useWrite } from "rowcast/react";
 import { createTestServer } from "rowcast/testing";
 import { expect } from "vitest";
@@ -45,6 +46,12 @@ export const app = (session: { userId: string | null }) => (
     <Board id="..." />
   </RowcastProvider>
 );
+
+const session = createSession();
+export const auth = {
+  signIn: (email: string, password: string) => session.signIn(email, password),
+};
+export const create = (userId: string | null) => createClient({ schema, auth: session, userId });
 
 export async function test() {
   const id = crypto.randomUUID();
