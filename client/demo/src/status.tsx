@@ -1,5 +1,6 @@
 import { useEffect, useState } from "react";
-import { useClient, useRejected, useStatus, useUndoRedo } from "rowcast/react";
+import { useRejected, useStatus, useUndoRedo } from "rowcast/react";
+import { SignInAgain } from "./account/sign-in-again.js";
 import { describe, reason } from "./describe.js";
 import { Dialog } from "./ui/dialog.js";
 import { Icon, IconButton } from "./ui/icon.js";
@@ -56,7 +57,6 @@ const STARTING_MS = 3000;
 
 function Saved() {
   const { online, pending, rejected, needsAuth, upgrade, durable } = useStatus();
-  const client = useClient();
   const saving = useLasting(online && pending > 0, PATIENCE_MS);
   const forgetful = useLasting(!durable, STARTING_MS);
   const changes = `${pending} ${pending === 1 ? "change" : "changes"}`;
@@ -67,13 +67,7 @@ function Saved() {
       </button>
     );
   }
-  if (needsAuth) {
-    return (
-      <button type="button" className="badge warn" onClick={() => client.resume()}>
-        <Icon name="warning" size={15} /> Sign in again
-      </button>
-    );
-  }
+  if (needsAuth) return <SignInAgain />;
   if (!online) {
     const why = durable ? "They are kept on this device." : "They are lost when this page closes.";
     return (

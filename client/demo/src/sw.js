@@ -30,7 +30,7 @@ self.addEventListener("fetch", (event) => {
   const { request } = event;
   const url = new URL(request.url);
   if (request.method !== "GET" || url.origin !== location.origin) return;
-  const page = request.mode === "navigate" && /^\/(tasks|notes)?(\/|$)/.test(url.pathname);
+  const page = request.mode === "navigate" && /^\/(tasks|notes|account)?(\/|$)/.test(url.pathname);
   const file = page ? PAGE : url.pathname;
   if (!FILES.includes(file)) return;
   event.respondWith(
