@@ -50,14 +50,14 @@ export function SignIn({ page }: { page?: AccountPage }) {
           <section className="account-card" aria-labelledby="with-account">
             <h2 id="with-account">Your account</h2>
             <GoOn />
-            <SignInForm onDone={() => page !== undefined && goHome(page)} />
+            <SignInForm onDone={() => goHome(page)} />
             <div className="account-or">or</div>
             <ProviderButtons ways={ways} />
             <div className="account-others">
               <Link className="button" to={{ app: "account", page: "sign-up" }}>
                 Create an account
               </Link>
-              <GuestButton ways={ways} />
+              <GuestButton ways={ways} onDone={() => goHome(page)} />
             </div>
           </section>
         )}
@@ -88,7 +88,9 @@ function GoOn() {
   );
 }
 
-function goHome(page: AccountPage): void {
+/** Whoever came to a page of the apps stays there. */
+function goHome(page: AccountPage | undefined): void {
+  if (page === undefined) return;
   navigate(page === "invitations" ? { app: "account", page } : { app: "tasks" }, { replace: true });
 }
 

@@ -25,7 +25,7 @@ export function Account() {
   }, []);
   return (
     <>
-      <Topbar title={<h1>Your account</h1>} />
+      <Topbar title={<h1>Account</h1>} />
       <div className="account-sections">
         <Section title="Name">
           <Name />

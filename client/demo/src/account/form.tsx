@@ -114,9 +114,9 @@ export function Field({
     if (first) input.current?.focus();
   }, [first]);
   return (
-    <div className="field">
+    <div className="account-field">
       <label htmlFor={id}>{label}</label>
-      <div className="field-box">
+      <div className="account-box">
         <input
           ref={input}
           id={id}

@@ -123,19 +123,21 @@ function Invitation({ invitation }: { invitation: Received }) {
           {table === "workspaceInvitations" ? "A workspace with its boards" : "A notebook"}
         </small>
       </p>
-      <button type="button" onClick={() => write({ type: "delete", table, id }, { undo: false })}>
-        Decline
-      </button>
-      <button
-        type="button"
-        className="primary"
-        disabled={!online}
-        aria-disabled={busy}
-        title={online ? undefined : "To accept you have to be online"}
-        onClick={accept}
-      >
-        Accept
-      </button>
+      <div className="row">
+        <button type="button" onClick={() => write({ type: "delete", table, id }, { undo: false })}>
+          Decline
+        </button>
+        <button
+          type="button"
+          className="primary"
+          disabled={!online}
+          aria-disabled={busy}
+          title={online ? undefined : "To accept you have to be online"}
+          onClick={accept}
+        >
+          Accept
+        </button>
+      </div>
     </li>
   );
 }

@@ -68,7 +68,13 @@ export function ProviderButtons({ ways }: { ways: SignInWays | null | undefined 
 }
 
 /** Begins without an address. */
-export function GuestButton({ ways }: { ways: SignInWays | null | undefined }) {
+export function GuestButton({
+  ways,
+  onDone,
+}: {
+  ways: SignInWays | null | undefined;
+  onDone: () => void;
+}) {
   const [problem, setProblem] = useState("");
   const [busy, setBusy] = useState(false);
   if (!ways?.guests) return null;
@@ -79,6 +85,7 @@ export function GuestButton({ ways }: { ways: SignInWays | null | undefined }) {
     try {
       await account.guest();
       enterAccount();
+      onDone();
     } catch (error) {
       setProblem(explain(error).text);
       setBusy(false);
