@@ -2,6 +2,9 @@
 
 import json
 import re
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +14,9 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.e2e.conftest import Sql, Visit
-from tests.e2e.site import Site, until
+from tests.e2e.site import ROOT, Site, until
 from tests.e2e.tab import Tab
+from tests.gateway.provider import CLIENT, SECRET
 from tests.postgres import Database
 
 PASSWORD = "a horse and a battery"
@@ -28,6 +32,25 @@ def site(db: Database, gateway_dsn: str, tmp_path: Path) -> Iterator[Site]:
     made.start()
     yield made
     made.close()
+
+
+@pytest.fixture
+def issuer() -> Iterator[str]:
+    """A provider that names whoever it was told to."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    child = subprocess.Popen([sys.executable, "-m", "tests.gateway.provider", str(port)], cwd=ROOT)
+    yield f"http://127.0.0.1:{port}"
+    child.terminate()
+    child.wait(20)
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url).is_success
+    except httpx.HTTPError:
+        return False
 
 
 def link_to(site: Site, email: str, kind: str) -> str:
@@ -301,6 +324,26 @@ def test_tabs_that_renew_at_once_stay_signed_in(visit: Visit, site: Site, sql: S
     kept = json.dumps(first.page.evaluate("[{ ...localStorage }, { ...sessionStorage }]"))
     assert "eyJ" not in kept
     assert "token" not in kept
+
+
+def test_a_provider_leads_in(visit: Visit, site: Site, issuer: str) -> None:
+    listed = {"id": "p", "name": "Example", "issuer": issuer}
+    known = {"clientId": CLIENT, "clientSecret": SECRET}
+    site.stop()
+    site._environment["ROWCAST_OIDC_PROVIDERS"] = json.dumps([listed | known])
+    site.start()
+    until(lambda: answers(f"{issuer}/keys"))
+    claims = {"sub": "7", "email": "dora@example.net", "email_verified": True}
+    httpx.post(f"{issuer}/say", json={"claims": claims})
+    tab = visit(name="dora")
+    tab.page.get_by_role("button", name="Sign in with Example").click()
+    inside(tab)
+    expect(tab.page.get_by_role("button", name="You and this window")).to_contain_text("dora")
+    tab.in_menu("You and this window", "Account …")
+    tab.page.get_by_role("button", name="Send me a link").click()
+    expect(tab.page.get_by_role("main")).to_contain_text("A mail to dora@example.net is on its way")
+    tab.go("/account/sign-in#error=oidc_denied")
+    expect(tab.page.get_by_role("alert")).to_contain_text("you declined")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
