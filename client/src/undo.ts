@@ -1,13 +1,6 @@
 import type { Pending } from "./cache.js";
-import {
-  type Inverse,
-  invertTransaction,
-  type OpContext,
-  planUndo,
-  type ReadRecord,
-  type RecordOperation,
-  reguard,
-} from "./operations.js";
+import { type Inverse, invertTransaction, planUndo, type ReadRecord, reguard } from "./inverses.js";
+import type { OpContext, RecordOperation } from "./operations.js";
 import { samePath } from "./paths.js";
 import { type Batch, Cell, type Readable } from "./readable.js";
 import type { Operation, Path } from "./wire.gen.js";
