@@ -17,6 +17,7 @@ import {
 } from "./operations.js";
 import { readPath } from "./paths.js";
 import { type KeySchema, keyOf, type TableSchema, tableOf } from "./schema.js";
+import type { ReadRecord } from "./steps.js";
 import { canonical, elementOf, LIMITS } from "./values.js";
 import type { ListInsertOperation, Operation } from "./wire.gen.js";
 
@@ -202,9 +203,6 @@ function invertCreate(
     guard: { ...at, path: [], kind: "keys", value, time },
   };
 }
-
-/** Looks a record up as it is shown now; null or undefined where it is not there. */
-export type ReadRecord = (table: string, id: string) => RecordData | null | undefined;
 
 /** What undoes the operations of a transaction, in the order in which it has to be done. */
 export function invertTransaction(
