@@ -121,6 +121,48 @@ export class RefusedError extends RowcastError {
   }
 }
 
+/** There are writes that would be lost, or would wait for the next sign-in: the user has to decide. */
+export class PendingWritesError extends RowcastError {
+  override name = "PendingWritesError";
+  /** Writes that are not confirmed. */
+  readonly pending: number;
+  /** Writes that were refused. */
+  readonly rejected: number;
+
+  constructor(pending: number, rejected: number) {
+    super(
+      "pending_writes",
+      `${pending} unsent and ${rejected} refused writes are on this device. Ask the user, then call signOut with pending: "keep" or "discard".`,
+    );
+    this.pending = pending;
+    this.rejected = rejected;
+  }
+}
+
+/** The server knows the caller as another user than the one whose data is kept here. */
+export class UserChangedError extends RowcastError {
+  override name = "UserChangedError";
+  /** Who it is. */
+  readonly userId: string | null;
+
+  constructor(userId: string | null) {
+    super(
+      "user_changed",
+      "Somebody else is signed in. Close this client and make one for the present user.",
+    );
+    this.userId = userId;
+  }
+}
+
+/** The client was closed. */
+export class ClosedError extends RowcastError {
+  override name = "ClosedError";
+
+  constructor() {
+    super("closed", "The client was closed or signed out. Make a new one with createClient.");
+  }
+}
+
 /** A problem on its way to the function that gives it back as data. No Error: a replay may meet many. */
 export class Refusal {
   readonly problem: OpProblem;

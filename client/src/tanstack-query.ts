@@ -1,7 +1,8 @@
 import type { DataTag, InfiniteData } from "@tanstack/query-core";
 import type { Client, QueryOptions } from "./client.js";
+import { isTransient } from "./http.js";
 import { isObject, type RecordData } from "./json.js";
-import { HttpError, isTransient, NetworkError } from "./transport.js";
+import { HttpError, NetworkError } from "./transport.js";
 import type { RecordOf, TableFor, TableName, Where, WhereFor } from "./types.js";
 import type { QueryAnswer, QueryBody } from "./wire.gen.js";
 
