@@ -451,7 +451,7 @@ export class Client {
     const { core } = this;
     if (core.closed) return;
     await core.use((engine) => engine.close()).catch((error) => core.failed(error));
-    core.closed = true;
+    core.end();
   }
 
   // --- inside ---

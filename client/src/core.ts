@@ -170,6 +170,15 @@ export class Core {
     this.cache.batch.changed(this.onlookers);
   }
 
+  /** Nothing more is done. */
+  end(): void {
+    this.closed = true;
+    for (const { saved, confirmed } of this.written.values()) {
+      saved.fail(new ClosedError());
+      confirmed.fail(new ClosedError());
+    }
+  }
+
   private computeStatus(): Status {
     const { engine } = this;
     const online = engine?.socket.state === "open";

@@ -55,6 +55,9 @@ export class Views {
   readonly loads = new Map<string, Load>();
   readonly watches = new Map<Slot, Watch>();
   loader: Loader | undefined;
+  /** What is to be let go, and when: the first one first. */
+  private readonly leaving = new Map<() => void, number>();
+  private waiting = false;
 
   constructor(
     private readonly cache: Cache,
@@ -125,14 +128,14 @@ export class Views {
 
   private releaseLater(load: Load): void {
     load.release?.();
-    load.release = this.runtime.later(() => {
+    load.release = this.later(() => {
       const { query } = load;
       this.loads.delete(query.id);
       this.cache.detach(query);
       load.running = false;
       load.release = undefined;
       this.loader?.released(load);
-    }, RELEASE_MS);
+    });
   }
 
   /** Loads a record and keeps it live while there are listeners. */
@@ -148,10 +151,38 @@ export class Views {
       end();
       if (--watch.users) return;
       watch.release?.();
-      watch.release = this.runtime.later(() => {
+      watch.release = this.later(() => {
         this.watches.delete(slot);
         this.loader?.unwatched(watch);
-      }, RELEASE_MS);
+      });
     };
+  }
+
+  /** Does something when nobody has called it off for a while: all at once, where thousands leave together. */
+  private later(work: () => void): () => void {
+    this.leaving.set(work, this.runtime.now() + RELEASE_MS);
+    this.wait();
+    return () => void this.leaving.delete(work);
+  }
+
+  private wait(): void {
+    const [next] = this.leaving.values();
+    if (this.waiting || next === undefined) return;
+    this.waiting = true;
+    const left = next - this.runtime.now();
+    this.runtime.later(
+      () => {
+        this.waiting = false;
+        const now = this.runtime.now();
+        for (const [leave, at] of this.leaving) {
+          // Where the clock was set back it is time, too.
+          if (at > now && at - now <= RELEASE_MS) break;
+          this.leaving.delete(leave);
+          leave();
+        }
+        this.wait();
+      },
+      Math.min(Math.max(left, 0), RELEASE_MS),
+    );
   }
 }

@@ -1,4 +1,5 @@
-import { useEffect, useMemo } from "react";
+import { useEffect, useMemo, useRef } from "react";
+import type { Client } from "../client.js";
 import type { History, UndoResult } from "../steps.js";
 import { useClient } from "./context.js";
 import { useReadable } from "./use-readable.js";
@@ -15,28 +16,53 @@ export interface UndoRedo extends History {
 export interface UndoRedoOptions {
   /** False: Cmd/Ctrl+Z, with Shift, and Ctrl+Y do nothing. */
   keys?: boolean;
+  /** Called after each step that a key has taken. */
+  onStep?: (step: StepTaken) => void;
+}
+
+/** A step that a key has taken. */
+export interface StepTaken {
+  readonly step: "undo" | "redo";
+  /** What it did, and what it skipped, since somebody else has changed it. */
+  readonly result: UndoResult | null;
+  /** Why it could not be taken. */
+  readonly error?: unknown;
 }
 
 const NOTHING: History = { canUndo: false, canRedo: false };
+/** What became of a key: by the first component that heard it. */
+const taken = new WeakMap<KeyboardEvent, { client: Client; made: Promise<StepTaken> }>();
 /** Inputs in which nothing is typed: the browser has nothing to undo there. */
 const NO_TEXT = /^(button|checkbox|color|file|image|radio|range|reset|submit)$/;
 
 /**
  * Undo and redo, with their keys: Cmd/Ctrl+Z, with Shift to redo, Ctrl+Y. In a text field these keys are the
- * browser's, which undoes typing. However many components use it, a key takes one step.
+ * browser's, which undoes typing. However many components use it, a key takes one step, and each `onStep` is told.
  */
-export function useUndoRedo({ keys = true }: UndoRedoOptions = {}): UndoRedo {
+export function useUndoRedo({ keys = true, onStep }: UndoRedoOptions = {}): UndoRedo {
   const client = useClient();
+  const told = useRef(onStep);
+  useEffect(() => {
+    told.current = onStep;
+  });
   const history = useReadable(client.history, NOTHING);
   useEffect(() => {
     if (!keys) return;
     const press = (event: KeyboardEvent) => {
-      const step = event.defaultPrevented || isText(event) ? undefined : stepOf(event);
-      const { canUndo, canRedo } = client.history.getSnapshot();
-      if (!step || !(step === "undo" ? canUndo : canRedo)) return;
-      event.preventDefault();
-      // A step that cannot be stored stands in the status as the last error.
-      client[step]().catch(() => {});
+      let taking = taken.get(event);
+      if (!taking) {
+        const step = event.defaultPrevented || isText(event) ? undefined : stepOf(event);
+        const { canUndo, canRedo } = client.history.getSnapshot();
+        if (!step || !(step === "undo" ? canUndo : canRedo)) return;
+        event.preventDefault();
+        const made = client[step]().then(
+          (result) => ({ step, result }),
+          (error: unknown) => ({ step, result: null, error }),
+        );
+        taking = { client, made };
+        taken.set(event, taking);
+      }
+      if (taking.client === client) void taking.made.then((step) => told.current?.(step));
     };
     addEventListener("keydown", press);
     return () => removeEventListener("keydown", press);

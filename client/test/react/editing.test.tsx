@@ -1,7 +1,7 @@
 // @vitest-environment jsdom
 import { act, fireEvent, screen } from "@testing-library/react";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { type Field, useField, useUndoRedo } from "../../src/react/index.js";
+import { type Field, type StepTaken, useField, useUndoRedo } from "../../src/react/index.js";
 import { StorageFullError } from "../../src/storage.js";
 import { memoryStorage } from "../../src/storage-memory.js";
 import type { TestServer } from "../../src/testing/index.js";
@@ -314,5 +314,45 @@ describe("useUndoRedo", () => {
     const off = await edited(false);
     expect(press("z", { ctrlKey: true })).toBe(false);
     expect(await off.now()).toEqual(["B", 1]);
+  });
+
+  it("tells every onStep what a key has done, what was skipped, and why it could not", async () => {
+    const told: [string, StepTaken][] = [];
+    function Told({ name }: { name: string }) {
+      useUndoRedo({ onStep: (step) => told.push([name, step]) });
+      return null;
+    }
+    const server = serve({ tasks: [{ id: "a", title: "A" }] });
+    const page = open(
+      server,
+      <>
+        <Buttons />
+        <Told name="one" />
+        <Told name="two" />
+      </>,
+    );
+    page.client.record("tasks", "a").subscribe(() => {});
+    await settle(server);
+    page.client.write(set("a", "position", 1));
+    page.client.write(set("a", "title", "B"));
+    await settle(server);
+    server.put("tasks", { id: "a", title: "C" });
+    await settle(server);
+    press("z", { ctrlKey: true });
+    await settle(server);
+    const skipped = [{ table: "tasks", id: "a", key: ["title"] }];
+    const step = { step: "undo", result: { txIds: [], skipped } };
+    expect(told).toEqual([
+      ["one", step],
+      ["two", step],
+    ]);
+    const error = new Error("no room");
+    vi.spyOn(page.client, "undo").mockRejectedValue(error);
+    press("z", { ctrlKey: true });
+    await settle(server);
+    expect(told.slice(2)).toEqual([
+      ["one", { step: "undo", result: null, error }],
+      ["two", { step: "undo", result: null, error }],
+    ]);
   });
 });
