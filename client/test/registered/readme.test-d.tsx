@@ -1,7 +1,7 @@
 /** The examples of README.md. */
 import { createRoot } from "react-dom/client";
 import { createClient } from "rowcast";
-import { RowcastProvider, useField, useRecords, useWrite } from "rowcast/react";
+import { RowcastProvider, useField, useRecords, useUndoRedo, useWrite } from "rowcast/react";
 import { createTestServer } from "rowcast/testing";
 import { expect } from "vitest";
 import { schema } from "../../demo/src/schema.gen";
@@ -34,6 +34,19 @@ export function Title({ id }: { id: string }) {
       onChange={(event) => title.setValue(event.target.value)}
       onBlur={title.onBlur}
     />
+  );
+}
+
+export function Undo() {
+  const { undo, canUndo } = useUndoRedo({
+    onStep: ({ result, error }) => {
+      if (error || result?.skipped.length) alert("Not all of it could be undone.");
+    },
+  });
+  return (
+    <button type="button" disabled={!canUndo} onClick={undo}>
+      Undo
+    </button>
   );
 }
 
