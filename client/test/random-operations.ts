@@ -514,9 +514,7 @@ const dotted = (key: unknown) => (Array.isArray(key) ? key.join(".") : key);
 function excused(ours: Outcome, theirs: Outcome): boolean {
   const [a, b] = [ours.error, theirs.error];
   // Operations that cannot follow one another are told even where there is no record.
-  if (a?.code === "forbidden" && b?.status === 400) return true;
-  // A null where none may be is overlooked when a later operation of the transaction replaces it.
-  return a?.code === "required" && !b;
+  return a?.code === "forbidden" && b?.status === 400;
 }
 
 function compare(ours: Outcome, theirs: Outcome, before: Outcome["records"]): string | null {
