@@ -121,6 +121,8 @@ class Rights:
             except psycopg.Error as exc:
                 _unless_unavailable(exc)
                 answer = Answer(failed=True)
+            except RecursionError:  # a record nests deeper than Python reads
+                answer = Answer(failed=True)
         delivery.answer(reader, answer)
 
     async def _fetch(self, delivery: Delivery, reader: Reader, refs: Refs) -> None:
@@ -133,7 +135,11 @@ class Rights:
                 _unless_unavailable(exc)
                 delivery.fail(reader)
                 return
-        answer.add_records(refs, json.loads(records))
+        try:
+            answer.add_records(refs, json.loads(records))
+        except RecursionError:
+            delivery.fail(reader)
+            return
         delivery.fetched(reader, answer)
 
     # --- what changes who may see what -----------------------------------------------------------

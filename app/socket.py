@@ -367,7 +367,7 @@ class Connection:
             self._refuse(problem.code, problem.detail or "Not subscribed; try again", frame.id)
             self._release(subscriber)
             return
-        answer = json.loads(text)
+        answer = protocol.loads(text)
         refused = answer.get("errors") or []
         dropped = {error["key"] for error in refused}
         self._hub.unsubscribe(subscriber, [key for key in new if key in dropped])

@@ -256,14 +256,21 @@ type TableOperation<T extends TableName<R>, R, P, S extends TableSchema> =
   | ListAt<T, P>
   | IncrementAt<T, P>
   | { type: "set-now"; table: T; id: string; key: MomentPath<P> | Extract<S["touch"], string> }
-  // The server counts up bigint ids: a client does not make such records.
+  // The server counts up bigint ids: a client does not make such records, nor those it may not fill.
   | (S["idType"] extends "bigint"
       ? never
-      : { type: "create"; table: T; id: string; value: CreateOf<T, R> })
+      : { type: "create"; table: T; id: string; value: Insertable<T, R> })
   | ([S["softDelete"], S["hardDelete"]] extends [null, false]
       ? never
       : { type: "delete"; table: T; id: string })
   | (S["softDelete"] extends null ? never : { type: "restore"; table: T; id: string });
+
+/** What a create takes without what it may not name. */
+type Insertable<T extends TableName<R>, R> = [KeysLike<T, { insertable: false }, R>] extends [never]
+  ? CreateOf<T, R>
+  : [KeysLike<T, { insertable: false; required: true }, R>] extends [never]
+    ? Omit<CreateOf<T, R>, KeysLike<T, { insertable: false }, R>>
+    : never;
 
 /** A call of a function that `sync.expose` made callable. */
 export type CallOperation<R = Register> = {
