@@ -80,10 +80,10 @@ types: $(DEV) $(NODE) ## Strict types of Python and TypeScript
 size: $(NODE) ## Whether the client is as small as it has to be
 	@$(NPM) size
 
-check-generated: $(DEV) ## Whether generated files are current
+check-generated: $(DEV) $(NODE) ## Whether generated files are current
 	@$(RUN) -m docs.generate --check
 
-generate: $(DEV) ## Write the generated files again
+generate: $(DEV) $(NODE) ## Write the generated files again
 	@$(RUN) -m docs.generate
 
 format: $(DEV) $(NODE) ## Format Python and TypeScript

@@ -283,7 +283,18 @@ export type CallOperation<R = Register> = {
 export type CallArguments<F extends keyof Functions<R> & string, R = Register> =
   Record<never, never> extends Functions<R>[F] ? [args?: Functions<R>[F]] : [args: Functions<R>[F]];
 
-/** What one writes, checked against the registered tables: names, paths, values. */
+/**
+ * What one writes, checked against the registered tables: names, paths, values. All but `call` name `table` and `id`.
+ *
+ *     { type: "create", table, id, value: { title } }
+ *     { type: "set", table, id, key: "metadata.color", value: "red" }   // without a value: removes what is there
+ *     { type: "set-now", table, id, key: "dueDate" }
+ *     { type: "increment", table, id, key: "votes", by: 1 }
+ *     { type: "listInsert", table, id, key: "tags", value: "home", position: { after: "work" } }
+ *     { type: "listRemove", table, id, key: "tags", value: "home" }
+ *     { type: "delete", table, id }                                     // and "restore"
+ *     { type: "call", fn: "completeBoard", args: { boardId } }
+ */
 export type Operation<R = Register> =
   string extends TableName<R> ? AnyOperation : OperationOf<TableName<R>, R> | CallOperation<R>;
 
