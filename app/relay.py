@@ -289,6 +289,7 @@ class Relay:
         }
         if not unknown and not users:
             return
+        unknown = unknown or "" in users  # of everybody
         asked = [
             (reader, reader.claims)
             for reader in self._hub.readers.values()

@@ -102,7 +102,7 @@ class Connection:
         headers, settings = self._websocket.headers, self._gateway.settings
         if self._gateway.draining:
             raise Closed(protocol.GOING_AWAY, self._gateway.farewell(1))
-        if "origin" in headers and not origin_allowed(headers, settings.allowed_origins):
+        if "origin" in headers and not origin_allowed(headers, settings.origins):
             raise Closed(protocol.BAD_ORIGIN, "this origin is not allowed")
         self._take_place(self._gateway.limits.address_sockets, self._address)
         subscriber, session = await self._greet()
@@ -225,7 +225,7 @@ class Connection:
             presented = token or bearer(headers)
             if presented is None and (cookie := self._websocket.cookies.get(COOKIE)):
                 # A cookie comes along from any page, so here the Origin has to be there.
-                if not origin_allowed(headers, self._gateway.settings.allowed_origins):
+                if not origin_allowed(headers, self._gateway.settings.origins):
                     raise Closed(protocol.BAD_ORIGIN, "this origin is not allowed")
                 presented = cookie
             if presented is None:

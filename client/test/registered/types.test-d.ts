@@ -35,17 +35,21 @@ test("tables, records and functions are those of the registry", () => {
   expectTypeOf<TableName>().toEqualTypeOf<
     | "boards"
     | "comments"
+    | "notebookInvitations"
     | "notebookMembers"
     | "notebooks"
     | "notes"
     | "profiles"
     | "tasks"
+    | "workspaceInvitations"
     | "workspaceMembers"
     | "workspaces"
   >();
   expectTypeOf<RecordOf<"tasks">>().toEqualTypeOf<Task>();
   expectTypeOf<CreateOf<"tasks">>().toEqualTypeOf<TaskCreate>();
-  expectTypeOf<keyof Functions>().toEqualTypeOf<"completeBoard" | "findPerson">();
+  expectTypeOf<keyof Functions>().toEqualTypeOf<
+    "acceptNotebookInvitation" | "acceptWorkspaceInvitation" | "completeBoard" | "findPerson"
+  >();
   expectTypeOf<Task["status"]>().toEqualTypeOf<"todo" | "in_progress" | "done">();
   expectTypeOf<Task["dueDate"]>().toEqualTypeOf<string | null>();
   expectTypeOf<Task["tags"]>().toEqualTypeOf<readonly string[]>();
