@@ -225,12 +225,14 @@ class Relay:
         # Before there is a cursor: it must not lie before the news of the policies.
         if self.rights.policies.fingerprint is None:
             await self.rights.load()
-        taken = self.rights.take_unproven()
+        taken, more = self.rights.take_unproven()
         try:
             await self._read_and_tell(look, taken)
         except BaseException:
             self.rights.put_back(taken)
             raise
+        if more:
+            self.wake()
         self.ready.set()
 
     async def _read_and_tell(self, look: bool, unproven: Mapping[Reader, set[str]]) -> None:

@@ -24,6 +24,7 @@ log = logging.getLogger("rowcast.rights")
 
 VIEW_READERS: Final = 100  # asked in one statement about their keys
 VIEW_KEYS: Final = 200
+UNPROVEN_KEYS: Final = 2000  # asked for between two readings of the feed, which wait meanwhile
 PROBE_READERS: Final = 500
 MAX_ROUNDS: Final = 5
 
@@ -180,15 +181,19 @@ class Rights:
                     if other is not subscriber:
                         send_stale(other, [key], "access")
 
-    def take_unproven(self) -> dict[Reader, set[str]]:
-        """The keys whose views have to be asked for. Whoever is told meanwhile to read again is
-        unproven anew.
+    def take_unproven(self) -> tuple[dict[Reader, set[str]], bool]:
+        """The keys whose views have to be asked for, about as many as are asked for at once, and
+        whether some are left. Whoever is told meanwhile to read again is unproven anew.
         """
         taken: dict[Reader, set[str]] = {}
+        count = 0
         for reader in self._hub.readers.values():
             if reader.unproven:
+                if count >= UNPROVEN_KEYS:
+                    return taken, True
+                count += len(reader.unproven)
                 taken[reader], reader.unproven = reader.unproven, set()
-        return taken
+        return taken, False
 
     def put_back(self, taken: Mapping[Reader, set[str]]) -> None:
         """They could not be asked for."""
