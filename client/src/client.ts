@@ -12,6 +12,7 @@ import { Cell, type Listeners, listen, type Readable } from "./readable.js";
 import { browserRuntime, type Runtime } from "./runtime.js";
 import type { Schema } from "./schema.js";
 import { Socket, type SocketState } from "./socket.js";
+import { type History, Steps, type UndoResult } from "./steps.js";
 import type { Change, Storage, Store } from "./storage.js";
 import { indexedDbStorage } from "./storage-indexeddb.js";
 import { memoryStorage } from "./storage-memory.js";
@@ -38,7 +39,6 @@ import type {
   Where,
   WhereFor,
 } from "./types.js";
-import { type History, Undo, type UndoResult } from "./undo.js";
 import { Vault } from "./vault.js";
 import type {
   ClientFrame,
@@ -243,7 +243,7 @@ export class Client {
   private readonly sync: Sync;
   private readonly queue: Queue;
   private readonly presences: Presence;
-  private readonly undos: Undo;
+  private readonly steps: Steps;
   private readonly statusCell: Cell<Status>;
   private readonly debugListeners: Listeners = new Set();
   private readonly streams = new Set<(changes: readonly ServerChange[]) => void>();
@@ -309,25 +309,24 @@ export class Client {
     });
     this.queue = new Queue(this.cache, this.sync, this.http, runtime, this.clock, this.newId, {
       ...host,
-      ended: (pending, problem) => this.undos.ended(pending, problem !== undefined),
+      ended: (pending, problem) => this.steps.ended(pending, problem !== undefined),
       signedOut: () => this.removed(),
       reachable: () => this.socket.state === "open" || (this.http.answered && runtime.online()),
       author: () => (auth === "cookie" ? (this.user ?? undefined) : undefined),
     });
     this.presences = new Presence(this.socket, batch, runtime, (key) => this.sync.hold(key));
-    this.undos = new Undo(batch, {
+    this.steps = new Steps(batch, {
       read: (table, id) => this.read(table, id),
       context: () => this.context(this.newId()),
       write: (operations, context) => {
         const written = this.send({ txId: this.newId(), operations }, context.now);
         return { pending: written.pending, saved: written.saved.get() };
       },
-      now: () => runtime.now(),
     });
     this.statusCell = new Cell<Status>(batch, this.computeStatus());
     this.status = this.statusCell;
     this.rejected = this.queue.rejected;
-    this.history = this.undos.history;
+    this.history = this.steps.history;
     this.debug = {
       subscribe: (listener) => listen(this.debugListeners, listener),
       getSnapshot: () => {
@@ -457,9 +456,12 @@ export class Client {
     if (problem) throw new InvalidOperationError(problem);
     // As JSON, and a copy: what is queued does not change when the caller goes on working with his objects.
     const tx: Transaction = JSON.parse(JSON.stringify(given));
-    const inverses = undo === false ? undefined : this.undos.prepare(tx.operations, context);
+    const { operations: done } = tx;
+    const before = undo === false ? undefined : this.steps.before(done);
     const written = this.send(tx, context.now);
-    if (inverses) this.undos.push(written.pending, tx.operations, inverses, group);
+    const { pending } = written;
+    const at = this.runtime.now();
+    if (before) this.steps.push({ pending, operations: done, before, context, group, at });
     return handle(written);
   }
 
@@ -472,18 +474,18 @@ export class Client {
   group(work: () => void): void;
   group(name: string, work: () => void): void;
   group(name: string | (() => void), work?: () => void): void {
-    if (typeof name === "string") this.undos.grouped(name, work ?? (() => {}));
-    else this.undos.grouped(Symbol(), name);
+    if (typeof name === "string") this.steps.grouped(name, work ?? (() => {}));
+    else this.steps.grouped(Symbol(), name);
   }
 
   /** Takes back this tab's last step, as far as nobody has interfered. Null where there is none. */
   undo(): Promise<UndoResult | null> {
-    return this.undos.undo();
+    return this.steps.take("undo");
   }
 
   /** Does again what was undone last. Null where there is none. */
   redo(): Promise<UndoResult | null> {
-    return this.undos.redo();
+    return this.steps.take("redo");
   }
 
   /**
@@ -798,7 +800,7 @@ export class Client {
     this.channel?.close();
     this.channel = undefined;
     this.queue.close();
-    this.undos.clear();
+    this.steps.clear();
     this.presences.clear();
     this.cache.clear();
     this.sync.close();

@@ -75,6 +75,19 @@ export class RowcastError extends Error {
   }
 }
 
+/** A part of the package that is loaded when it is needed. Where that fails, the app's files are not to be had. */
+export async function loadPart<T>(load: () => Promise<T>): Promise<T> {
+  try {
+    return await load();
+  } catch (cause) {
+    throw new RowcastError(
+      "not_loaded",
+      "A part of the app could not be loaded. Load the page again; offline its files must be cached.",
+      { cause },
+    );
+  }
+}
+
 /** Thrown in place by `write`: the operations are not well formed, so they are neither shown nor queued. */
 export class InvalidOperationError extends RowcastError {
   override name = "InvalidOperationError";

@@ -31,6 +31,7 @@ export type { Runtime } from "./runtime.js";
 export { browserRuntime } from "./runtime.js";
 export type { KeySchema, Schema, TableSchema } from "./schema.js";
 export type { SocketState } from "./socket.js";
+export type { History, Skipped, UndoResult } from "./steps.js";
 export type {
   Change,
   CommitOptions,
@@ -72,5 +73,4 @@ export type {
   Where,
   WhereFor,
 } from "./types.js";
-export type { History, Skipped, UndoResult } from "./undo.js";
 export type { Key, Problem, RecordVersion } from "./wire.gen.js";

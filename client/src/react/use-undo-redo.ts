@@ -1,5 +1,5 @@
 import { useEffect, useMemo } from "react";
-import type { History, UndoResult } from "../undo.js";
+import type { History, UndoResult } from "../steps.js";
 import { useClient } from "./context.js";
 import { useReadable } from "./use-readable.js";
 
