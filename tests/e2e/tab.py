@@ -1,14 +1,19 @@
 """A tab of a browser, in the words of the apps."""
 
+import json
 import re
 from typing import Any
 
 from playwright.sync_api import Locator, Page, expect
 
+from tests.e2e.site import until
+
 LAUNCH = "00000000-0000-7000-8000-0000000b0001"
 IDEAS = "00000000-0000-7000-8000-0000000b0002"
 NOTEBOOK = "00000000-0000-7000-8000-0000000e0001"
 DRAFT = "00000000-0000-7000-8000-0000000f0001"
+# Of every user's notes one that he has not opened when he signs in.
+ONLY_NOTES = ("Onion soup", "Nobody else reads this.", "Beans after potatoes.")
 
 # Everything any user has on this device, by database and store; and what the service worker keeps.
 DATABASES = """async () => {
@@ -72,6 +77,11 @@ class Tab:
     def sign_out(self) -> None:
         self.in_menu("You and this window", "Sign out")
 
+    def in_menu_as(self, user: str) -> None:
+        """Uses this window as somebody else."""
+        self.page.get_by_role("button", name="You and this window").click()
+        self.page.get_by_role("menuitemradio", name=user).click()
+
     def in_menu(self, menu: str, item: str) -> None:
         self.page.get_by_role("button", name=menu, exact=True).click()
         self.page.get_by_role("menuitem", name=item, exact=True).click()
@@ -79,11 +89,15 @@ class Tab:
     def until_kept(self) -> None:
         """Waits until the worker keeps the files, and the device what the user can read."""
         self.page.evaluate("navigator.serviceWorker.ready.then(() => {})")
-        self.page.wait_for_function(
-            f"({DATABASES})().then((all) => JSON.stringify(all).includes('Onion soup')"
-            " || JSON.stringify(all).includes('Nobody else reads this.')"
-            " || JSON.stringify(all).includes('Beans after potatoes.'))"
-        )
+        until(lambda: any(word in json.dumps(self.databases()) for word in ONLY_NOTES))
+
+    def until_sent(self, user: str = "") -> None:
+        """Waits until nothing (of this user) waits for the server. The badge takes a moment."""
+        until(lambda: not any(self.databases()[name]["queue"] for name in self.of(user)))
+
+    def until_not_kept(self, *words: str) -> None:
+        """Waits until nothing with these words is left on this device."""
+        until(lambda: not any(word in json.dumps(self.databases()) for word in words))
 
     def wake(self) -> None:
         """Says that there is a network again, as the browser does: a pause between tries ends."""
@@ -141,6 +155,10 @@ class Tab:
         expect(self.card(new)).to_be_visible()
 
     # --- what is kept ----------------------------------------------------------------------------
+
+    def of(self, user: str) -> list[str]:
+        """The names of the databases of a user."""
+        return [name for name in self.databases() if user in name]
 
     def databases(self) -> dict[str, dict[str, list[Any]]]:
         """What is in IndexedDB, by database and store."""
