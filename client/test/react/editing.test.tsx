@@ -5,7 +5,7 @@ import { type Field, useField, useUndoRedo } from "../../src/react/index.js";
 import { StorageFullError } from "../../src/storage.js";
 import { memoryStorage } from "../../src/storage-memory.js";
 import type { TestServer } from "../../src/testing/index.js";
-import type { UndoResult } from "../../src/undo.js";
+import type { UndoResult } from "../../src/steps.js";
 import { open, serve, set, settle } from "./app.js";
 
 describe("useField", () => {
