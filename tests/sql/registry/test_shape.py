@@ -352,7 +352,7 @@ def test_describe_tells_the_registry(gate: Gate, conn: psycopg.Connection) -> No
     told = value(conn, "select sync.describe()")
     assert set(told["tables"]) == {
         "workspaces", "workspaceMembers", "boards", "tasks", "comments", "notebooks",
-        "notebookMembers", "notes", "profiles",
+        "notebookMembers", "notes", "profiles", "workspaceInvitations", "notebookInvitations",
     }  # fmt: skip
     tasks = told["tables"]["tasks"]
     assert (tasks["idType"], tasks["softDelete"], tasks["touch"]) == (
@@ -378,6 +378,8 @@ def test_describe_tells_the_registry(gate: Gate, conn: psycopg.Connection) -> No
     assert keys["metadata"]["comment"].startswith("Whatever an app wants to add")
     assert "comment" not in keys["title"]
     assert told["functions"] == {
+        "acceptNotebookInvitation": {"id": {"type": "uuid", "required": True}},
+        "acceptWorkspaceInvitation": {"id": {"type": "uuid", "required": True}},
         "completeBoard": {"boardId": {"type": "uuid", "required": True}},
         "findPerson": {"name": {"type": "text", "required": True}},
     }
