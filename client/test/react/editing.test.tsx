@@ -2,10 +2,10 @@
 import { act, fireEvent, screen } from "@testing-library/react";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { type Field, useField, useUndoRedo } from "../../src/react/index.js";
+import type { UndoResult } from "../../src/steps.js";
 import { StorageFullError } from "../../src/storage.js";
 import { memoryStorage } from "../../src/storage-memory.js";
 import type { TestServer } from "../../src/testing/index.js";
-import type { UndoResult } from "../../src/steps.js";
 import { open, serve, set, settle } from "./app.js";
 
 describe("useField", () => {
