@@ -95,6 +95,8 @@ def run_(
         environment = {
             "ROWCAST_DATABASE_URL": login,
             "ROWCAST_DEV_SIGN_IN": "true",
+            "ROWCAST_ACCOUNTS": "true",
+            "ROWCAST_PUBLIC_URL": settings.public_url or serve.url(listener),
             "ROWCAST_LOG_LEVEL": os.environ.get("ROWCAST_LOG_LEVEL") or "warning",
             "ROWCAST_JWT_SECRET": settings.jwt_secret or _kept_secret(settings.data_dir),
             "ROWCAST_JWT_SECRET_FILE": "",
@@ -212,6 +214,33 @@ def doctor() -> None:
     errors = sum(finding.severity == "error" for finding in findings)
     out.print(f"{len(findings)} findings, {errors} of them errors")
     raise typer.Exit(1 if errors else 0)
+
+
+@app.command("users")
+def users_(
+    like: Annotated[str | None, typer.Argument(help="Part of an address, or an id.")] = None,
+    disable: Annotated[
+        str | None, typer.Option(metavar="ID", help="End his sessions and let him in no more.")
+    ] = None,
+    enable: Annotated[str | None, typer.Option(metavar="ID", help="Let him in again.")] = None,
+) -> None:
+    """List the users of accounts; disable or enable one."""
+    admin = _admin(Settings())
+    if disable is not None or enable is not None:
+        migrate.set_disabled(admin, disable or enable or "", disabled=disable is not None)
+        out.print("disabled" if disable is not None else "enabled")
+        return
+    table = Table("id", "address", "signs in by", "sessions", "", box=None, pad_edge=False)
+    for user in migrate.users(admin, like):
+        ways = ["password"] if user.has_password else []
+        table.add_row(
+            str(user.id),
+            escape(user.email or ("a guest" if user.guest else "")),
+            escape(", ".join([*ways, *user.providers])),
+            str(user.sessions),
+            "[red]disabled[/]" if user.disabled else "",
+        )
+    out.print(table)
 
 
 @app.command("tail")

@@ -18,9 +18,11 @@ from .db import Database
 from .hub import Hub
 from .limits import Limits
 from .outlet import Outlet
+from .passwords import Passwords
 from .protocol import GOING_AWAY, OUTDATED, UPGRADE, later
 from .relay import Relay
 from .signals import Signals
+from .tokens import Signer
 from .writes import Writes
 
 log = logging.getLogger("rowcast.gateway")
@@ -64,6 +66,8 @@ class Gateway:
         self.relay.read_on = self.signals.fed
         self.writes = Writes(self.database.work, committed=self.relay.committed)
         self.limits = Limits(settings)
+        self.signer = Signer(settings)
+        self.passwords = Passwords(settings.password_threads) if settings.accounts else None
         self.greeting = asyncio.Semaphore(settings.greetings)
         self.outlets: set[Outlet] = set()
         self.draining = False
@@ -89,6 +93,8 @@ class Gateway:
         await self.relay.stop()
         if self._sweeper is not None:
             self._sweeper.cancel()
+        if self.passwords is not None:
+            self.passwords.close()
         await self.database.close()
 
     async def drain(self) -> None:

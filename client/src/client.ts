@@ -318,7 +318,7 @@ export class Client {
 
   /**
    * Shows operations at once, stores them, and sends them when it can: together, once, in order. Throws
-   * InvalidOperationError where they are not well formed.
+   * InvalidOperationError where they are not well formed, and ClosedError.
    */
   write(operations: Operation | readonly Operation[], options: WriteOptions = {}): WriteHandle {
     const { core } = this;
@@ -390,7 +390,7 @@ export class Client {
 
   /**
    * POSTs JSON to the gateway as this client does and gives the answer's JSON, neither cached nor repeated. Rejects with
-   * NetworkError, HttpError or NeedsAuthError.
+   * NetworkError, HttpError, NeedsAuthError or ClosedError.
    */
   async request(path: string, body: unknown): Promise<unknown> {
     if (this.core.closed) throw new ClosedError();

@@ -200,9 +200,13 @@ function check(given: readonly Step[], table: TableSchema, ctx: OpContext, at: P
     if (!creating) return !mayUpdate(key);
     // A key of the server's may repeat the default it would get anyway.
     return (
-      key.serverOwned === true &&
       name !== table.touch &&
-      (type !== "set" || sent === undefined || expected === "list" || sent !== known(key, ctx))
+      (key.insertable === false ||
+        (key.serverOwned === true &&
+          (type !== "set" ||
+            sent === undefined ||
+            expected === "list" ||
+            sent !== known(key, ctx))))
     );
   };
 

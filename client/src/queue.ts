@@ -517,7 +517,12 @@ export class Queue {
           entry,
           { receipt: { txId, versions: versions ?? [], values: values ?? [] }, records },
         ]);
-      } else if (result.status === "refused" && error && !comesAgain(error.status)) {
+      } else if (
+        result.status === "refused" &&
+        error &&
+        // One that fails unexpectedly would fail again, and hold up the others.
+        (error.status === 500 || !comesAgain(error.status))
+      ) {
         ended.push([entry, { problem: error }]);
       } else {
         later = new HttpError(error?.status ?? 503, error, error?.retryAfter);

@@ -54,6 +54,25 @@ export interface CommentCreate {
   taskId: string;
 }
 
+/** An address that was invited to a notebook and has neither accepted nor declined. */
+export interface NotebookInvitation {
+  readonly id: string;
+  readonly version: number;
+  /** ISO 8601 in UTC: `2026-01-31T12:00:00.000000Z`. */
+  readonly createdAt: string;
+  readonly email: string;
+  readonly invitedBy: string;
+  readonly notebookId: string;
+  /** What the notebook was called then: who is invited cannot read the notebook yet. */
+  readonly notebookName: string;
+}
+
+/** What a create of `notebookInvitations` takes, and operations may change. */
+export interface NotebookInvitationCreate {
+  email: string;
+  notebookId: string;
+}
+
 /** Who may use a notebook, one row each, its owner too. Kept by triggers; policies look here. */
 export interface NotebookMember {
   readonly id: string;
@@ -67,9 +86,6 @@ export interface NotebookMember {
 
 /** What a create of `notebookMembers` takes, and operations may change. */
 export interface NotebookMemberCreate {
-  notebookId: string;
-  role?: "owner" | "member";
-  userId: string;
 }
 
 /** A notebook: notes of one person, perhaps shared with others. */
@@ -195,6 +211,25 @@ export interface TaskCreate {
   title: string;
 }
 
+/** An address that was invited to a workspace and has neither accepted nor declined. */
+export interface WorkspaceInvitation {
+  readonly id: string;
+  readonly version: number;
+  /** ISO 8601 in UTC: `2026-01-31T12:00:00.000000Z`. */
+  readonly createdAt: string;
+  readonly email: string;
+  readonly invitedBy: string;
+  readonly workspaceId: string;
+  /** What the workspace was called then: who is invited cannot read the workspace yet. */
+  readonly workspaceName: string;
+}
+
+/** What a create of `workspaceInvitations` takes, and operations may change. */
+export interface WorkspaceInvitationCreate {
+  email: string;
+  workspaceId: string;
+}
+
 /**
  * Who belongs to a workspace, one row each, its owner too. Kept by triggers; policies look here.
  */
@@ -210,9 +245,6 @@ export interface WorkspaceMember {
 
 /** What a create of `workspaceMembers` takes, and operations may change. */
 export interface WorkspaceMemberCreate {
-  role?: "owner" | "member";
-  userId: string;
-  workspaceId: string;
 }
 
 /** What a group of people shares: its boards and everything on them. */
@@ -244,17 +276,21 @@ export interface WorkspaceCreate {
 export interface Tables {
   boards: { record: Board; create: BoardCreate; schema: (typeof schema.tables)["boards"] };
   comments: { record: Comment; create: CommentCreate; schema: (typeof schema.tables)["comments"] };
+  notebookInvitations: { record: NotebookInvitation; create: NotebookInvitationCreate; schema: (typeof schema.tables)["notebookInvitations"] };
   notebookMembers: { record: NotebookMember; create: NotebookMemberCreate; schema: (typeof schema.tables)["notebookMembers"] };
   notebooks: { record: Notebook; create: NotebookCreate; schema: (typeof schema.tables)["notebooks"] };
   notes: { record: Note; create: NoteCreate; schema: (typeof schema.tables)["notes"] };
   profiles: { record: Profile; create: ProfileCreate; schema: (typeof schema.tables)["profiles"] };
   tasks: { record: Task; create: TaskCreate; schema: (typeof schema.tables)["tasks"] };
+  workspaceInvitations: { record: WorkspaceInvitation; create: WorkspaceInvitationCreate; schema: (typeof schema.tables)["workspaceInvitations"] };
   workspaceMembers: { record: WorkspaceMember; create: WorkspaceMemberCreate; schema: (typeof schema.tables)["workspaceMembers"] };
   workspaces: { record: Workspace; create: WorkspaceCreate; schema: (typeof schema.tables)["workspaces"] };
 }
 
 /** The arguments of every function that can be called. */
 export interface Functions {
+  acceptNotebookInvitation: { id: string | null };
+  acceptWorkspaceInvitation: { id: string | null };
   completeBoard: { boardId: string | null };
   findPerson: { name: string | null };
 }
@@ -299,6 +335,22 @@ export const schema = {
         updatedAt: { type: "timestamptz", default: { now: true }, nullable: false, required: false },
       },
     },
+    notebookInvitations: {
+      idType: "uuid",
+      softDelete: null,
+      touch: null,
+      hardDelete: true,
+      wholeTable: true,
+      keys: {
+        id: { type: "uuid", default: { uuid: true }, nullable: false, required: false },
+        version: { type: "integer", default: { constant: 1 }, nullable: false, required: false },
+        createdAt: { type: "timestamptz", default: { now: true }, nullable: false, required: false, serverOwned: true },
+        email: { type: "text", nullable: false, required: true, updatable: false },
+        invitedBy: { type: "uuid", default: { user: true }, nullable: false, required: false, serverOwned: true },
+        notebookId: { type: "uuid", topic: true, nullable: false, required: true, updatable: false, references: "notebooks" },
+        notebookName: { type: "text", default: { constant: "" }, nullable: false, required: false, serverOwned: true },
+      },
+    },
     notebookMembers: {
       idType: "uuid",
       softDelete: null,
@@ -309,9 +361,9 @@ export const schema = {
         id: { type: "uuid", default: { uuid: true }, nullable: false, required: false },
         version: { type: "integer", default: { constant: 1 }, nullable: false, required: false },
         createdAt: { type: "timestamptz", default: { now: true }, nullable: false, required: false, serverOwned: true },
-        notebookId: { type: "uuid", topic: true, nullable: false, required: true, references: "notebooks" },
-        role: { type: "text", values: ["owner", "member"], default: { constant: "member" }, nullable: false, required: false },
-        userId: { type: "uuid", topic: true, nullable: false, required: true },
+        notebookId: { type: "uuid", topic: true, nullable: false, required: true, updatable: false, insertable: false, references: "notebooks" },
+        role: { type: "text", values: ["owner", "member"], default: { constant: "member" }, nullable: false, required: false, updatable: false, insertable: false },
+        userId: { type: "uuid", topic: true, nullable: false, required: true, updatable: false, insertable: false },
       },
     },
     notebooks: {
@@ -391,6 +443,22 @@ export const schema = {
         updatedAt: { type: "timestamptz", default: { now: true }, nullable: false, required: false },
       },
     },
+    workspaceInvitations: {
+      idType: "uuid",
+      softDelete: null,
+      touch: null,
+      hardDelete: true,
+      wholeTable: true,
+      keys: {
+        id: { type: "uuid", default: { uuid: true }, nullable: false, required: false },
+        version: { type: "integer", default: { constant: 1 }, nullable: false, required: false },
+        createdAt: { type: "timestamptz", default: { now: true }, nullable: false, required: false, serverOwned: true },
+        email: { type: "text", nullable: false, required: true, updatable: false },
+        invitedBy: { type: "uuid", default: { user: true }, nullable: false, required: false, serverOwned: true },
+        workspaceId: { type: "uuid", topic: true, nullable: false, required: true, updatable: false, references: "workspaces" },
+        workspaceName: { type: "text", default: { constant: "" }, nullable: false, required: false, serverOwned: true },
+      },
+    },
     workspaceMembers: {
       idType: "uuid",
       softDelete: null,
@@ -401,9 +469,9 @@ export const schema = {
         id: { type: "uuid", default: { uuid: true }, nullable: false, required: false },
         version: { type: "integer", default: { constant: 1 }, nullable: false, required: false },
         createdAt: { type: "timestamptz", default: { now: true }, nullable: false, required: false, serverOwned: true },
-        role: { type: "text", values: ["owner", "member"], default: { constant: "member" }, nullable: false, required: false },
-        userId: { type: "uuid", topic: true, nullable: false, required: true },
-        workspaceId: { type: "uuid", topic: true, nullable: false, required: true, references: "workspaces" },
+        role: { type: "text", values: ["owner", "member"], default: { constant: "member" }, nullable: false, required: false, updatable: false, insertable: false },
+        userId: { type: "uuid", topic: true, nullable: false, required: true, updatable: false, insertable: false },
+        workspaceId: { type: "uuid", topic: true, nullable: false, required: true, updatable: false, insertable: false, references: "workspaces" },
       },
     },
     workspaces: {
@@ -425,6 +493,8 @@ export const schema = {
     },
   },
   functions: {
+    acceptNotebookInvitation: { id: { type: "uuid", required: true } },
+    acceptWorkspaceInvitation: { id: { type: "uuid", required: true } },
     completeBoard: { boardId: { type: "uuid", required: true } },
     findPerson: { name: { type: "text", required: true } },
   },

@@ -12,7 +12,6 @@ export {
 export { useRecord } from "./use-record.js";
 export { type Inbox, useRejected, useStatus } from "./use-status.js";
 export {
-  type StepTaken,
   type UndoRedo,
   type UndoRedoOptions,
   useUndoRedo,

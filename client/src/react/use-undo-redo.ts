@@ -1,5 +1,4 @@
-import { useEffect, useMemo, useRef } from "react";
-import type { Client } from "../client.js";
+import { useCallback, useEffect, useMemo, useRef } from "react";
 import type { History, UndoResult } from "../steps.js";
 import { useClient } from "./context.js";
 import { useReadable } from "./use-readable.js";
@@ -16,60 +15,49 @@ export interface UndoRedo extends History {
 export interface UndoRedoOptions {
   /** False: Cmd/Ctrl+Z, with Shift, and Ctrl+Y do nothing. */
   keys?: boolean;
-  /** Called after each step that a key has taken. */
-  onStep?: (step: StepTaken) => void;
-}
-
-/** A step that a key has taken. */
-export interface StepTaken {
-  readonly step: "undo" | "redo";
-  /** What it did, and what it skipped, since somebody else has changed it. */
-  readonly result: UndoResult | null;
-  /** Why it could not be taken. */
-  readonly error?: unknown;
+  /** Told what each step of this component did, by key too. */
+  onStep?: (result: UndoResult) => void;
 }
 
 const NOTHING: History = { canUndo: false, canRedo: false };
-/** What became of a key: by the first component that heard it. */
-const taken = new WeakMap<KeyboardEvent, { client: Client; made: Promise<StepTaken> }>();
 /** Inputs in which nothing is typed: the browser has nothing to undo there. */
 const NO_TEXT = /^(button|checkbox|color|file|image|radio|range|reset|submit)$/;
 
 /**
  * Undo and redo, with their keys: Cmd/Ctrl+Z, with Shift to redo, Ctrl+Y. In a text field these keys are the
- * browser's, which undoes typing. However many components use it, a key takes one step, and each `onStep` is told.
+ * browser's, which undoes typing. However many components use it, a key takes one step.
  */
 export function useUndoRedo({ keys = true, onStep }: UndoRedoOptions = {}): UndoRedo {
   const client = useClient();
+  const history = useReadable(client.history, NOTHING);
   const told = useRef(onStep);
   useEffect(() => {
     told.current = onStep;
   });
-  const history = useReadable(client.history, NOTHING);
+  const take = useCallback(
+    async (step: "undo" | "redo") => {
+      const result = await client[step]();
+      if (result) told.current?.(result);
+      return result;
+    },
+    [client],
+  );
   useEffect(() => {
     if (!keys) return;
     const press = (event: KeyboardEvent) => {
-      let taking = taken.get(event);
-      if (!taking) {
-        const step = event.defaultPrevented || isText(event) ? undefined : stepOf(event);
-        const { canUndo, canRedo } = client.history.getSnapshot();
-        if (!step || !(step === "undo" ? canUndo : canRedo)) return;
-        event.preventDefault();
-        const made = client[step]().then(
-          (result) => ({ step, result }),
-          (error: unknown) => ({ step, result: null, error }),
-        );
-        taking = { client, made };
-        taken.set(event, taking);
-      }
-      if (taking.client === client) void taking.made.then((step) => told.current?.(step));
+      const step = event.defaultPrevented || isText(event) ? undefined : stepOf(event);
+      const { canUndo, canRedo } = client.history.getSnapshot();
+      if (!step || !(step === "undo" ? canUndo : canRedo)) return;
+      event.preventDefault();
+      // A step that cannot be stored stands in the status as the last error.
+      take(step).catch(() => {});
     };
     addEventListener("keydown", press);
     return () => removeEventListener("keydown", press);
-  }, [client, keys]);
+  }, [client, keys, take]);
   return useMemo(
-    () => ({ ...history, undo: () => client.undo(), redo: () => client.redo() }),
-    [client, history],
+    () => ({ ...history, undo: () => take("undo"), redo: () => take("redo") }),
+    [take, history],
   );
 }
 

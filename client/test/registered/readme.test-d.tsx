@@ -39,8 +39,8 @@ export function Title({ id }: { id: string }) {
 
 export function Undo() {
   const { undo, canUndo } = useUndoRedo({
-    onStep: ({ result, error }) => {
-      if (error || result?.skipped.length) alert("Not all of it could be undone.");
+    onStep: ({ skipped }) => {
+      if (skipped.length) alert("Not all of it could be undone.");
     },
   });
   return (
