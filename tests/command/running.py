@@ -43,10 +43,10 @@ class Running:
         commands = {int(child): Path(f"/proc/{child}/cmdline") for child in listed.split()}
         return [child for child, path in commands.items() if b"\0serve\0" in path.read_bytes()]
 
-    def postmaster(self) -> int:
+    def postmaster(self) -> int | None:
+        """None while it is starting: its file is not there, or not whole."""
         left = embedded.read_pid_file((self.home / "postgres").resolve())
-        assert left is not None
-        return left.pid
+        return left.pid if left is not None else None
 
 
 def wait_for(condition: Callable[[], object]) -> None:

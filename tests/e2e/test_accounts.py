@@ -19,6 +19,7 @@ from tests.e2e.tab import Tab
 from tests.gateway.provider import CLIENT, SECRET
 from tests.postgres import Database
 
+ME = re.compile("you and this window", re.IGNORECASE)
 PASSWORD = "a horse and a battery"
 PHONE = {"viewport": {"width": 375, "height": 720}, "has_touch": True, "is_mobile": True}
 
@@ -86,8 +87,13 @@ def sign_in(tab: Tab, email: str, password: str = PASSWORD) -> None:
 
 
 def inside(tab: Tab) -> None:
-    expect(tab.page.get_by_role("button", name="You and this window")).to_be_attached()
+    expect(tab.page.get_by_role("button", name=ME)).to_be_attached()
     expect(tab.badge).to_have_text("Saved")
+
+
+def in_my_menu(tab: Tab, item: str) -> None:
+    tab.page.get_by_role("button", name=ME).click()
+    tab.page.get_by_role("menuitem", name=item, exact=True).click()
 
 
 def make_board(tab: Tab, workspace: str, board: str) -> None:
@@ -115,7 +121,7 @@ def test_signed_up_invited_at_work_together_sent_away(visit: Visit, site: Site, 
     ann = visit(name="ann")
     sign_up(ann, site, "ann@example.net")
     assert "token" not in ann.page.url
-    expect(ann.page.get_by_role("button", name="You and this window")).to_contain_text("ann")
+    expect(ann.page.get_by_role("button", name=ME)).to_contain_text("ann")
     make_board(ann, "Garden", "Spring")
     ann.add("Sow beans")
     invite(ann, "Ben@Example.net".lower())
@@ -184,7 +190,7 @@ def test_a_guest_stays_who_he_is(visit: Visit, site: Site, sql: Sql) -> None:
     make_board(guest, "Trip", "Packing")
     guest.add("Tent")
     guest.until_sent()
-    guest.in_menu("You and this window", "Sign out")
+    in_my_menu(guest, "Sign out")
     expect(guest.dialog).to_contain_text("You are a guest")
     guest.dialog.get_by_role("link", name="Create an account").click()
     fill_in(guest, "gus@example.net", PASSWORD, "Create account")
@@ -234,7 +240,7 @@ def test_passwords_are_changed_and_reset(visit: Visit, site: Site) -> None:
     sign_up(first, site, "ann@example.net")
     sign_in(second, "ann@example.net")
     inside(second)
-    first.in_menu("You and this window", "Account …")
+    in_my_menu(first, "Account …")
     first.page.get_by_label("Current password").fill("wrong")
     first.page.get_by_label("New password").fill("another horse entirely")
     first.page.get_by_role("button", name="Change password").click()
@@ -285,7 +291,7 @@ def test_signed_out_everywhere_and_without_a_network(visit: Visit, site: Site, s
     sign_up(first, site, "ann@example.net")
     sign_in(second, "ann@example.net")
     inside(second)
-    first.in_menu("You and this window", "Account …")
+    in_my_menu(first, "Account …")
     first.page.get_by_role("button", name="Sign out everywhere").click()
     expect(first.page.get_by_role("heading", name="Tasks and notes")).to_be_visible()
     expect(second.page.get_by_role("button", name="Sign in again")).to_be_visible()
@@ -299,8 +305,8 @@ def test_signed_out_everywhere_and_without_a_network(visit: Visit, site: Site, s
     # A start without a network, whatever became of the token.
     first.page.reload()
     expect(first.badge).to_have_text("Offline")
-    expect(first.page.get_by_role("button", name="You and this window")).to_contain_text("ann")
-    first.sign_out()
+    expect(first.page.get_by_role("button", name=ME)).to_contain_text("ann")
+    in_my_menu(first, "Sign out")
     expect(first.page.get_by_role("heading", name="Tasks and notes")).to_be_visible()
     site.start()
     first.wake()
@@ -338,8 +344,8 @@ def test_a_provider_leads_in(visit: Visit, site: Site, issuer: str) -> None:
     tab = visit(name="dora")
     tab.page.get_by_role("button", name="Sign in with Example").click()
     inside(tab)
-    expect(tab.page.get_by_role("button", name="You and this window")).to_contain_text("dora")
-    tab.in_menu("You and this window", "Account …")
+    expect(tab.page.get_by_role("button", name=ME)).to_contain_text("dora")
+    in_my_menu(tab, "Account …")
     tab.page.get_by_role("button", name="Send me a link").click()
     expect(tab.page.get_by_role("main")).to_contain_text("A mail to dora@example.net is on its way")
     tab.go("/account/sign-in#error=oidc_denied")

@@ -86,9 +86,6 @@ export interface NotebookMember {
 
 /** What a create of `notebookMembers` takes, and operations may change. */
 export interface NotebookMemberCreate {
-  notebookId: string;
-  role?: "owner" | "member";
-  userId: string;
 }
 
 /** A notebook: notes of one person, perhaps shared with others. */
@@ -248,9 +245,6 @@ export interface WorkspaceMember {
 
 /** What a create of `workspaceMembers` takes, and operations may change. */
 export interface WorkspaceMemberCreate {
-  role?: "owner" | "member";
-  userId: string;
-  workspaceId: string;
 }
 
 /** What a group of people shares: its boards and everything on them. */
@@ -351,9 +345,9 @@ export const schema = {
         id: { type: "uuid", default: { uuid: true }, nullable: false, required: false },
         version: { type: "integer", default: { constant: 1 }, nullable: false, required: false },
         createdAt: { type: "timestamptz", default: { now: true }, nullable: false, required: false, serverOwned: true },
-        email: { type: "text", nullable: false, required: true },
+        email: { type: "text", nullable: false, required: true, updatable: false },
         invitedBy: { type: "uuid", default: { user: true }, nullable: false, required: false, serverOwned: true },
-        notebookId: { type: "uuid", topic: true, nullable: false, required: true, references: "notebooks" },
+        notebookId: { type: "uuid", topic: true, nullable: false, required: true, updatable: false, references: "notebooks" },
         notebookName: { type: "text", default: { constant: "" }, nullable: false, required: false, serverOwned: true },
       },
     },
@@ -367,9 +361,9 @@ export const schema = {
         id: { type: "uuid", default: { uuid: true }, nullable: false, required: false },
         version: { type: "integer", default: { constant: 1 }, nullable: false, required: false },
         createdAt: { type: "timestamptz", default: { now: true }, nullable: false, required: false, serverOwned: true },
-        notebookId: { type: "uuid", topic: true, nullable: false, required: true, references: "notebooks" },
-        role: { type: "text", values: ["owner", "member"], default: { constant: "member" }, nullable: false, required: false },
-        userId: { type: "uuid", topic: true, nullable: false, required: true },
+        notebookId: { type: "uuid", topic: true, nullable: false, required: true, updatable: false, insertable: false, references: "notebooks" },
+        role: { type: "text", values: ["owner", "member"], default: { constant: "member" }, nullable: false, required: false, updatable: false, insertable: false },
+        userId: { type: "uuid", topic: true, nullable: false, required: true, updatable: false, insertable: false },
       },
     },
     notebooks: {
@@ -459,9 +453,9 @@ export const schema = {
         id: { type: "uuid", default: { uuid: true }, nullable: false, required: false },
         version: { type: "integer", default: { constant: 1 }, nullable: false, required: false },
         createdAt: { type: "timestamptz", default: { now: true }, nullable: false, required: false, serverOwned: true },
-        email: { type: "text", nullable: false, required: true },
+        email: { type: "text", nullable: false, required: true, updatable: false },
         invitedBy: { type: "uuid", default: { user: true }, nullable: false, required: false, serverOwned: true },
-        workspaceId: { type: "uuid", topic: true, nullable: false, required: true, references: "workspaces" },
+        workspaceId: { type: "uuid", topic: true, nullable: false, required: true, updatable: false, references: "workspaces" },
         workspaceName: { type: "text", default: { constant: "" }, nullable: false, required: false, serverOwned: true },
       },
     },
@@ -475,9 +469,9 @@ export const schema = {
         id: { type: "uuid", default: { uuid: true }, nullable: false, required: false },
         version: { type: "integer", default: { constant: 1 }, nullable: false, required: false },
         createdAt: { type: "timestamptz", default: { now: true }, nullable: false, required: false, serverOwned: true },
-        role: { type: "text", values: ["owner", "member"], default: { constant: "member" }, nullable: false, required: false },
-        userId: { type: "uuid", topic: true, nullable: false, required: true },
-        workspaceId: { type: "uuid", topic: true, nullable: false, required: true, references: "workspaces" },
+        role: { type: "text", values: ["owner", "member"], default: { constant: "member" }, nullable: false, required: false, updatable: false, insertable: false },
+        userId: { type: "uuid", topic: true, nullable: false, required: true, updatable: false, insertable: false },
+        workspaceId: { type: "uuid", topic: true, nullable: false, required: true, updatable: false, insertable: false, references: "workspaces" },
       },
     },
     workspaces: {

@@ -23,13 +23,11 @@ export function StatusBar() {
 }
 
 function UndoRedo() {
-  const { canUndo, canRedo, undo, redo } = useUndoRedo();
-  const step = async (take: typeof undo) => {
-    const result = await take();
-    if (result?.skipped.length) {
-      notify("Somebody has changed it since: that part stays as it is.");
-    }
-  };
+  const { canUndo, canRedo, undo, redo } = useUndoRedo({
+    onStep: ({ skipped }) => {
+      if (skipped.length) notify("Somebody has changed it since: that part stays as it is.");
+    },
+  });
   return (
     <>
       <IconButton
@@ -37,14 +35,14 @@ function UndoRedo() {
         label="Undo"
         aria-keyshortcuts="Control+Z"
         disabled={!canUndo}
-        onClick={() => step(undo)}
+        onClick={undo}
       />
       <IconButton
         icon="redo"
         label="Redo"
         aria-keyshortcuts="Control+Shift+Z"
         disabled={!canRedo}
-        onClick={() => step(redo)}
+        onClick={redo}
       />
     </>
   );
@@ -57,7 +55,8 @@ const STARTING_MS = 3000;
 
 function Saved() {
   const { online, pending, rejected, needsAuth, upgrade, durable } = useStatus();
-  const saving = useLasting(online && pending > 0, PATIENCE_MS);
+  // Offline too: what has waited for the network is being saved from the first moment on.
+  const saving = useLasting(pending > 0, PATIENCE_MS);
   const forgetful = useLasting(!durable, STARTING_MS);
   const changes = `${pending} ${pending === 1 ? "change" : "changes"}`;
   if (upgrade) {
