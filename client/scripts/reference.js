@@ -19,6 +19,7 @@ A type without a right side (\`type Where<...>;\`) follows from the registered t
 const ABOUT = {
   ".": "The client, without a framework.",
   "./react": "Hooks for React 18 and 19.",
+  "./auth": "Who is signed in with the accounts of a gateway.",
   "./devtools": "What goes on inside, as a panel for React.",
   "./testing": "The server in memory, for an app's own tests.",
   "./tanstack-db": "Live tables as collections of TanStack DB.",
