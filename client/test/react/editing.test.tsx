@@ -286,7 +286,7 @@ describe("useUndoRedo", () => {
     expect(await now()).toEqual(["C", null]);
     expect(steps.map(({ skipped }) => skipped)).toEqual([
       [],
-      [{ table: "tasks", id: "a", key: "title" }],
+      [{ table: "tasks", id: "a", key: ["title"] }],
     ]);
     fireEvent.click(screen.getAllByRole("button")[1] as HTMLElement);
     expect(await now()).toEqual(["C", 1]);
