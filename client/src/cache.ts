@@ -251,9 +251,9 @@ export class Cache {
     // What may have been lost since is neither added nor restored.
     if (
       sent < this.epochAt ||
+      (txId === undefined && isUncertain(slot)) ||
       (record &&
-        ((txId === undefined && isUncertain(slot)) ||
-          slot.goneAt > sent ||
+        (slot.goneAt > sent ||
           (!server && this.events.staleSince(this.keysOf(slot, record), sent))))
     ) {
       this.want(slot);
