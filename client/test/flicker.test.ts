@@ -181,4 +181,25 @@ describe("R17 no flicker", () => {
       expect(client.status.getSnapshot().pending).toBe(0);
     }
   });
+
+  it("R2.7 another tab's write is not shown twice, though a read knew of it before that tab told", async () => {
+    const stage = new Stage();
+    const { server, world } = stage;
+    server.put("tasks", "a", { title: "A", boardId: "b1", count: 0 });
+    const shared = new Browser(world, () => 300);
+    const [one, other] = [stage.open({ tabs: shared.tabs }), stage.open({ tabs: shared.tabs })];
+    const record = other.record<{ count: number }>("tasks", "a");
+    record.subscribe(() => log.push(record.getSnapshot()?.count));
+    const log: unknown[] = [];
+    await stage.advance(3000);
+    log.length = 0;
+    server.mute = true;
+    one.write(add("a"));
+    await stage.advance(100);
+    expect(server.get("tasks", "a")).toMatchObject({ count: 1 });
+    other.query("tasks", { boardId: "b1" }).subscribe(() => {});
+    await stage.advance(20_000);
+    expect(log).toEqual([1]);
+    expect(other.status.getSnapshot().pending).toBe(0);
+  });
 });
