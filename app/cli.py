@@ -275,10 +275,12 @@ def psql_(
 def remove(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Take Rowcast out of the database. Application tables and their rows stay."""
+    """Take Rowcast out of the database, accounts included. Application tables stay."""
     admin = _admin(Settings())
     if not yes:
-        typer.confirm("Remove Rowcast, its feed and its receipts from the database?", abort=True)
+        typer.confirm(
+            "Remove Rowcast, its feed, its receipts and all accounts from the database?", abort=True
+        )
     with out.status("Removing"):
         migrate.remove(admin)
     out.print("Rowcast is removed. The roles stay: other databases of this server may use them.")

@@ -50,6 +50,7 @@ export class Core {
     this.clock = new ServerClock(() => runtime.now());
     this.newId = createIds(() => this.clock.now(), runtime.fill);
     this.cache = new Cache(schema, {
+      now: () => runtime.now(),
       want: (slot) => this.engine?.sync.want(slot),
       dirty: (slot) => this.engine?.vault?.dirty(slot),
       changed: (changes) => {

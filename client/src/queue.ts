@@ -37,7 +37,7 @@ const FOREIGN = -1;
 
 /** What tabs tell each other. */
 type Message =
-  | { type: "queued"; rows: [string, QueueRow][] }
+  | { type: "queued"; rows: [string, QueueRow][]; on: number }
   | { type: "settled"; answers: [string, Answer][] }
   | { type: "renamed"; key: string; txId: string }
   | { type: "inbox" | "beat" | "signed-out" };
@@ -128,7 +128,7 @@ export class Queue {
         const pending = some[at] as Pending;
         this.stored(pending, key);
       });
-      this.post({ type: "queued", rows: keys.map((key, at) => [key, rows[at] as QueueRow]) });
+      this.tellQueued(keys, rows);
       this.wake();
     } catch (error) {
       if (generation !== this.generation) return;
@@ -267,7 +267,7 @@ export class Queue {
     this.core.changed();
   }
 
-  private adopt(key: string, row: QueueRow): Pending | undefined {
+  private adopt(key: string, row: QueueRow, on = Infinity): Pending | undefined {
     const known = this.rows.get(key);
     if (known || this.done.has(key)) return known;
     // Stored by this tab a moment ago, and read before that was told.
@@ -278,10 +278,20 @@ export class Queue {
     else {
       const pending = this.cache.add(row.tx, row.now, key, row.attempted === true);
       pending.uncertain ||= !this.held;
+      for (const part of pending.parts) part.doubted = part.slot.answeredOn >= on;
       this.rows.set(key, pending);
       this.core.changed();
     }
     return this.rows.get(key);
+  }
+
+  /** Before they are sent: what was answered sooner does not contain them. */
+  private tellQueued(keys: readonly string[], rows: readonly QueueRow[]): void {
+    this.post({
+      type: "queued",
+      rows: keys.map((key, at) => [key, rows[at] as QueueRow]),
+      on: this.runtime.now(),
+    });
   }
 
   private post(message: Message): void {
@@ -291,7 +301,7 @@ export class Queue {
   private hear(message: Message): void {
     switch (message.type) {
       case "queued":
-        for (const [key, row] of message.rows) this.adopt(key, row);
+        for (const [key, row] of message.rows) this.adopt(key, row, message.on);
         this.wake();
         break;
       case "settled":
@@ -730,7 +740,7 @@ export class Queue {
       this.written.set(pending, one);
       return one;
     });
-    this.post({ type: "queued", rows: keys.map((key, at) => [key, rows[at] as QueueRow]) });
+    this.tellQueued(keys, rows);
     this.post({ type: "inbox" });
     await this.readInbox(vault);
     this.wake();

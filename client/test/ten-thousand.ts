@@ -8,6 +8,7 @@ export const COUNT = 10_000;
 /** A cache of ten thousand tasks on fifty boards. */
 export function filled() {
   const cache = new Cache(schema, {
+    now: () => 0,
     want: () => {},
     dirty: () => {},
     changed: () => {},

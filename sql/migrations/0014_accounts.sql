@@ -1,6 +1,5 @@
--- Purpose: accounts: users, their sessions, links sent by mail, providers they sign in by, mails to send,
--- limits. Also
--- user ids in one spelling where ends of sessions are kept.
+-- Purpose: accounts: users, their sessions, links sent by mail, providers they sign in by, mails to send, limits.
+-- Also user ids in one spelling where ends of sessions are kept.
 -- Lock: access exclusive on sync_internal.session_ends, a moment. Breaking: no.
 
 create schema accounts authorization rowcast_owner;

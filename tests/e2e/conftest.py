@@ -41,7 +41,7 @@ Visit: TypeAlias = Callable[..., Tab]
 expect.set_options(timeout=15_000)
 
 
-def _missing(what: str) -> None:
+def missing(what: str) -> None:
     """Skips, or fails where the tests have to run."""
     if os.environ.get(REQUIRED):
         pytest.fail(f"{what} ({REQUIRED} is set: these tests may not be skipped)", pytrace=False)
@@ -54,9 +54,9 @@ def chromium_program() -> str:
     named = os.environ.get("ROWCAST_CHROMIUM")
     found = next(filter(None, map(shutil.which, [named] if named else PROGRAMS)), None)
     if found is None:
-        _missing("no Chromium. Debian, Ubuntu: apt install chromium; or ROWCAST_CHROMIUM=<program>")
+        missing("no Chromium. Debian, Ubuntu: apt install chromium; or ROWCAST_CHROMIUM=<program>")
     if not (pages.apps_folder() / "index.html").is_file():
-        _missing("the example apps are not built: make demo")
+        missing("the example apps are not built: make demo")
     assert found is not None
     return found
 

@@ -75,6 +75,8 @@ class Site:
 
     def publish(self, marker: str) -> None:
         """Puts a new build in place of this one: its files have other names, its page a marker."""
+        for compressed in [*self.folder.rglob("*.br"), *self.folder.rglob("*.gz")]:
+            compressed.unlink()
         text = {name: (self.folder / name).read_text() for name in ("index.html", "sw.js")}
         for path in (self.folder / "assets").iterdir():
             name = re.sub(r"-\w+\.", f"-{marker}.", path.name)

@@ -75,11 +75,12 @@ class Tab:
         expect(self.badge).to_have_text("Saved")
 
     def sign_out(self) -> None:
-        self.in_menu("You and this window", "Sign out")
+        self.page.get_by_role("button", name="you and this window").click()
+        self.page.get_by_role("menuitem", name="Sign out").click()
 
     def in_menu_as(self, user: str) -> None:
         """Uses this window as somebody else."""
-        self.page.get_by_role("button", name="You and this window").click()
+        self.page.get_by_role("button", name="you and this window").click()
         self.page.get_by_role("menuitemradio", name=user).click()
 
     def in_menu(self, menu: str, item: str) -> None:

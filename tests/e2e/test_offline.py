@@ -1,5 +1,6 @@
 """The gateway is gone: work goes on, survives a reload, and arrives once."""
 
+import json
 import re
 import signal
 
@@ -93,7 +94,18 @@ def test_a_write_whose_answer_was_lost_is_sent_again_and_done_once(
 
 def test_what_nobody_has_looked_at_is_there_too(open_as: Visit, site: Site) -> None:
     bob = open_as("bob")
+    sent: list[str | bytes] = []
+
+    def keep(frame: str | bytes) -> None:
+        sent.append(frame)
+
+    bob.page.on("websocket", lambda socket: socket.on("framesent", keep))
+    bob.page.reload()
     bob.until_kept()
+    asked = [json.loads(frame) for frame in sent]
+    keys = {key for frame in asked if frame["type"] == "subscribe" for key in frame["keys"]}
+    assert f"tasks?boardId={IDEAS}" in keys
+    assert not keys & {"tasks", "notes"}  # that would be everybody's
     site.stop()
     expect(bob.badge).to_have_text("Offline")
     bob.go(f"/tasks/{IDEAS}")
@@ -120,7 +132,31 @@ def test_connection_comes_back_by_itself(open_as: Visit, site: Site, sql: Sql) -
     site.stop()
     alice.add("Patience")
     expect(alice.badge).to_have_text("Offline1 change waiting")
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    alice.page.route("**/api/realtime/write", hold)
+    alice.page.evaluate("""() => {
+      window.said = [];
+      const look = () => {
+        const badge = document.querySelector(".status-bar [role=status]");
+        const text = badge?.textContent.trim();
+        if (window.said.at(-1) !== text) window.said.push(text);
+      };
+      look();
+      const all = { subtree: true, childList: true, characterData: true };
+      new MutationObserver(look).observe(document.getElementById("app"), all);
+    }""")
     site.start()
-    expect(alice.badge).to_have_text("Saved", timeout=40_000)
+    expect(alice.badge).to_have_text("Saving 1 change", timeout=40_000)
+    alice.page.unroute("**/api/realtime/write")
+    for route in held:
+        route.fallback()
+    expect(alice.badge).to_have_text("Saved")
+    # It never says so too early.
+    said = alice.page.evaluate("window.said")
+    assert said == ["Offline1 change waiting", "Saving 1 change", "Saved"]
     alice.until_sent()
     assert sql("select count(*) from tasks where title = 'Patience'") == 1

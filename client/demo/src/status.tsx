@@ -101,7 +101,8 @@ function useLasting(now: boolean, ms: number): boolean {
     const timer = setTimeout(() => setLasting(true), ms);
     return () => clearTimeout(timer);
   }, [now, ms]);
-  return lasting;
+  // Over at once: the effect is a moment late.
+  return now && lasting;
 }
 
 function Refused() {

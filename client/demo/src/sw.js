@@ -17,7 +17,9 @@ self.addEventListener("activate", (event) => {
     caches
       .keys()
       .then((names) => names.filter((name) => name.startsWith("shell-") && name !== CACHE))
-      .then((old) => Promise.all(old.map((name) => caches.delete(name)))),
+      .then((old) => Promise.all(old.map((name) => caches.delete(name))))
+      // The page that brought the first worker is not its own yet: without this it would be told of no new build.
+      .then(() => self.clients.claim()),
   );
 });
 

@@ -1,4 +1,4 @@
-import { lazy, Suspense, useState } from "react";
+import { Suspense, useState } from "react";
 import { createPortal } from "react-dom";
 import { useWrite } from "rowcast/react";
 import { useSignOut } from "./account/use-sign-out.js";
@@ -7,14 +7,13 @@ import { navigate } from "./router.js";
 import { DEMO_USERS, signIn, useSession } from "./session.js";
 import { THEMES, useTheme } from "./theme.js";
 import { Icon } from "./ui/icon.js";
+import { late } from "./ui/late.js";
 import { Menu, MenuChoice, MenuGroup, MenuItem } from "./ui/menu.js";
 import { NameDialog } from "./ui/name-dialog.js";
 import { notify } from "./ui/toasts.js";
 
 // For the curious, and not in what everybody downloads.
-const Devtools = lazy(async () => ({
-  default: (await import("rowcast/devtools")).RowcastDevtools,
-}));
+const Devtools = late(async () => (await import("rowcast/devtools")).RowcastDevtools);
 
 /** Who is signed in, and what is about him: name, look, another user, signing out. */
 export function UserMenu() {
@@ -39,7 +38,7 @@ export function UserMenu() {
   return (
     <div className="user">
       <Menu
-        label="You and this window"
+        label={`${name}, you and this window`}
         className="upwards"
         button={
           <>

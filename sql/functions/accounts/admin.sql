@@ -27,9 +27,8 @@ $$;
 
 comment on function accounts.list_users(text, integer) is 'The users.';
 
--- Removes what is of no use any more: sessions and links that are too old, mails sent or too old a month ago,
--- limits at rest. Part of
--- sync.prune.
+-- Removes what is of no use any more: sessions and links that are too old, mails sent or too old a month ago, limits
+-- at rest. Part of sync.prune.
 create or replace function accounts.prune()
 returns void
 language plpgsql

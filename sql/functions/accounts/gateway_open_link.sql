@@ -1,7 +1,6 @@
--- Looks at a link before it is used: {"passwordHash", "bound"}: the password chosen at sign-up, and whether it
--- is opened
--- in the browser that signed up. Where it is not, an attempt at the password is counted. PT410 where the link is
--- of no use, PT429.
+-- Looks at a link before it is used: {"passwordHash", "bound"}: the password chosen at sign-up, and whether it is
+-- opened in the browser that signed up. Where it is not, an attempt at the password is counted. PT410 where the link
+-- is of no use, PT429.
 create or replace function accounts.gateway_open_link(
     p_purpose text, p_token_hash bytea, p_browser_hash bytea, p_address text
 )
@@ -54,8 +53,7 @@ $$;
 comment on function accounts.useful_link(text, bytea, uuid) is 'The link with this token, locked.';
 
 -- Removes links that were not used, of a user or of sign-ups with an address. One that is being used this moment
--- stays: waiting for
--- it could be a deadlock, and what it comes to is decided by the row of the user.
+-- stays: waiting for it could be a deadlock, and what it comes to is decided by the row of the user.
 create or replace function accounts.drop_links(p_user uuid, p_email text)
 returns void
 language sql

@@ -29,8 +29,8 @@ comment on function accounts.gateway_begin_change(uuid, bytea, bytea) is 'Counts
 grant execute on function accounts.gateway_begin_change(uuid, bytea, bytea) to rowcast_gateway;
 
 -- Sets a password; p_old_hash is the one that was verified. All other sessions of the user end. PT401 where the
--- session has
--- ended, PT403 wrong_credentials where the password is another by now, or there is none: the first is set by a reset.
+-- session has ended, PT403 wrong_credentials where the password is another by now, or there is none: the first is set
+-- by a reset.
 create or replace function accounts.gateway_change_password(
     p_session uuid, p_family_hash bytea, p_secret_hash bytea, p_old_hash text, p_new_hash text
 )
@@ -99,9 +99,8 @@ $$;
 comment on function accounts.gateway_request_reset(text, uuid, bytea, text) is 'Mails a link to set a password with.';
 grant execute on function accounts.gateway_request_reset(text, uuid, bytea, text) to rowcast_gateway;
 
--- Sets a password by a link, ends every session and token of the user, and signs him in. PT410 where the link is
--- of no use. Repeated
--- with the same session it has no further effect.
+-- Sets a password by a link, ends every session and token of the user, and signs him in. PT410 where the link is of
+-- no use. Repeated with the same session it has no further effect.
 create or replace function accounts.gateway_reset(
     p_token_hash bytea, p_new_hash text, p_session uuid, p_family_hash bytea, p_secret_hash bytea
 )

@@ -1,9 +1,7 @@
--- Signs in whom an OpenID Connect provider has named, its token verified. In this order: the user this name
--- belongs to; the user
--- with this address, where the provider says it is verified (every address here is, so nobody can have put it there
--- before its owner); the guest of p_guest, who becomes the user; a new user. An address that is not verified is
--- not kept. Gives {"claims",
--- "user", "seconds"}. PT403 disabled, PT429.
+-- Signs in whom an OpenID Connect provider has named, its token verified. In this order: the user this name belongs
+-- to; the user with this address, where the provider says it is verified (every address here is, so nobody can have
+-- put it there before its owner); the guest of p_guest, who becomes the user; a new user. An address that is not
+-- verified is not kept. Gives {"claims", "user", "seconds"}. PT403 disabled, PT429.
 create or replace function accounts.gateway_provider_sign_in(
     p_provider text, p_issuer text, p_subject text, p_email text, p_email_verified boolean, p_guest uuid,
     p_address text, p_session uuid, p_family_hash bytea, p_secret_hash bytea

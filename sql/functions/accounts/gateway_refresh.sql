@@ -1,12 +1,10 @@
--- Replaces the changing part of a session's cookie and gives the claims of the next token. p_next_hash: of the
--- part that the
--- gateway made from the present one and p_salt.
+-- Replaces the changing part of a session's cookie and gives the claims of the next token. p_next_hash: of the part
+-- that the gateway made from the present one and p_salt.
 --
 -- Gives {"salt", "claims", "user", "seconds"}. Where the part was replaced already, within a minute (setting
--- refresh_grace_seconds),
--- salt is the one that was used then: with it the gateway makes the same successor again. Later it is a part
--- used twice,
--- and nobody knows by whom: the session ends. That has to be committed, hence {"refused": code} and no error.
+-- refresh_grace_seconds), salt is the one that was used then: with it the gateway makes the same successor again.
+-- Later it is a part used twice, and nobody knows by whom: the session ends. That has to be committed, hence
+-- {"refused": code} and no error.
 create or replace function accounts.gateway_refresh(
     p_session uuid, p_family_hash bytea, p_secret_hash bytea, p_next_hash bytea, p_salt bytea
 )

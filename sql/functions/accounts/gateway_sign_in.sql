@@ -1,7 +1,6 @@
--- Sign-in in two steps, since PostgreSQL does not verify passwords: the attempt is counted and the hash given
--- out; then, with the
--- hash that was verified, the session is made and the attempt taken back. A gateway killed between them has used
--- up an attempt.
+-- Sign-in in two steps, since PostgreSQL does not verify passwords: the attempt is counted and the hash given out;
+-- then, with the hash that was verified, the session is made and the attempt taken back. A gateway killed between
+-- them has used up an attempt.
 
 -- {"passwordHash"}, null where nobody signs in by this address. p_development: whether demo users may. PT400
 -- bad_email, PT429.
@@ -29,9 +28,8 @@ comment on function accounts.gateway_begin_sign_in(text, text, boolean)
 is 'Counts an attempt to sign in and gives the hash.';
 grant execute on function accounts.gateway_begin_sign_in(text, text, boolean) to rowcast_gateway;
 
--- p_password_hash: the one that was verified; null: none was. p_new_hash: the same password hashed as is usual
--- now, where that has
--- changed. PT401 wrong_credentials also where the password was changed meanwhile; PT403 disabled.
+-- p_password_hash: the one that was verified; null: none was. p_new_hash: the same password hashed as is usual now,
+-- where that has changed. PT401 wrong_credentials also where the password was changed meanwhile; PT403 disabled.
 create or replace function accounts.gateway_sign_in(
     p_email text, p_address text, p_password_hash text, p_new_hash text, p_session uuid, p_family_hash bytea,
     p_secret_hash bytea

@@ -1,6 +1,5 @@
--- Ends the session whose cookie is presented, also with a part of it that was replaced; p_everywhere: all
--- sessions of its user, and every
--- token of his of whatever issuer. Harmless where there is none.
+-- Ends the session whose cookie is presented, also with a part of it that was replaced; p_everywhere: all sessions of
+-- its user, and every token of his of whatever issuer. Harmless where there is none.
 create or replace function accounts.gateway_sign_out(
     p_session uuid, p_family_hash bytea, p_everywhere boolean
 )

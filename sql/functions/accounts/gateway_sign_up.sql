@@ -1,9 +1,7 @@
--- Begins a sign-up: a mail with a link, to a new address; to one that has an account, a mail that says so. The
--- answer and the
--- work are the same. p_link: the id of the link; the token's hash, since the token itself is made from the id when
--- the mail is sent. p_browser_hash: of the cookie of the browser that asks. p_session and its hashes: of the
--- guest who signs up, if
--- one. PT400 bad_email, PT429. Repeated with the same link it has no further effect.
+-- Begins a sign-up: a mail with a link, to a new address; to one that has an account, a mail that says so. The answer
+-- and the work are the same. p_link: the id of the link; the token's hash, since the token itself is made from the id
+-- when the mail is sent. p_browser_hash: of the cookie of the browser that asks. p_session and its hashes: of the
+-- guest who signs up, if one. PT400 bad_email, PT429. Repeated with the same link it has no further effect.
 create or replace function accounts.gateway_sign_up(
     p_email text, p_password_hash text, p_link uuid, p_token_hash bytea, p_browser_hash bytea, p_address text,
     p_session uuid default null, p_family_hash bytea default null, p_secret_hash bytea default null

@@ -1,8 +1,6 @@
--- Ends a sign-up: makes the user, or of the guest who signed up a user, and signs him in. The gateway has made
--- sure that the
--- browser is the one that signed up or knows the password. PT410 where the link is of no use, also because its
--- address
--- has an account meanwhile. Repeated with the same session it has no further effect.
+-- Ends a sign-up: makes the user, or of the guest who signed up a user, and signs him in. The gateway has made sure
+-- that the browser is the one that signed up or knows the password. PT410 where the link is of no use, also because
+-- its address has an account meanwhile. Repeated with the same session it has no further effect.
 --
 -- A trigger of the application on accounts.users may let invited people in.
 create or replace function accounts.gateway_verify(

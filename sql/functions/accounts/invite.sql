@@ -1,9 +1,8 @@
 -- Mails an invitation to an address, whether or not it has an account; who may invite, and to what, is for the
--- application's policies: a
--- trigger of its table of invitations calls this. p_details are shown in the mail: {"by", "to"}, names. Gives
--- the address as it
--- is kept. PT400 bad_email; PT429 where whoever asks invites too much. An address that gets too many keeps
--- its invitation without a mail, which nobody is told. For triggers of administrators, and service_role.
+-- application's policies: a trigger of its table of invitations calls this. p_details are shown in the mail: {"by",
+-- "to"}, names. Gives the address as it is kept. PT400 bad_email; PT429 where whoever asks invites too much. An
+-- address that gets too many keeps its invitation without a mail, which nobody is told. For triggers of
+-- administrators, and service_role.
 create or replace function accounts.invite(p_email text, p_details jsonb default '{}')
 returns text
 language plpgsql

@@ -1,10 +1,8 @@
--- How often something may be tried. Names are rows of accounts.limits; keys are hashed, so that no table keeps
--- the addresses
--- that were tried.
+-- How often something may be tried. Names are rows of accounts.limits; keys are hashed, so that no table keeps the
+-- addresses that were tried.
 
--- Counts an attempt, at most so many at once and so many an hour. PT429 with the seconds until the next. Keeps
--- its row locked
--- to the end of the transaction.
+-- Counts an attempt, at most so many at once and so many an hour. PT429 with the seconds until the next. Keeps its
+-- row locked to the end of the transaction.
 create or replace function accounts.take(p_name text, p_key text)
 returns void
 language plpgsql

@@ -37,9 +37,8 @@ $$;
 
 comment on function accounts.normal_email(text) is 'An address in the form it is kept in.';
 
--- Begins a session of a user and gives what the browser is told. Locks the user, so that an end of his sessions
--- waits or is
--- seen. PT403 where he is disabled. Repeated with the same id it has no further effect.
+-- Begins a session of a user and gives what the browser is told. Locks the user, so that an end of his sessions waits
+-- or is seen. PT403 where he is disabled. Repeated with the same id it has no further effect.
 create or replace function accounts.open_session(p_user uuid, p_session uuid, p_family_hash bytea, p_secret_hash bytea)
 returns jsonb
 language plpgsql
@@ -65,9 +64,8 @@ $$;
 
 comment on function accounts.open_session(uuid, uuid, bytea, bytea) is 'Begins a session of a user.';
 
--- {"claims", "user", "seconds"} of a session: the claims of its next token, which is of the database's clock,
--- who it is, and for how
--- many seconds a browser may keep the cookie.
+-- {"claims", "user", "seconds"} of a session: the claims of its next token, which is of the database's clock, who it
+-- is, and for how many seconds a browser may keep the cookie.
 create or replace function accounts.signed_in(p_session uuid)
 returns jsonb
 language plpgsql
