@@ -44,6 +44,8 @@ it("knows workspaces, roles and stages", async () => {
   const both = "Printers: 12000.10 -5 %Paper: 90.00 ";
   await until(() => expect(hers.container.textContent).toBe(both));
   await until(() => expect(his.container.textContent).toBe(both.replace("-5 %", "")));
+  const terms = watch(bob.record("dealTerms", deal));
+  await until(() => expect(terms()).toBeNull());
   const large = watch(pipeline(bob, orgId, ["lead", "offer"]));
   await until(() => expect(large().data.map(({ title }) => title)).toEqual(["Printers"]));
 

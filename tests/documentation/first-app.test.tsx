@@ -1,9 +1,11 @@
 import { cleanup, configure, fireEvent, render, waitFor, within } from "@testing-library/react";
+import { createClient } from "rowcast";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { visit } from "./browser";
 import { Network } from "./network";
 import { App } from "./src/app";
-import type { Person } from "./src/session";
+import { schema } from "./src/schema.gen";
+import { type Person, tokenOf } from "./src/session";
 
 const network = new Network(process.env.GATEWAY as string);
 
@@ -103,5 +105,10 @@ it("does what the tutorial promises", async () => {
   // 8: and a stranger
   const carol = open("carol");
   await carol.sees("carol, online");
+  const client = createClient({ schema, auth: { token: () => tokenOf("carol") } });
+  const lists = client.query("lists");
+  lists.subscribe(() => {});
+  await waitFor(() => expect(lists.getSnapshot()).toMatchObject({ status: "live", data: [] }));
   await carol.seesNo("Groceries");
+  await client.close();
 });
