@@ -27,11 +27,11 @@ export UV_SYSTEM_CERTS := 1
 export UV_PYTHON_DOWNLOADS := never
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help run run-cluster test soak planted-faults reset ci lint types size check-generated generate format bench
+.PHONY: help run run-cluster test e2e soak planted-faults reset ci lint types size check-generated generate format bench
 .PHONY: client demo apps install lock clean
 
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
 
 run: $(RUNTIME) apps ## Start PostgreSQL, the example apps and the gateway on PORT (8000)
 	@exec $(RUN) -m app run
@@ -40,13 +40,17 @@ run-cluster: $(RUNTIME) apps ## The same with two gateways behind HAProxy
 	@exec $(RUN) -m app run --cluster
 
 # What ARGS narrows are the tests of Python: with them the client's are left out, and node is not needed.
-test: $(DEV) $(if $(ARGS),,$(NODE)) ## Run the tests; ARGS="-k name" narrows them to some of Python's
+test: $(DEV) $(if $(ARGS),,$(NODE) $(APPS)) ## Run the tests; ARGS="-k name" narrows them to some of Python's
 	@$(RUN) -m pytest $(ARGS); python=$$?; \
 	$(if $(ARGS),client=0,$(NPM) test; client=$$?); \
 	word() { [ "$$1" -eq 0 ] && echo passed || echo FAILED; }; \
 	echo; echo "Tests of Python: $$(word $$python)"; \
 	echo "Tests of the client: $(if $(ARGS),left out,$$(word $$client))"; \
 	[ "$$python" -eq 0 ] && [ "$$client" -eq 0 ]
+
+e2e: export ROWCAST_REQUIRE_BROWSER := 1
+e2e: $(DEV) $(APPS) ## Use the example apps in Chromium: the tests of tests/e2e, which `make test` runs too
+	@$(RUN) -m pytest tests/e2e $(ARGS)
 
 soak: $(DEV) ## Convergence under faults for SOAK_SECONDS (600); SOAK_SEED repeats a run
 	@$(RUN) -m tests.faults.soak
@@ -57,6 +61,7 @@ planted-faults: $(DEV) ## Break the engine in known ways and see the tests fail;
 reset: $(RUNTIME) ## Delete the data of `make run` (.data, or ROWCAST_DATA_DIR)
 	@$(RUN) -m app reset --yes
 
+ci: export ROWCAST_REQUIRE_BROWSER := 1
 ci: lint types check-generated client size test ## Every check there is
 
 lint: $(DEV) $(NODE) ## Style of Python, SQL and TypeScript, layers, migrations
@@ -75,10 +80,10 @@ types: $(DEV) $(NODE) ## Strict types of Python and TypeScript
 size: $(NODE) ## Whether the client is as small as it has to be
 	@$(NPM) size
 
-check-generated: $(DEV) ## Whether generated files are current
+check-generated: $(DEV) $(NODE) ## Whether generated files are current
 	@$(RUN) -m docs.generate --check
 
-generate: $(DEV) ## Write the generated files again
+generate: $(DEV) $(NODE) ## Write the generated files again
 	@$(RUN) -m docs.generate
 
 format: $(DEV) $(NODE) ## Format Python and TypeScript
@@ -113,7 +118,7 @@ lock: $(DEV) ## Resolve the dependencies again into locks/ and client/package-lo
 	@cd client && npm install --package-lock-only --no-audit --no-fund
 
 clean: ## Delete what was installed, built and cached; data stays
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist build
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .failures dist build
 	rm -rf client/node_modules client/dist client/demo/dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -17,11 +17,14 @@ from starlette.datastructures import Headers
 
 from .config import SYMMETRIC, Settings
 from .errors import Problem, unavailable
+from .tokens import key_id, own_issuer
 
 log = logging.getLogger("rowcast.auth")
 
 COOKIE: Final = "rowcast_session"
 ROLES: Final = frozenset({"anon", "authenticated"})
+ROLES_IN_ORDER: Final = ("authenticated", "anon")
+OWN_ALGORITHM: Final = "HS256"
 OF_THE_TOKEN: Final = frozenset({"exp", "iat", "nbf", "jti"})  # another in each token of a user
 MAX_TOKEN_BYTES: Final = 8192
 JWKS_REFRESH_SECONDS: Final = 60.0  # at most one fetch for an unknown key id in this time
@@ -71,6 +74,12 @@ class Verifier:
         self._algorithms = frozenset(settings.algorithms)
         self._audience = settings.jwt_audience
         self._issuer = settings.jwt_issuer
+        self._parties = frozenset(settings.jwt_authorized_parties)
+        self._role_claim = settings.jwt_role_claim.split(".")
+        self._own_issuer = own_issuer(settings)
+        # The gateway's own tokens, by the id of their key: of the secret, and of former ones.
+        own = [secret for secret in (self._secret, *settings.previous_secrets) if secret]
+        self._own = {key_id(secret): secret for secret in own}
         self._leeway = settings.jwt_leeway_seconds
         self._allow_anon = settings.allow_anon
         self._keys = KeySet(settings.jwt_jwks_url) if settings.jwt_jwks_url else None
@@ -110,20 +119,26 @@ class Verifier:
         known = isinstance(algorithm, str) and algorithm in self._algorithms
         if not known or "crit" in header:
             raise sign_in_again("The token's algorithm is not accepted")
-        key = await self._key(str(algorithm), header.get("kid"))
+        key_name = header.get("kid")
+        own = self._own.get(key_name) if isinstance(key_name, str) else None
+        if own is not None and algorithm != OWN_ALGORITHM:
+            raise sign_in_again("The token's algorithm is not accepted")
+        key = own or await self._key(str(algorithm), key_name)
+        issuer = self._own_issuer if own else self._issuer or None
+        audience = self._own_issuer if own else self._audience or None
         options: Options = {
             "require": ["exp"],
             "verify_iat": False,
             # Left on, it refuses every token that names an audience where none is set.
-            "verify_aud": self._audience is not None,
+            "verify_aud": audience is not None,
         }
         try:
             payload: dict[str, Any] = jwt.decode(
                 token,
                 key,
                 algorithms=[str(algorithm)],
-                audience=self._audience,
-                issuer=self._issuer,
+                audience=audience,
+                issuer=issuer,
                 leeway=self._leeway,
                 options=options,
             )
@@ -131,7 +146,26 @@ class Verifier:
             raise sign_in_again("The token has expired", "expired") from None
         except (jwt.PyJWTError, TypeError, ValueError):
             raise sign_in_again("The token is not valid") from None
-        return payload
+        return payload if own else self._foreign(payload)
+
+    def _foreign(self, payload: dict[str, Any]) -> dict[str, Any]:
+        """What another issuer says, in our words: `role` is the one its claim names."""
+        party = payload.get("azp")
+        if self._parties and party is not None and str(party) not in self._parties:
+            raise sign_in_again("The token was issued to another client")
+        if "rowcast_session" in payload:
+            raise sign_in_again("The token is not valid")
+        if self._role_claim == ["role"]:
+            return payload
+        named: Any = payload.get(".".join(self._role_claim))
+        if named is None:
+            named = payload
+            for part in self._role_claim:
+                named = named.get(part) if isinstance(named, dict) else None
+        if isinstance(named, list):
+            # Of several roles those of the application are of no concern here.
+            named = next((role for role in named if role in ROLES_IN_ORDER), None)
+        return {**payload, "role": "authenticated" if named is None else named}
 
     async def _key(self, algorithm: str, key_id: object) -> Any:
         if algorithm in SYMMETRIC:

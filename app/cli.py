@@ -95,6 +95,8 @@ def run_(
         environment = {
             "ROWCAST_DATABASE_URL": login,
             "ROWCAST_DEV_SIGN_IN": "true",
+            "ROWCAST_ACCOUNTS": "true",
+            "ROWCAST_PUBLIC_URL": settings.public_url or serve.url(listener),
             "ROWCAST_LOG_LEVEL": os.environ.get("ROWCAST_LOG_LEVEL") or "warning",
             "ROWCAST_JWT_SECRET": settings.jwt_secret or _kept_secret(settings.data_dir),
             "ROWCAST_JWT_SECRET_FILE": "",
@@ -214,6 +216,33 @@ def doctor() -> None:
     raise typer.Exit(1 if errors else 0)
 
 
+@app.command("users")
+def users_(
+    like: Annotated[str | None, typer.Argument(help="Part of an address, or an id.")] = None,
+    disable: Annotated[
+        str | None, typer.Option(metavar="ID", help="End his sessions and let him in no more.")
+    ] = None,
+    enable: Annotated[str | None, typer.Option(metavar="ID", help="Let him in again.")] = None,
+) -> None:
+    """List the users of accounts; disable or enable one."""
+    admin = _admin(Settings())
+    if disable is not None or enable is not None:
+        migrate.set_disabled(admin, disable or enable or "", disabled=disable is not None)
+        out.print("disabled" if disable is not None else "enabled")
+        return
+    table = Table("id", "address", "signs in by", "sessions", "", box=None, pad_edge=False)
+    for user in migrate.users(admin, like):
+        ways = ["password"] if user.has_password else []
+        table.add_row(
+            str(user.id),
+            escape(user.email or ("a guest" if user.guest else "")),
+            escape(", ".join([*ways, *user.providers])),
+            str(user.sessions),
+            "[red]disabled[/]" if user.disabled else "",
+        )
+    out.print(table)
+
+
 @app.command("tail")
 def tail_() -> None:
     """Print changes as they are committed, whoever may read them, until interrupted."""
@@ -274,10 +303,12 @@ def sweep_(
 def remove(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Take Rowcast out of the database. Application tables and their rows stay."""
+    """Take Rowcast out of the database, accounts included. Application tables stay."""
     admin = _admin(Settings())
     if not yes:
-        typer.confirm("Remove Rowcast, its feed and its receipts from the database?", abort=True)
+        typer.confirm(
+            "Remove Rowcast, its feed, its receipts and all accounts from the database?", abort=True
+        )
     with out.status("Removing"):
         migrate.remove(admin)
     out.print("Rowcast is removed. The roles stay: other databases of this server may use them.")

@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -96,11 +103,29 @@ class Settings(BaseSettings):
     jwt_jwks_url: str | None = Field(
         default=None, description="JWKS document that verifies tokens signed with a private key."
     )
-    jwt_audience: str | None = Field(
-        default=None, description="Required `aud` of a token. Default: not checked."
+    jwt_previous_secrets: str | None = _secret(
+        "Former values of `ROWCAST_JWT_SECRET`, one a line, whose tokens made by the gateway "
+        "still count until they expire. Leave it empty where a secret has leaked."
     )
-    jwt_issuer: str | None = Field(
-        default=None, description="Required `iss` of a token. Default: not checked."
+    jwt_audience: Words = Field(
+        default=(),
+        description="Accepted `aud`, comma separated: a token names at least one of them. "
+        "Default: not checked.",
+    )
+    jwt_issuer: Words = Field(
+        default=(),
+        description="Accepted `iss`, comma separated. Default: not checked.",
+    )
+    jwt_authorized_parties: Words = Field(
+        default=(),
+        description="Accepted `azp`, comma separated, where a token has one: the client it was "
+        "issued to. Default: not checked.",
+    )
+    jwt_role_claim: str = Field(
+        default="role",
+        pattern=r"^[^.\s].*$",
+        description="Claim that says `authenticated` or `anon`, as text or in a list; dots lead "
+        "into objects: `realm_access.roles`. Left out in a token: `authenticated`.",
     )
     jwt_algorithms: Words = Field(
         default=(),
@@ -141,6 +166,30 @@ class Settings(BaseSettings):
         default=False,
         description="Let browsers send files to the S3 bucket themselves, by links signed with the "
         "key above; the bucket needs CORS.",
+    )
+
+    accounts: bool = Field(
+        default=False,
+        description="Sign-up, sign-in and sessions by the gateway itself. Needs "
+        "`ROWCAST_JWT_SECRET` and `ROWCAST_PUBLIC_URL`; `rowcast run` turns it on.",
+    )
+    public_url: str | None = Field(
+        default=None,
+        description="Where people open the app, without a path: `https://app.example.com`. In "
+        "links of mails, in what providers send people back to, and what makes cookies `Secure`.",
+    )
+    guests: bool = Field(
+        default=True, description="With accounts: let people begin without an address."
+    )
+    oidc_providers: str | None = _secret(
+        "OpenID Connect providers to sign in by: a JSON list of `{id, name, issuer, clientId, "
+        "clientSecret?, scopes?}`."
+    )
+    password_threads: int = Field(
+        default=2,
+        ge=1,
+        le=64,
+        description="Passwords verified at once; each takes 64 MiB and a core for 0.1 s.",
     )
 
     poll_seconds: float = Field(
@@ -219,7 +268,15 @@ class Settings(BaseSettings):
         """Arguments, then the environment, then the files that `<NAME>_FILE` variables name."""
         return init_settings, env_settings, SecretFiles(settings_cls)
 
-    @field_validator("allowed_origins", "jwt_algorithms", "trusted_proxies", mode="before")
+    @field_validator(
+        "allowed_origins",
+        "jwt_algorithms",
+        "jwt_audience",
+        "jwt_authorized_parties",
+        "jwt_issuer",
+        "trusted_proxies",
+        mode="before",
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -257,12 +314,56 @@ class Settings(BaseSettings):
                 "ROWCAST_FILES_DIRECT needs an s3:// URL, ROWCAST_FILES_KEY_ID and "
                 "ROWCAST_FILES_SECRET_KEY"
             )
+        for secret in self.previous_secrets:
+            if len(secret.encode()) < MIN_SECRET_BYTES:
+                raise ValueError(
+                    f"ROWCAST_JWT_PREVIOUS_SECRETS: each needs at least {MIN_SECRET_BYTES} bytes"
+                )
+        self._check_accounts()
         if self.dev_sign_in and SYMMETRIC.isdisjoint(self.algorithms):
             raise ValueError(
                 "ROWCAST_DEV_SIGN_IN needs ROWCAST_JWT_SECRET to sign its tokens, and HS256 among "
                 "ROWCAST_JWT_ALGORITHMS where these are set"
             )
         return self
+
+    def _check_accounts(self) -> None:
+        if self.public_url is not None:
+            parts = urlsplit(self.public_url)
+            if parts.scheme not in ("http", "https") or (
+                self.public_url != f"{parts.scheme}://{parts.netloc}"
+            ):
+                raise ValueError("ROWCAST_PUBLIC_URL is like https://app.example.com, no path")
+            if self.dev_sign_in and parts.scheme == "https":
+                raise ValueError(
+                    "ROWCAST_DEV_SIGN_IN lets anybody in without a password; it does not go with "
+                    "a ROWCAST_PUBLIC_URL of https"
+                )
+        if self.accounts and (self.jwt_secret is None or self.public_url is None):
+            raise ValueError("ROWCAST_ACCOUNTS needs ROWCAST_JWT_SECRET and ROWCAST_PUBLIC_URL")
+        if self.oidc_providers is not None:
+            if not self.accounts:
+                raise ValueError("ROWCAST_OIDC_PROVIDERS needs ROWCAST_ACCOUNTS")
+            if len({provider.id for provider in self.providers}) < len(self.providers):
+                raise ValueError("ROWCAST_OIDC_PROVIDERS: two have the same id")
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Whose pages may use the API with a cookie, besides the host they call."""
+        return (*self.allowed_origins, *((self.public_url,) if self.public_url else ()))
+
+    @property
+    def providers(self) -> tuple["Provider", ...]:
+        """The OpenID Connect providers. Raises ValueError, which does not show them."""
+        if self.oidc_providers is None:
+            return ()
+        return tuple(PROVIDERS.validate_json(self.oidc_providers))
+
+    @property
+    def previous_secrets(self) -> tuple[str, ...]:
+        """Secrets that still verify the gateway's own tokens."""
+        given = (self.jwt_previous_secrets or "").splitlines()
+        return tuple(word.strip() for word in given if word.strip())
 
     @property
     def algorithms(self) -> tuple[str, ...]:
@@ -284,6 +385,22 @@ class Settings(BaseSettings):
     def listener_url(self) -> str | None:
         """Where the listener connects: the listen URL, else the database URL."""
         return self.listen_url or self.database_url
+
+
+class Provider(BaseModel):
+    """An OpenID Connect provider people sign in by."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    id: str = Field(pattern=r"^[a-z0-9-]{1,40}$")
+    name: str = Field(min_length=1, max_length=80)
+    issuer: str = Field(pattern=r"^https?://\S+$")
+    client_id: str = Field(alias="clientId", min_length=1)
+    client_secret: str | None = Field(default=None, alias="clientSecret", repr=False)
+    scopes: str = "openid email"
+
+
+PROVIDERS: TypeAdapter[list[Provider]] = TypeAdapter(list[Provider])
 
 
 class SecretFiles(PydanticBaseSettingsSource):

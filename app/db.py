@@ -7,7 +7,7 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, LiteralString, TypeVar
 
@@ -104,7 +104,10 @@ class Lane:
             await self._pool.putconn(connection)
 
     async def rows(
-        self, statement: LiteralString, parameters: Sequence[Any], repeat: bool = True
+        self,
+        statement: LiteralString,
+        parameters: Sequence[Any] | Mapping[str, Any],
+        repeat: bool = True,
     ) -> list[TupleRow]:
         """Runs one statement and returns its rows.
 
@@ -137,7 +140,9 @@ class Lane:
 
         return await self._attempt(work, TRIES if repeat else 1)
 
-    async def value(self, statement: LiteralString, parameters: Sequence[Any]) -> Any:
+    async def value(
+        self, statement: LiteralString, parameters: Sequence[Any] | Mapping[str, Any]
+    ) -> Any:
         """Runs one statement and returns the first column of its first row."""
         return (await self.rows(statement, parameters))[0][0]
 

@@ -19,9 +19,11 @@ from .files import Files
 from .hub import Hub
 from .limits import Limits
 from .outlet import Outlet
+from .passwords import Passwords
 from .protocol import GOING_AWAY, OUTDATED, UPGRADE, later
 from .relay import Relay
 from .signals import Signals
+from .tokens import Signer
 from .writes import Writes
 
 log = logging.getLogger("rowcast.gateway")
@@ -66,6 +68,8 @@ class Gateway:
         self.writes = Writes(self.database.work, committed=self.relay.committed)
         self.limits = Limits(settings)
         self.files = Files(settings, self.database)
+        self.signer = Signer(settings)
+        self.passwords = Passwords(settings.password_threads) if settings.accounts else None
         self.greeting = asyncio.Semaphore(settings.greetings)
         self.outlets: set[Outlet] = set()
         self.draining = False
@@ -93,6 +97,8 @@ class Gateway:
         if self._sweeper is not None:
             self._sweeper.cancel()
         self.files.stop()
+        if self.passwords is not None:
+            self.passwords.close()
         await self.database.close()
 
     async def drain(self) -> None:

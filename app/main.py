@@ -21,7 +21,7 @@ from starlette.websockets import WebSocket
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from . import links, metrics, trace
+from . import accounts, links, metrics, trace
 from .config import Settings
 from .errors import Problem, from_database, response, unexpected
 from .gateway import Gateway
@@ -87,7 +87,7 @@ def create_app(settings: Settings) -> Starlette:
             )
         )
     app = Starlette(
-        routes=routes(gateway),
+        routes=[*accounts.routes(gateway), *routes(gateway)],
         middleware=middleware,
         exception_handlers={
             Problem: _refused,

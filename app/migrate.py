@@ -6,6 +6,7 @@ on the registry.
 """
 
 import hashlib
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from psycopg.rows import class_row
 
 from . import __version__
 
-EXAMPLES = ("tasks", "notes", "seed", "profiles", "files")
+EXAMPLES = ("tasks", "notes", "seed", "profiles", "sharing", "files")
 ADVISORY_LOCK = 0x726F7763617374  # "rowcast" in ASCII
 
 Progress = Callable[[str, int, int], None]
@@ -85,6 +86,19 @@ class Finding:
     object: str | None
     message: str
     fix: str | None
+
+
+@dataclass(frozen=True)
+class User:
+    """One row of `accounts.list_users()`."""
+
+    id: uuid.UUID
+    email: str | None
+    guest: bool
+    has_password: bool
+    providers: list[str]
+    sessions: int
+    disabled: bool
 
 
 def sql_folder() -> Path:
@@ -156,6 +170,25 @@ def describe(dsn: str) -> dict[str, Any]:
         row = conn.execute("select sync.describe()").fetchone()
         described: dict[str, Any] = row[0] if row else {}
         return described
+
+
+def users(dsn: str, like: str | None = None) -> list[User]:
+    """The newest hundred users of accounts, or those whose address or id it is."""
+    with psycopg.connect(dsn, row_factory=class_row(User)) as conn:
+        return conn.execute(
+            "select id, email, guest, has_password, providers, sessions, disabled"
+            " from accounts.list_users(p_like => %s)",
+            (like,),
+        ).fetchall()
+
+
+def set_disabled(dsn: str, user: str, *, disabled: bool) -> None:
+    """Disables or enables a user, of whatever issuer."""
+    with psycopg.connect(dsn) as conn:
+        if disabled:
+            conn.execute("select sync.disable_user(%s)", (user,))
+        else:
+            conn.execute("select sync.enable_user(%s)", (user,))
 
 
 def remove(dsn: str, folder: Path | None = None) -> None:

@@ -7,6 +7,7 @@ not used on the write path: bodies go to PostgreSQL as raw text. Unknown fields 
 """
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import quote, unquote
@@ -20,6 +21,9 @@ MAX_KEYS: Final = 2000  # per socket
 MAX_KEY_BYTES: Final = 256
 MAX_FRAME_IN_BYTES: Final = 64 * 1024
 MAX_FRAME_OUT_BYTES: Final = 512 * 1024
+MAX_READ_DEPTH: Final = 200  # far below what Python reads, wherever the stack stands
+_TOKEN: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
+_CUT: Final = b'"\\u0000"'  # no jsonb holds it
 MAX_HELLO_BYTES: Final = 4 * 1024
 MAX_MALFORMED: Final = 5  # in a row
 HELLO_SECONDS: Final = 5.0
@@ -358,6 +362,38 @@ def dumps(value: Json) -> bytes:
     return text.encode()
 
 
+def loads(text: str) -> Any:
+    """What PostgreSQL tells of changes. Plain SQL may store JSON that nests deeper than Python
+    reads: of such a change only is left that there was one, and the client fetches the record.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        answer = json.loads(_cut(text))
+    for change in (*(answer.get("changes") or ()), *(answer.get("updates") or ())):
+        for name in ("patch", "record"):
+            if _CUT in dumps(change.get(name)):
+                del change[name]
+    return answer
+
+
+def _cut(text: str) -> str:
+    """The same with a mark for whatever stands below the deepest level."""
+    parts: list[str] = []
+    depth = kept = 0
+    for token in _TOKEN.finditer(text):
+        if token[0] in "[{":
+            depth += 1
+            if depth == MAX_READ_DEPTH:
+                parts.append(text[kept : token.start()])
+        elif token[0] in "]}":
+            if depth == MAX_READ_DEPTH:
+                parts.append(_CUT.decode())
+                kept = token.end()
+            depth -= 1
+    return "".join((*parts, text[kept:]))
+
+
 def update_element(
     key: str,
     version: int | None = None,
@@ -385,7 +421,7 @@ def update_element(
         element["record"] = record
     try:
         return dumps(element)
-    except ValueError:
+    except (ValueError, RecursionError):
         return dumps(bare)
 
 
@@ -399,7 +435,7 @@ def replayed_element(update: Json) -> tuple[bytes, bytes]:
     )
     try:
         return dumps(update), bare
-    except ValueError:
+    except (ValueError, RecursionError):
         return bare, bare
 
 

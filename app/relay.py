@@ -24,6 +24,7 @@ from .cursors import Cursors
 from .db import Lane
 from .delivery import Change, Delivery, read_change, send_stale
 from .hub import Hub, Reader
+from .protocol import loads
 from .rights import Rights, named
 
 log = logging.getLogger("rowcast.relay")
@@ -224,18 +225,20 @@ class Relay:
         # Before there is a cursor: it must not lie before the news of the policies.
         if self.rights.policies.fingerprint is None:
             await self.rights.load()
-        taken = self.rights.take_unproven()
+        taken, more = self.rights.take_unproven()
         try:
             await self._read_and_tell(look, taken)
         except BaseException:
             self.rights.put_back(taken)
             raise
+        if more:
+            self.wake()
         self.ready.set()
 
     async def _read_and_tell(self, look: bool, unproven: Mapping[Reader, set[str]]) -> None:
         # Before the changes are read: what ends after this was seen by it.
         proven = await self.rights.ask_views(unproven)
-        answer = json.loads(await calls.changes(self._lane, self._hub.cursor, look))
+        answer = loads(await calls.changes(self._lane, self._hub.cursor, look))
         if look:
             if await self.rights.look(answer["fingerprint"]):
                 self._looked = False
@@ -288,6 +291,7 @@ class Relay:
         }
         if not unknown and not users:
             return
+        unknown = unknown or "" in users  # of everybody
         asked = [
             (reader, reader.claims)
             for reader in self._hub.readers.values()

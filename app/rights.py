@@ -24,6 +24,7 @@ log = logging.getLogger("rowcast.rights")
 
 VIEW_READERS: Final = 100  # asked in one statement about their keys
 VIEW_KEYS: Final = 200
+UNPROVEN_KEYS: Final = 2000  # asked for between two readings of the feed, which wait meanwhile
 PROBE_READERS: Final = 500
 MAX_ROUNDS: Final = 5
 
@@ -121,6 +122,8 @@ class Rights:
             except psycopg.Error as exc:
                 _unless_unavailable(exc)
                 answer = Answer(failed=True)
+            except RecursionError:  # a record nests deeper than Python reads
+                answer = Answer(failed=True)
         delivery.answer(reader, answer)
 
     async def _fetch(self, delivery: Delivery, reader: Reader, refs: Refs) -> None:
@@ -133,7 +136,11 @@ class Rights:
                 _unless_unavailable(exc)
                 delivery.fail(reader)
                 return
-        answer.add_records(refs, json.loads(records))
+        try:
+            answer.add_records(refs, json.loads(records))
+        except RecursionError:
+            delivery.fail(reader)
+            return
         delivery.fetched(reader, answer)
 
     # --- what changes who may see what -----------------------------------------------------------
@@ -174,15 +181,19 @@ class Rights:
                     if other is not subscriber:
                         send_stale(other, [key], "access")
 
-    def take_unproven(self) -> dict[Reader, set[str]]:
-        """The keys whose views have to be asked for. Whoever is told meanwhile to read again is
-        unproven anew.
+    def take_unproven(self) -> tuple[dict[Reader, set[str]], bool]:
+        """The keys whose views have to be asked for, about as many as are asked for at once, and
+        whether some are left. Whoever is told meanwhile to read again is unproven anew.
         """
         taken: dict[Reader, set[str]] = {}
+        count = 0
         for reader in self._hub.readers.values():
             if reader.unproven:
+                if count >= UNPROVEN_KEYS:
+                    return taken, True
+                count += len(reader.unproven)
                 taken[reader], reader.unproven = reader.unproven, set()
-        return taken
+        return taken, False
 
     def put_back(self, taken: Mapping[Reader, set[str]]) -> None:
         """They could not be asked for."""

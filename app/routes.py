@@ -52,7 +52,7 @@ def routes(gateway: Gateway) -> list[BaseRoute]:
 
 async def write(request: Request) -> Response:
     """POST /api/realtime/write: one transaction, or a batch of them."""
-    gateway, session = _gateway(request), await authenticate(request)
+    gateway, session = gateway_of(request), await authenticate(request)
     body = await read_text(request)
     answer = await gateway.writes.submit(
         session, body, _wants_rollback(request), client_schema(request)
@@ -69,7 +69,7 @@ async def write(request: Request) -> Response:
 
 async def get_records(request: Request) -> Response:
     """POST /api/realtime/getRecords: records by table and id."""
-    gateway, session = _gateway(request), await authenticate(request)
+    gateway, session = gateway_of(request), await authenticate(request)
     body, schema = await read_text(request), client_schema(request)
     async with gateway.database.reads.turn(_reader(request, session)):
         answer = await calls.get_records(gateway.database.work, session.claims, body, schema)
@@ -78,7 +78,7 @@ async def get_records(request: Request) -> Response:
 
 async def query(request: Request) -> Response:
     """POST /api/realtime/query: a page of a table, or all of it as NDJSON."""
-    gateway, session = _gateway(request), await authenticate(request)
+    gateway, session = gateway_of(request), await authenticate(request)
     body, schema = await read_text(request), client_schema(request)
     if NDJSON not in request.headers.get("accept", ""):
         async with gateway.database.reads.turn(_reader(request, session)):
@@ -121,12 +121,12 @@ async def file_content(request: Request) -> Response:
 
 async def dev_sign_in(request: Request) -> Response:
     """POST /api/auth/dev-sign-in: a token for a demo user, without a password."""
-    gateway, settings = _gateway(request), _gateway(request).settings
+    gateway, settings = gateway_of(request), gateway_of(request).settings
     if "origin" in request.headers and not origin_allowed(
         request.headers, settings.allowed_origins
     ):
         raise Problem(403, "origin", "This origin is not allowed")
-    gateway.limits.check_address(_address(request), time.monotonic())
+    gateway.limits.check_address(caller_address(request), time.monotonic())
     name = _member(await read_text(request), "user")
     try:
         user_id = await calls.dev_sign_in(gateway.database.work, name)
@@ -140,8 +140,10 @@ async def dev_sign_in(request: Request) -> Response:
         "role": "authenticated",
         "iat": now,
         "exp": now + DEV_SESSION_SECONDS,
-        **({"aud": settings.jwt_audience} if settings.jwt_audience else {}),
-        **({"iss": settings.jwt_issuer} if settings.jwt_issuer else {}),
+        "email": f"{name}@example.com",  # as in sql/examples/sharing.sql
+        "email_verified": True,
+        **({"aud": settings.jwt_audience[0]} if settings.jwt_audience else {}),
+        **({"iss": settings.jwt_issuer[0]} if settings.jwt_issuer else {}),
     }
     algorithm = next(name for name in settings.algorithms if name in SYMMETRIC)
     token = jwt.encode(claims, settings.jwt_secret or "", algorithm=algorithm)
@@ -160,7 +162,7 @@ async def dev_sign_in(request: Request) -> Response:
 
 async def openapi_document(request: Request) -> Response:
     """GET /api/openapi.json: OpenAPI 3.1."""
-    return _json(openapi.document_text(_gateway(request).settings.dev_sign_in))
+    return _json(openapi.document_text(gateway_of(request).settings.dev_sign_in))
 
 
 async def docs(_: Request) -> Response:
@@ -175,7 +177,7 @@ async def healthz(_: Request) -> Response:
 
 async def readyz(request: Request) -> Response:
     """GET /readyz: database reachable, schema current, relay alive; else 503."""
-    state = await _gateway(request).readiness()
+    state = await gateway_of(request).readiness()
     ready = all(state.values())
     return JSONResponse({"ready": ready, **state}, 200 if ready else 503)
 
@@ -192,11 +194,11 @@ async def authenticate(request: Request) -> Session:
     """Who asks: the Bearer token, else the cookie (then the Origin must be ours), else nobody.
     Raises 401, 403, or 429 where he or his address asks too often.
     """
-    gateway, now = _gateway(request), time.monotonic()
-    gateway.limits.check_address(_address(request), now)
+    gateway, now = gateway_of(request), time.monotonic()
+    gateway.limits.check_address(caller_address(request), now)
     token = bearer(request.headers)
     if token is None and (cookie := request.cookies.get(COOKIE)):
-        if not origin_allowed(request.headers, gateway.settings.allowed_origins):
+        if not origin_allowed(request.headers, gateway.settings.origins):
             raise Problem(403, "origin", "A cookie is accepted only from this server's own pages")
         token = cookie
     if token is None:
@@ -208,7 +210,7 @@ async def authenticate(request: Request) -> Session:
 
 async def read_text(request: Request) -> str:
     """The body as text. Raises 413 beyond the limit, 400 unless it is UTF-8 without NUL."""
-    limit = _gateway(request).settings.max_body_bytes
+    limit = gateway_of(request).settings.max_body_bytes
     announced = request.headers.get("content-length", "0")
     if announced.isdecimal() and int(announced) > limit:
         raise _too_large(limit)
@@ -235,17 +237,19 @@ def _too_large(limit: int) -> Problem:
     return Problem(413, "too_large", "The body is too large", limit=limit)
 
 
-def _gateway(request: Request) -> Gateway:
+def gateway_of(request: Request) -> Gateway:
+    """The gateway that serves this request."""
     gateway: Gateway = request.app.state.gateway
     return gateway
 
 
-def _address(request: Request) -> str:
+def caller_address(request: Request) -> str:
+    """What counts as the address of the caller."""
     return address_of(request.client.host if request.client is not None else None)
 
 
 def _reader(request: Request, session: Session) -> str:
-    return subscriber_of(session.user_id, _address(request))
+    return subscriber_of(session.user_id, caller_address(request))
 
 
 def _json(text: str, status: int = 200) -> Response:

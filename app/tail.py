@@ -8,6 +8,7 @@ import psycopg
 from rich.text import Text
 
 from .calls import CHANGES, RING
+from .protocol import loads
 
 LISTEN: LiteralString = "listen rowcast"
 COLOURS = {"insert": "green", "update": "yellow", "delete": "red"}
@@ -25,7 +26,7 @@ def follow(dsn: str, poll_seconds: float) -> Iterator[Text]:
             # Who looked at the bell before is heard at the next look.
             conn.execute(RING)
             row = conn.execute(CHANGES, (cursor, False)).fetchone()
-            answer: dict[str, Any] = json.loads(row[0]) if row else {}
+            answer: dict[str, Any] = loads(row[0]) if row else {}
             cursor = answer.get("cursor", cursor)
             yield from lines(answer)
             for _ in conn.notifies(timeout=poll_seconds, stop_after=1):

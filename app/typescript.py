@@ -167,7 +167,11 @@ def _table(table: str, told: Description, title: str, types: Mapping[str, str]) 
 
 
 def _writable(about: Description) -> bool:
-    return not about.get("serverOwned") and about["type"] != "other"
+    return (
+        not about.get("serverOwned")
+        and about["type"] != "other"
+        and (about.get("insertable", True) or about.get("updatable", True))
+    )
 
 
 def _comment(about: Description) -> tuple[str, str | None]:
@@ -182,12 +186,11 @@ def _comment(about: Description) -> tuple[str, str | None]:
 def _type(about: Description, kinds: Mapping[str, str], given: str | None) -> str:
     if given is not None:
         return f"({given})" if about["nullable"] and not _NAME.fullmatch(given) else given
-    if about.get("values"):
-        return " | ".join(quoted(value) for value in about["values"])
+    values = " | ".join(quoted(value) for value in about.get("values") or ())
     if about["type"] == "list":
-        element = kinds.get(about["elementType"], "Json")
+        element = values or kinds.get(about["elementType"], "Json")
         return f"readonly ({element})[]" if "|" in element else f"readonly {element}[]"
-    return kinds.get(about["type"], "Json")
+    return values or kinds.get(about["type"], "Json")
 
 
 def _arguments(arguments: Description) -> str:

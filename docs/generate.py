@@ -1,5 +1,6 @@
 """Writes the files generated from the gateway, or with `--check` says which are not current."""
 
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -33,10 +34,24 @@ def example_types() -> str:
         server.stop()
 
 
+def client() -> str:
+    """docs/reference/client.md, from the doc comments of the client; needs its node_modules.
+
+    Raises SystemExit where something has none: the script has said what.
+    """
+    script = ROOT / "client/scripts/reference.js"
+    command = ["node", str(script)]
+    done = subprocess.run(command, text=True, stdout=subprocess.PIPE, check=False)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+    return done.stdout
+
+
 # The last takes a few seconds and needs PostgreSQL.
 GENERATED: dict[Path, Callable[[], str]] = {
     ROOT / "docs/reference/settings.md": settings,
     ROOT / "client/src/wire.gen.ts": wire.render,
+    ROOT / "docs/reference/client.md": client,
     ROOT / "client/demo/src/schema.gen.ts": example_types,
 }
 

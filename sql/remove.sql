@@ -1,5 +1,5 @@
 -- Takes Rowcast out of this database, in one transaction: `rowcast remove`. Application tables and their rows
--- stay, and so do the cluster's roles, which other databases may use.
+-- stay, and so do the cluster's roles, which other databases may use. Accounts go with it.
 --
 -- Refuses while something outside depends on it, naming what: dropping that is not ours to decide. Where policies
 -- or defaults use auth.uid(), auth.jwt() or auth.role(), these stay and answer null from now on: nobody is asking.
@@ -23,7 +23,9 @@ begin
     end loop;
 
     with
-    schemas (oid) as (values ('sync'::regnamespace::oid), ('sync_internal'::regnamespace::oid)),
+    schemas (oid) as (
+        select n.oid from pg_namespace n where n.nspname in ('sync', 'sync_internal', 'accounts')
+    ),
     objects (classid, oid) as (
         select 'pg_proc'::regclass, p.oid from pg_proc p join schemas s on s.oid = p.pronamespace
         union all
@@ -100,6 +102,7 @@ begin
 
     set local client_min_messages = warning;
     drop schema sync, sync_internal cascade;
+    drop schema if exists accounts cascade;
     if (select n.nspowner = 'rowcast_owner'::regrole from pg_namespace n where n.nspname = 'auth') then
         begin
             drop schema auth;

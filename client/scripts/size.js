@@ -1,6 +1,7 @@
 /**
- * What an app that uses everything of an entry downloads: bundled, minified, gzipped. `aim` is where it is to get,
- * `most` what fails: it may only be lowered.
+ * What an app that uses everything of an entry downloads: bundled, minified, each file gzipped. `start`: what the entry
+ * imports statically, all of which is there before the app runs. `total`: with what the package loads by itself later.
+ * Both fail above these figures, which may only be lowered.
  */
 import { existsSync } from "node:fs";
 import { gzipSync } from "node:zlib";
@@ -8,41 +9,55 @@ import { build } from "vite";
 import { entries, manifest } from "./entries.js";
 
 const KB = 1024;
+const HELPER = "export const __vitePreload = (load) => load();";
 const BUDGETS = {
-  core: { parts: ["."], aim: 20, most: 32 },
-  "core and react": { parts: [".", "./react"], aim: 25, most: 34 },
+  core: { parts: ["."], start: 18, total: 34.5 },
+  "core and react": { parts: [".", "./react"], start: 20, total: 37 },
 };
 const sources = entries();
 let failed = false;
 
-for (const [name, { parts, aim, most }] of Object.entries(BUDGETS)) {
+for (const [name, { parts, ...most }] of Object.entries(BUDGETS)) {
   const missing = parts.filter((entry) => !existsSync(sources[entry]));
   if (missing.length > 0) {
     console.error(`${name}: ${missing.map((entry) => sources[entry])} is missing`);
     failed = true;
     continue;
   }
-  const code = await bundle(parts.map((entry) => sources[entry]));
-  const size = gzipSync(code, { level: 9 }).length / KB;
-  failed ||= size > most;
-  const verdict = size <= aim ? "fits" : size <= most ? `above the aim of ${aim}` : "TOO LARGE";
-  console.log(`${name}: ${size.toFixed(2)} KB gzipped of at most ${most}: ${verdict}`);
+  const { first, later } = await bundle(parts.map((entry) => sources[entry]));
+  const start = sum(first);
+  const total = start + sum(later);
+  failed ||= start > most.start || total > most.total;
+  console.log(
+    `${name}: ${told(start, most.start)}; with all that is loaded later ${told(total, most.total)}`,
+  );
+  for (const { name: chunk, size } of later) console.log(`  later: ${chunk} ${size.toFixed(2)} KB`);
 }
 process.exit(failed ? 1 : 0);
 
-/** The code of a module that exports everything of these, without what the app brings itself. */
+function sum(chunks) {
+  return chunks.reduce((all, { size }) => all + size, 0);
+}
+
+function told(size, most) {
+  return `${size.toFixed(2)} KB gzipped of at most ${most}${size > most ? ": TOO LARGE" : ""}`;
+}
+
+/** The files of a module that exports everything of these, without what the app brings itself. */
 async function bundle(files) {
   const id = "virtual:everything";
   const text = files.map((file) => `export * from ${JSON.stringify(file)};`).join("\n");
-  const output = await build({
+  const { output } = await build({
     configFile: false,
     logLevel: "error",
     define: { "process.env.NODE_ENV": '"production"' },
     plugins: [
       {
         name: "everything",
+        enforce: "pre",
         resolveId: (asked) => (asked === id ? `\0${id}` : undefined),
-        load: (asked) => (asked === `\0${id}` ? text : undefined),
+        // Vite's own helper for `import()` is no part of the package: an app has it once, or another bundler.
+        load: (asked) => ({ [`\0${id}`]: text, "\0vite/preload-helper.js": HELPER })[asked],
       },
     ],
     build: {
@@ -52,10 +67,22 @@ async function bundle(files) {
       modulePreload: false,
       rolldownOptions: {
         input: id,
-        preserveEntrySignatures: "strict",
+        preserveEntrySignatures: "allow-extension",
         external: Object.keys(manifest.peerDependencies).map((name) => new RegExp(`^${name}(/|$)`)),
       },
     },
   });
-  return output.output.map((chunk) => chunk.code ?? "").join("");
+  const chunks = new Map(
+    output.filter(({ type }) => type === "chunk").map((chunk) => [chunk.fileName, chunk]),
+  );
+  const first = new Set([...chunks.values()].filter(({ isEntry }) => isEntry));
+  // A set that grows while it is walked: what is imported by what is there.
+  for (const { imports } of first)
+    for (const name of imports) if (chunks.has(name)) first.add(chunks.get(name));
+  const measured = (some) =>
+    some.map(({ name, code }) => ({ name, size: gzipSync(code, { level: 9 }).length / KB }));
+  return {
+    first: measured([...first]),
+    later: measured([...chunks.values()].filter((chunk) => !first.has(chunk))),
+  };
 }

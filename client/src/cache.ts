@@ -17,6 +17,8 @@ export interface Part {
   readonly operations: RecordOperation[];
   at?: number;
   since?: number;
+  /** Of another tab that may have sent it before what is held was read: not shown before that is known. */
+  doubted?: boolean;
   /** What it was applied to last, and what became of that: a replay need not do it again. */
   before?: RecordData | null;
   after?: RecordData | null;
@@ -49,6 +51,8 @@ export class Slot {
   framedAt = 0;
   answeredAt = 0;
   goneAt = -1;
+  /** When an answer last said something, by the clock that tabs share. */
+  answeredOn = 0;
   /** The tick since which it is known that what is held may be out of date; 0: it is not. */
   wantedAt = 0;
   /** Pending transactions, in the order of the queue. */
@@ -125,6 +129,8 @@ const ECHOES = 200;
 
 /** What the cache asks of the rest of the engine. */
 export interface CacheEvents {
+  /** The time by the clock of this machine. */
+  now(): number;
   /** A record has to be fetched. */
   want(slot: Slot): void;
   /** What storage holds of a record is out of date. */
@@ -251,9 +257,9 @@ export class Cache {
     // What may have been lost since is neither added nor restored.
     if (
       sent < this.epochAt ||
+      (txId === undefined && isUncertain(slot)) ||
       (record &&
-        ((txId === undefined && isUncertain(slot)) ||
-          slot.goneAt > sent ||
+        (slot.goneAt > sent ||
           (!server && this.events.staleSince(this.keysOf(slot, record), sent))))
     ) {
       this.want(slot);
@@ -278,7 +284,7 @@ export class Cache {
         this.renewed(slot);
       }
     }
-    slot.answeredAt = this.next();
+    this.answered(slot);
     // What was wanted meanwhile is not answered by what was asked for before.
     slot.wantedAt = wantedAt > sent ? wantedAt : 0;
     this.touch(slot);
@@ -288,7 +294,7 @@ export class Cache {
   confirm(slot: Slot, sent: number): void {
     if (slot.framedAt > sent || slot.answeredAt > sent) return;
     slot.changedAt = Math.max(slot.changedAt, sent);
-    slot.answeredAt = this.next();
+    this.answered(slot);
     slot.origin = undefined;
     if (slot.want) this.events.dirty(slot);
     if (slot.wantedAt <= sent) slot.wantedAt = 0;
@@ -362,6 +368,11 @@ export class Cache {
     this.touch(slot);
     this.settle();
     slot.table.slots.delete(slot.id);
+  }
+
+  private answered(slot: Slot): void {
+    slot.answeredAt = this.next();
+    slot.answeredOn = this.events.now();
   }
 
   private purge(slot: Slot, tick: number): void {
@@ -559,6 +570,7 @@ export class Cache {
     }
     let view = server;
     for (const part of slot.parts) {
+      if (part.doubted && !isKnown(part)) continue;
       const input = view ?? null;
       if (part.before !== input) {
         const { operations, pending } = part;
@@ -617,9 +629,12 @@ function isContained({ at, since, slot }: Part): boolean {
 
 /** Whether what is read of a record now may contain a write that is shown on top of it. */
 function isUncertain({ parts }: Slot): boolean {
-  return parts.some(
-    ({ at, since, pending }) => pending.uncertain && at === undefined && since === undefined,
-  );
+  return parts.some((part) => part.pending.uncertain && !isKnown(part));
+}
+
+/** Whether it can be told of a copy whether it contains this part. */
+function isKnown({ at, since }: Part): boolean {
+  return at !== undefined || since !== undefined;
 }
 
 function comparePending(a: Pending, b: Pending): number {

@@ -75,6 +75,19 @@ export class RowcastError extends Error {
   }
 }
 
+/** A part of the package that is loaded when it is needed. Where that fails, the app's files are not to be had. */
+export async function loadPart<T>(load: () => Promise<T>): Promise<T> {
+  try {
+    return await load();
+  } catch (cause) {
+    throw new RowcastError(
+      "not_loaded",
+      "A part of the app could not be loaded. Load the page again; offline its files must be cached.",
+      { cause },
+    );
+  }
+}
+
 /** Thrown in place by `write`: the operations are not well formed, so they are neither shown nor queued. */
 export class InvalidOperationError extends RowcastError {
   override name = "InvalidOperationError";
@@ -105,6 +118,48 @@ export class RefusedError extends RowcastError {
   constructor(problem: Problem) {
     super(problem.code, sentence(problem as Told));
     this.problem = problem;
+  }
+}
+
+/** There are writes that would be lost, or would wait for the next sign-in: the user has to decide. */
+export class PendingWritesError extends RowcastError {
+  override name = "PendingWritesError";
+  /** Writes that are not confirmed. */
+  readonly pending: number;
+  /** Writes that were refused. */
+  readonly rejected: number;
+
+  constructor(pending: number, rejected: number) {
+    super(
+      "pending_writes",
+      `${pending} unsent and ${rejected} refused writes are on this device. Ask the user, then call signOut with pending: "keep" or "discard".`,
+    );
+    this.pending = pending;
+    this.rejected = rejected;
+  }
+}
+
+/** The server knows the caller as another user than the one whose data is kept here. */
+export class UserChangedError extends RowcastError {
+  override name = "UserChangedError";
+  /** Who it is. */
+  readonly userId: string | null;
+
+  constructor(userId: string | null) {
+    super(
+      "user_changed",
+      "Somebody else is signed in. Close this client and make one for the present user.",
+    );
+    this.userId = userId;
+  }
+}
+
+/** The client was closed. */
+export class ClosedError extends RowcastError {
+  override name = "ClosedError";
+
+  constructor() {
+    super("closed", "The client was closed or signed out. Make a new one with createClient.");
   }
 }
 

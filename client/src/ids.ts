@@ -39,18 +39,20 @@ export function timeOfId(id: string): number | null {
 }
 
 /**
- * Uuids that follow from a text: for defaults of the server that a record shows before the server has given them.
- * Every replay of a transaction must show the same ones, and no two records the same.
+ * Uuids that follow from a text and a place: for defaults of the server that a record shows before the server has given
+ * them. Every replay of a transaction must show the same ones, in whatever order, and no two places the same.
  */
-export function derivedIds(text: string): () => string {
-  let state = 0x811c9dc5;
-  for (const letter of text) state = Math.imul(state ^ letter.charCodeAt(0), 0x01000193);
-  const word = () => {
-    state = (state + 0x9e3779b9) | 0;
-    const mixed = Math.imul(state ^ (state >>> 16), 0x85ebca6b);
-    return hex((mixed ^ (mixed >>> 13)) >>> 0, 8);
+export function derivedIds(text: string): (place: string) => string {
+  return (place) => {
+    const words = [0, 1, 2, 3].map((n) => {
+      let state = 0x811c9dc5;
+      for (const letter of `${n}${text}${place}`)
+        state = Math.imul(state ^ letter.charCodeAt(0), 0x01000193);
+      const mixed = Math.imul(state ^ (state >>> 16), 0x85ebca6b);
+      return hex((mixed ^ (mixed >>> 13)) >>> 0, 8);
+    });
+    return uuid(words.join(""), 8);
   };
-  return () => uuid(word() + word() + word() + word(), 8);
 }
 
 /** The server's time, as far as its answers tell it; the device's own until the first one. */

@@ -11,26 +11,28 @@ export type {
   WriteHandle,
   WriteOptions,
 } from "./client.js";
-export {
-  Client,
-  ClosedError,
-  createClient,
-  PendingWritesError,
-  UserChangedError,
-} from "./client.js";
+export { Client, createClient } from "./client.js";
 export type { OpProblem } from "./errors.js";
-export { InvalidOperationError, InvalidQueryError, RefusedError, RowcastError } from "./errors.js";
+export {
+  ClosedError,
+  InvalidOperationError,
+  InvalidQueryError,
+  PendingWritesError,
+  RefusedError,
+  RowcastError,
+  UserChangedError,
+} from "./errors.js";
 export { collectionKey, recordKey } from "./filters.js";
 export type { Json, RecordData } from "./json.js";
 export type { KeyInfo, KeyStatus } from "./keys.js";
 export type { Broadcast, Peer, PresenceState } from "./presence.js";
 export type { QueryState, QueryStatus } from "./query.js";
-export type { Receipt, Rejected } from "./queue.js";
 export type { Readable } from "./readable.js";
 export type { Runtime } from "./runtime.js";
 export { browserRuntime } from "./runtime.js";
 export type { KeySchema, Schema, TableSchema } from "./schema.js";
 export type { SocketState } from "./socket.js";
+export type { History, Skipped, UndoResult } from "./steps.js";
 export type {
   Change,
   CommitOptions,
@@ -72,5 +74,5 @@ export type {
   Where,
   WhereFor,
 } from "./types.js";
-export type { History, Skipped, UndoResult } from "./undo.js";
 export type { Key, Problem, RecordVersion } from "./wire.gen.js";
+export type { Receipt, Rejected } from "./written.js";

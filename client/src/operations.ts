@@ -8,7 +8,7 @@ import {
   type RecordData,
   toJson,
 } from "./json.js";
-import { parsePath, patchAt, readPath } from "./paths.js";
+import { parsePath, patchAt } from "./paths.js";
 import {
   type KeySchema,
   type KeyType,
@@ -27,7 +27,7 @@ import {
   refuseLimit,
   refuseType,
 } from "./values.js";
-import type { CallOperation, ListInsertOperation, Operation, Transaction } from "./wire.gen.js";
+import type { CallOperation, Operation, Transaction } from "./wire.gen.js";
 
 /** What is done to one record. */
 export type RecordOperation = Exclude<Operation, CallOperation>;
@@ -44,7 +44,8 @@ export interface OpContext {
   userId: string | null;
   /** The time of the transaction as the wire writes it: ISO 8601 in UTC, six digits, `Z`. */
   now: string;
-  uuid(): string;
+  /** A uuid for a place: `table:id:key`. */
+  uuid(place: string): string;
   limits?: Partial<Limits>;
 }
 
@@ -54,7 +55,7 @@ export type Applied =
   | { record?: never; problem: OpProblem };
 
 /** An operation, and its number among those it came with. */
-interface Step {
+export interface Step {
   op: RecordOperation;
   n: number;
 }
@@ -62,11 +63,14 @@ interface Step {
 /** Where the work at hand is, for a refusal to tell. */
 type Place = Partial<OpProblem>;
 
-const limitsOf = (ctx: OpContext): Limits => ({ ...LIMITS, ...ctx.limits });
+/** The limits that hold. */
+export const limitsOf = (ctx: OpContext): Limits => ({ ...LIMITS, ...ctx.limits });
 const numbered = (ops: readonly RecordOperation[]): Step[] => ops.map((op, n) => ({ op, n }));
-const partsOf = (op: RecordOperation, most: number): [string, ...string[]] =>
+/** The parts of an operation's key. */
+export const partsOf = (op: RecordOperation, most: number): [string, ...string[]] =>
   parsePath((op as KeyOperation).key, most);
-const isRemoval = (op: RecordOperation) => op.type === "delete" || op.type === "restore";
+/** Takes a record away, or brings it back. */
+export const isRemoval = (op: RecordOperation) => op.type === "delete" || op.type === "restore";
 
 /**
  * Applies the operations of one record to its present state; null is an absent one. Never changes its input, shares
@@ -109,14 +113,16 @@ function run(
 const liveTable = (name: string, { schema }: OpContext): TableSchema =>
   tableOf(schema, name) ?? refuse("unknown_table");
 
-const removesRow = (table: TableSchema, steps: readonly Step[]) =>
+/** Whether nothing is left of the row. */
+export const removesRow = (table: TableSchema, steps: readonly Step[]) =>
   table.hardDelete && !table.softDelete && steps.some(({ op }) => op.type === "delete");
 
-const namesId = ({ op }: Step) =>
+/** Makes a record: the set of its id. */
+export const namesId = ({ op }: Step) =>
   op.type === "set" && (op.key === "id" || (op.key?.length === 1 && op.key[0] === "id"));
 
 /** The same with a create as one set per key, in the server's order. */
-const spread = (steps: readonly Step[]): Step[] =>
+export const spread = (steps: readonly Step[]): Step[] =>
   steps.flatMap(({ op, n }): Step[] => {
     if (op.type !== "create") return [{ op, n }];
     const { type: _, value, ...at } = op;
@@ -194,9 +200,13 @@ function check(given: readonly Step[], table: TableSchema, ctx: OpContext, at: P
     if (!creating) return !mayUpdate(key);
     // A key of the server's may repeat the default it would get anyway.
     return (
-      key.serverOwned === true &&
       name !== table.touch &&
-      (type !== "set" || sent === undefined || expected === "list" || sent !== known(key, ctx))
+      (key.insertable === false ||
+        (key.serverOwned === true &&
+          (type !== "set" ||
+            sent === undefined ||
+            expected === "list" ||
+            sent !== known(key, ctx))))
     );
   };
 
@@ -224,7 +234,8 @@ function see(at: Place, { op, n }: Step): void {
   else delete at.key;
 }
 
-const mayUpdate = (key: KeySchema | undefined) =>
+/** Whether clients may change it. */
+export const mayUpdate = (key: KeySchema | undefined) =>
   key !== undefined && !key.serverOwned && key.updatable !== false;
 
 /** What a create puts into a key of the server's, as far as it can be known to be the same there. */
@@ -236,7 +247,7 @@ function known({ default: given }: KeySchema, ctx: OpContext): Json | undefined 
 // What depends on the record
 
 /** What a key is created with: the column's default, null where the server alone knows it. */
-function initial(name: string, key: KeySchema, id: string, ctx: OpContext): Json {
+function initial(name: string, key: KeySchema, table: string, id: string, ctx: OpContext): Json {
   const { type, default: given } = key;
   if (name === "version") return 0;
   if (name === "id") return type === "integer" ? Number(id) : id;
@@ -244,7 +255,9 @@ function initial(name: string, key: KeySchema, id: string, ctx: OpContext): Json
   if (!given) return type === "list" && !key.nullable && !key.required ? [] : null;
   if ("user" in given) return ctx.userId;
   if ("now" in given) return timeAs(type, ctx);
-  return "uuid" in given ? ctx.uuid() : canonical(given.constant, key, LIMITS);
+  return "uuid" in given
+    ? ctx.uuid(`${table}:${id}:${name}`)
+    : canonical(given.constant, key, LIMITS);
 }
 
 /** The time of the transaction as a type holds it. */
@@ -265,7 +278,7 @@ function patch(
   const after: RecordData = { ...record };
   if (!record) {
     for (const [name, key] of keys) {
-      if (key.readable !== false) after[name] = initial(name, key, id, ctx);
+      if (key.readable !== false) after[name] = initial(name, key, at.table as string, id, ctx);
     }
   }
   const named = new Set<string>();
@@ -351,9 +364,11 @@ function leaf(
   }
 }
 
-const indexOf = (list: readonly Json[], value: Json | undefined) =>
+/** Where a value stands in a list. */
+export const indexOf = (list: readonly Json[], value: Json | undefined) =>
   list.findIndex((item) => equalJson(item, value));
-const without = (list: readonly Json[], value: Json) =>
+/** A list without a value. */
+export const without = (list: readonly Json[], value: Json) =>
   list.filter((item) => !equalJson(item, value));
 
 /** The operation as the column spells its values; an anchor that it could not hold is as it was, and found nowhere. */
@@ -486,14 +501,15 @@ function checkId(id: string, type: string): void {
   if (!good) refuse("bad_request", `That is no id of type ${type} as the wire writes it`);
 }
 
-interface Group {
+/** The operations of one record. */
+export interface Group {
   table: string;
   id: string;
   steps: Step[];
 }
 
 /** Operations by record, in the order of their first ones. */
-function groupsOf(operations: readonly Operation[]): Group[] {
+export function groupsOf(operations: readonly Operation[]): Group[] {
   const groups = new Map<string, Group>();
   operations.forEach((op, n) => {
     if (op.type === "call") return;
@@ -538,270 +554,4 @@ function checkCall(
       canonical(args[key], { type: type as KeyType, nullable: true, required }, limits);
     }
   }
-}
-
-// Undoing
-
-/** What must still be so for an inverse to be right: nobody else has changed what the write left. */
-export interface Guard {
-  table: string;
-  id: string;
-  path: string[];
-  /**
-   * `value`: at the path stands `value` (undefined: nothing). `item`: the list there holds `value`; `noItem`: it does
-   * not. `number`: a number is there. `keys`: the record has these keys. `absent`: there is no record.
-   */
-  kind: "value" | "item" | "noItem" | "number" | "keys" | "absent";
-  value?: Json | undefined;
-  /** The time of the transaction stands there: any time counts as equal, since the server's is not known yet. */
-  time?: boolean;
-}
-
-/** What undoes one operation. */
-export interface Inverse {
-  operations: RecordOperation[];
-  guard: Guard;
-  /** Undoes less, for where the guard does not hold: its own part of what others have added to. */
-  otherwise?: Inverse;
-}
-
-/**
- * What undoes one operation, from the record before and after it; applied to the record after, it gives back the one
- * before, but for keys of the server's and the touch key. Null where it changed nothing, or cannot be undone.
- */
-export function invert(
-  before: RecordData | null,
-  op: RecordOperation,
-  after: RecordData | null,
-  ctx: OpContext,
-): Inverse | null {
-  const table = tableOf(ctx.schema, op.table);
-  if (!table || before === after) return null;
-  if (!before) return after && invertCreate([{ op, n: 0 }], after, table);
-  /** The same but for the version and what the server gives; its user must be the same. */
-  const same = (other: RecordData) =>
-    Object.entries(table.keys).every(
-      ([name, { serverOwned, default: given }]) =>
-        name === "version" ||
-        name === table.touch ||
-        (serverOwned && !(given && "user" in given)) ||
-        equalJson(before[name], other[name]),
-    );
-  if (after && same(after)) return null;
-  const ways = after ? inverses(before, op, after, table, ctx) : [recreation(before, op, table)];
-  const exact = ({ operations }: Inverse) => {
-    const { record } = applyToRecord(after, op.table, op.id, operations, ctx);
-    return record && same(record);
-  };
-  return ways.find(exact) ?? null;
-}
-
-/** Ways to undo an operation on a record that stays, the best first. */
-function inverses(
-  before: RecordData,
-  op: RecordOperation,
-  after: RecordData,
-  table: TableSchema,
-  ctx: OpContext,
-): Inverse[] {
-  const limits = limitsOf(ctx);
-  const { type } = op;
-  const at = { table: op.table, id: op.id };
-  const path: string[] = "key" in op ? partsOf(op, limits.max_path) : [table.softDelete as string];
-  const back = (
-    rest: { type: RecordOperation["type"]; [field: string]: unknown },
-    kind: Guard["kind"],
-    value: Json | undefined,
-    key = path,
-  ): Inverse => ({
-    operations: [{ ...at, ...rest } as RecordOperation],
-    guard: { ...at, path: key, kind, value, time: type === "set-now" || type === "delete" },
-  });
-  const put = (key: string[]): Inverse => {
-    const value = readPath(before, key);
-    const rest = { type: "set" as const, key, ...(value === undefined ? {} : { value }) };
-    return back(rest, "value", readPath(after, key), key);
-  };
-  // Where the write had to make the way, undoing takes the way back too.
-  const made = path.findIndex((_, n) => (readPath(before, path.slice(0, n + 1)) ?? null) === null);
-  const whole = put(made < 0 ? path : path.slice(0, made + 1));
-  const last = [put(path), put(path.slice(0, 1))];
-  const reinsert = (list: Json[], value: Json, kind: "item" | "noItem", key: string[]) => {
-    const n = indexOf(list, value);
-    const rest = without(list, value);
-    const places: ListInsertOperation["position"][] = [n ? "append" : "prepend"];
-    if (n < rest.length) places.unshift({ before: rest[n] as Json });
-    if (n > 0) places.unshift({ after: rest[n - 1] as Json });
-    return places.map((position) =>
-      back({ type: "listInsert", key, value, position }, kind, value, key),
-    );
-  };
-  const old = readPath(before, path);
-  switch (type) {
-    case "increment": {
-      const by = typeof op.by === "number" ? -op.by : `-${op.by}`.replace("--", "");
-      const less = back({ type, key: path, by }, "number", undefined);
-      return [less, { ...whole, otherwise: less }, ...last];
-    }
-    case "listInsert":
-    case "listRemove": {
-      const key = keyOf(table, path[0] as string) as KeySchema;
-      const value = key.type === "list" ? canonical(op.value, elementOf(key), limits) : op.value;
-      const remove = back({ type: "listRemove", key: path, value }, "item", value);
-      if (!Array.isArray(old)) return [{ ...whole, otherwise: remove }, ...last];
-      return type === "listInsert"
-        ? [remove, ...reinsert(old, value, "item", path), ...last]
-        : [...reinsert(old, value, "noItem", path), ...last];
-    }
-    case "set": {
-      const parent = path.slice(0, -1);
-      const list = readPath(before, parent);
-      if (op.value === undefined && Array.isArray(list)) {
-        return [...reinsert(list, old as Json, "noItem", parent), put(parent), ...last];
-      }
-    }
-  }
-  if (type === "delete" && !old) whole.operations = [{ type: "restore", ...at }];
-  return [
-    made < 0 || made === path.length - 1 ? whole : { ...whole, otherwise: put(path) },
-    ...last,
-  ];
-}
-
-/** Undoing a hard delete: the record anew, with what clients may give it. */
-function recreation(before: RecordData, op: RecordOperation, table: TableSchema): Inverse {
-  const at = { table: op.table, id: op.id };
-  const value: RecordData = { id: op.id };
-  for (const [name, { serverOwned, type }] of Object.entries(table.keys)) {
-    if (serverOwned || type === "other" || name === table.touch || name === "version") continue;
-    if (before[name] === undefined) continue;
-    value[name] ??= before[name];
-  }
-  return {
-    operations: [{ type: "create", ...at, value }],
-    guard: { ...at, path: [], kind: "absent" },
-  };
-}
-
-function invertCreate(
-  given: readonly Step[],
-  after: RecordData,
-  table: TableSchema,
-): Inverse | null {
-  const { op } = given[0] as Step;
-  const at = { table: op.table, id: op.id };
-  const soft = table.softDelete;
-  if (soft ? after[soft] || !mayUpdate(keyOf(table, soft)) : !table.hardDelete) return null;
-  const value: RecordData = soft ? { [soft]: after[soft] as Json } : {};
-  for (const step of spread(given)) {
-    if (isRemoval(step.op)) continue;
-    const [name] = partsOf(step.op, Number.POSITIVE_INFINITY);
-    if (name !== table.touch && mayUpdate(keyOf(table, name))) value[name] = after[name] as Json;
-  }
-  const time = given.some((step) => step.op.type === "set-now");
-  return {
-    operations: [{ type: "delete", ...at }],
-    guard: { ...at, path: [], kind: "keys", value, time },
-  };
-}
-
-/** Looks a record up as it is shown now; null or undefined where it is not there. */
-export type ReadRecord = (table: string, id: string) => RecordData | null | undefined;
-
-/** What undoes the operations of a transaction, in the order in which it has to be done. */
-export function invertTransaction(
-  operations: readonly Operation[],
-  read: ReadRecord,
-  ctx: OpContext,
-): Inverse[] {
-  const found: [number, Inverse | null][] = [];
-  for (const { table, id, steps } of groupsOf(operations)) {
-    const schema = tableOf(ctx.schema, table);
-    if (!schema) continue;
-    let record = read(table, id) ?? null;
-    // A create is one, however many operations make it; and all that is left of a hard delete is the delete.
-    const made = spread(steps).some(namesId);
-    const whole = made || removesRow(schema, steps);
-    const removal: Step = { op: { type: "delete", table, id }, n: steps[0]?.n as number };
-    for (const step of whole ? [removal] : steps) {
-      const ops = made ? steps.map(({ op }) => op) : [step.op];
-      const after = applyToRecord(record, table, id, ops, ctx).record;
-      if (after === undefined) continue;
-      const inverse = made
-        ? after && invertCreate(steps, after, schema)
-        : invert(record, step.op, after, ctx);
-      found.push([step.n, inverse]);
-      record = after;
-    }
-  }
-  return found.sort(([a], [b]) => b - a).flatMap(([, inverse]) => inverse ?? []);
-}
-
-/** Is it the same, where any time may stand for any other? */
-const equalButTimes = (a: Json | undefined, b: Json | undefined) =>
-  equalJson(timeless(a), timeless(b));
-
-function timeless(value: Json | undefined): Json | undefined {
-  if (typeof value === "string")
-    return /^\d{4}-\d\d-\d\d(T[\d:.]{15}Z?)?$/.test(value) ? "" : value;
-  if (typeof value !== "object" || value === null) return value;
-  const entries = Object.entries(value).map(([key, item]) => [key, timeless(item) as Json]);
-  return { ...Object.fromEntries(entries), list: Array.isArray(value) };
-}
-
-/** Has nobody else changed what the write left? */
-export function guardHolds(guard: Guard, record: RecordData | null | undefined): boolean {
-  const { kind, path, value, time } = guard;
-  if (!record) return kind === "absent";
-  const same = time ? equalButTimes : equalJson;
-  const there = readPath(record, path);
-  switch (kind) {
-    case "value":
-      return same(there, value);
-    case "keys":
-      return Object.entries(value as RecordData).every(([name, was]) => same(record[name], was));
-    case "number":
-      return typeof there === "number" || (path.length === 1 && typeof there === "string");
-    case "absent":
-      return false;
-    default:
-      return Array.isArray(there) && indexOf(there, value) < 0 === (kind === "noItem");
-  }
-}
-
-/** An inverse whose guard holds what is in the record now: after a merged write, or once the server's time is known. */
-export function reguard(inverse: Inverse, record: RecordData): Inverse {
-  const { guard } = inverse;
-  if (guard.kind !== "value") return inverse;
-  return { ...inverse, guard: { ...guard, time: false, value: readPath(record, guard.path) } };
-}
-
-/**
- * The operations that undo, as far as nobody has interfered: to be written as one transaction. `skipped`: what was
- * changed by somebody else since, and stays. The inverses of several transactions are handed over with those of the
- * last one first.
- */
-export function planUndo(
-  inverses: readonly Inverse[],
-  read: ReadRecord,
-  ctx: OpContext,
-): { operations: RecordOperation[]; skipped: Inverse[] } {
-  const records = new Map<string, RecordData | null>();
-  const operations: RecordOperation[] = [];
-  const skipped: Inverse[] = [];
-  for (const inverse of inverses) {
-    const { table, id } = inverse.guard;
-    const place = `${table} ${id}`;
-    const record = (records.has(place) ? records.get(place) : read(table, id)) ?? null;
-    let way: Inverse | undefined = inverse;
-    while (way && !guardHolds(way.guard, record)) way = way.otherwise;
-    const after = way && applyToRecord(record, table, id, way.operations, ctx).record;
-    if (!way || after === undefined) {
-      skipped.push(inverse);
-    } else {
-      records.set(place, after);
-      operations.push(...way.operations);
-    }
-  }
-  return { operations, skipped };
 }

@@ -1,6 +1,6 @@
 import type { RowcastError } from "./errors.js";
 import { compileOrder, compileWhere, coveringKeys, type OrderBy, type Where } from "./filters.js";
-import type { RecordData } from "./json.js";
+import { isObject, type RecordData } from "./json.js";
 import type { Listeners } from "./readable.js";
 import type { TableSchema } from "./schema.js";
 import type { Key } from "./wire.gen.js";
@@ -175,10 +175,13 @@ export function queryId({ table, where, orderBy, limit, include }: QuerySpec): s
   return stable([table, where ?? {}, orderBy ?? [], limit ?? null, include ?? []]);
 }
 
+/** What is no JSON stands out by a letter that no text may hold: it is never taken for something else. */
 function stable(value: unknown): string {
-  return JSON.stringify(value, (_, inner) =>
-    typeof inner === "object" && inner !== null && !Array.isArray(inner)
-      ? Object.fromEntries(Object.entries(inner).sort(([a], [b]) => (a < b ? -1 : 1)))
-      : inner,
-  );
+  return JSON.stringify(value, (_, inner) => {
+    if (isObject(inner)) {
+      return Object.fromEntries(Object.entries(inner).sort(([a], [b]) => (a < b ? -1 : 1)));
+    }
+    const json = ["object", "string", "boolean"].includes(typeof inner) || Number.isFinite(inner);
+    return json ? inner : `\0${String(inner)}`;
+  });
 }

@@ -1,15 +1,18 @@
 import type { Cache, Pending } from "./cache.js";
+import type { Core } from "./core.js";
 import { RefusedError } from "./errors.js";
+import { type Http, isTransient } from "./http.js";
 import { type ServerClock, timeOfId } from "./ids.js";
-import { byteLength, isObject, type Json, type RecordData } from "./json.js";
-import { Cell, type Readable } from "./readable.js";
+import { byteLength, isObject, type RecordData } from "./json.js";
+import type { Cell } from "./readable.js";
 import { backoff, type Runtime } from "./runtime.js";
 import { type Change, StorageError } from "./storage.js";
 import type { Sync } from "./sync.js";
 import type { Channel, Tabs } from "./tabs.js";
-import { type Http, HttpError, isTransient, NeedsAuthError, NetworkError } from "./transport.js";
+import { HttpError, NeedsAuthError, NetworkError } from "./transport.js";
 import type { Vault } from "./vault.js";
 import type { Operation, Problem, RecordVersion, Result, Transaction } from "./wire.gen.js";
+import { Outcome, type Receipt, type Rejected, type Written } from "./written.js";
 
 /** A transaction as the queue stores it. */
 interface QueueRow {
@@ -25,28 +28,6 @@ interface InboxRow {
   at: number;
 }
 
-/** A transaction the server refused, kept until it is retried or discarded. */
-export interface Rejected {
-  /** Names it to `retry` and `discard`. */
-  readonly id: string;
-  readonly txId: string;
-  readonly operations: readonly Operation[];
-  readonly expect?: readonly RecordVersion[];
-  /** What the server said; `code` is `blocked` where it was not sent, since a create it needs was refused. */
-  readonly problem: Problem;
-  readonly error: RefusedError;
-  /** When it was refused, in milliseconds since 1970. */
-  readonly at: number;
-}
-
-/** What became of a transaction that the server applied. */
-export interface Receipt {
-  readonly txId: string;
-  readonly versions: readonly RecordVersion[];
-  /** What the calls in it gave, in their order. */
-  readonly values: readonly Json[];
-}
-
 type Records = [table: string, id: string, record: RecordData | null][];
 
 type Answer = { receipt: Receipt; records: Records } | { problem: Problem };
@@ -56,66 +37,18 @@ const FOREIGN = -1;
 
 /** What tabs tell each other. */
 type Message =
-  | { type: "queued"; rows: [string, QueueRow][] }
+  | { type: "queued"; rows: [string, QueueRow][]; on: number }
   | { type: "settled"; answers: [string, Answer][] }
   | { type: "renamed"; key: string; txId: string }
   | { type: "inbox" | "beat" | "signed-out" };
 
-/** What becomes of a write, as promises that are only made when somebody asks for them. */
-export class Outcome<T> {
-  private done: Promise<T> | undefined;
-  private promise: Promise<T> | undefined;
-  private resolve: ((value: T | Promise<T>) => void) | undefined;
-
-  /** The promise. */
-  get(): Promise<T> {
-    this.promise ??=
-      this.done ??
-      new Promise((resolve) => {
-        this.resolve = resolve;
-      });
-    return this.promise;
-  }
-
-  /** It ends well; the first end counts. */
-  settle(value: T): void {
-    this.end(Promise.resolve(value));
-  }
-
-  /** It ends badly. Nobody who has not asked is bothered. */
-  fail(error: unknown): void {
-    const failed = Promise.reject(error);
-    failed.catch(() => {});
-    this.end(failed);
-  }
-
-  private end(done: Promise<T>): void {
-    if (this.done) return;
-    this.done = done;
-    this.resolve?.(done);
-  }
-}
-
-/** What one write is waiting for. */
-export interface Written {
-  readonly pending: Pending;
-  readonly saved: Outcome<void>;
-  readonly confirmed: Outcome<Receipt>;
-}
-
-/** What the queue has to say to the engine around it. */
+/** What the queue needs of the engine around it. */
 export interface QueueHost {
   /** Whether something may be sent: it is known who asks, and nothing is paused. */
   ready(): boolean;
   /** Whether a request is likely to arrive. */
   reachable(): boolean;
   pause(why: "auth" | "upgrade"): void;
-  /** Something went wrong; undefined: it went well again. */
-  failed(error: unknown): void;
-  /** Counts have changed. */
-  changed(): void;
-  /** A transaction of this tab has ended. */
-  ended(pending: Pending, problem: Problem | undefined): void;
   /** Another tab has signed out. */
   signedOut(): void;
   /** The user whose cookie is sent, where a cookie is. */
@@ -132,11 +65,14 @@ const REMEMBERED = 10_000;
 
 /** Pending transactions: stored, shown in every tab, sent by one of them in order, and what becomes of them. */
 export class Queue {
-  readonly rejected: Readable<readonly Rejected[]>;
+  private readonly cache: Cache;
+  private readonly runtime: Runtime;
+  private readonly clock: ServerClock;
+  private readonly newId: () => string;
   private readonly inbox: Cell<readonly Rejected[]>;
+  private readonly written: Map<Pending, Written>;
+  private readonly unsaved: Pending[];
   private readonly rows = new Map<string, Pending>();
-  private readonly written = new Map<Pending, Written>();
-  private readonly unsaved: Pending[] = [];
   /** Keys of rows that were answered, so that a late message does not bring one back. */
   private readonly done = new Set<string>();
   private vault: Vault | undefined;
@@ -155,37 +91,25 @@ export class Queue {
   private generation = 0;
 
   constructor(
-    private readonly cache: Cache,
+    private readonly core: Core,
     private readonly sync: Sync,
     private readonly http: Http,
-    private readonly runtime: Runtime,
-    private readonly clock: ServerClock,
-    private readonly newId: () => string,
     private readonly host: QueueHost,
   ) {
-    this.inbox = new Cell<readonly Rejected[]>(cache.batch, []);
-    this.rejected = this.inbox;
+    this.cache = core.cache;
+    this.runtime = core.runtime;
+    this.clock = core.clock;
+    this.newId = core.newId;
+    this.inbox = core.rejected;
+    this.written = core.written;
+    this.unsaved = core.unsaved;
   }
 
-  /** Transactions that are not answered. */
-  get size(): number {
-    return this.cache.pending.length;
-  }
-
-  // --- writing ---
-
-  /** Shows a transaction made at a time, as the wire writes it, and stores it. */
-  write(tx: Transaction, now: string): Written {
-    const pending = this.cache.add(tx, now);
-    const written = { pending, saved: new Outcome<void>(), confirmed: new Outcome<Receipt>() };
-    this.written.set(pending, written);
-    this.unsaved.push(pending);
-    if (!this.saving) {
-      this.saving = true;
-      queueMicrotask(() => this.save());
-    }
-    this.host.changed();
-    return written;
+  /** Something was written. */
+  added(): void {
+    if (this.saving) return;
+    this.saving = true;
+    queueMicrotask(() => this.save());
   }
 
   /** Stores what was written meanwhile, all in one commit. */
@@ -204,7 +128,7 @@ export class Queue {
         const pending = some[at] as Pending;
         this.stored(pending, key);
       });
-      this.post({ type: "queued", rows: keys.map((key, at) => [key, rows[at] as QueueRow]) });
+      this.tellQueued(keys, rows);
       this.wake();
     } catch (error) {
       if (generation !== this.generation) return;
@@ -212,7 +136,7 @@ export class Queue {
         this.cache.remove(pending, true);
         this.fail(pending, error);
       }
-      this.host.failed(error);
+      this.core.failed(error);
     }
     await this.save();
   }
@@ -230,8 +154,8 @@ export class Queue {
     this.written.delete(pending);
     written?.saved.fail(error);
     written?.confirmed.fail(error);
-    this.host.ended(pending, { code: "storage_full" } as Problem);
-    this.host.changed();
+    this.core.steps.ended(pending, true);
+    this.core.changed();
   }
 
   // --- opening, other tabs ---
@@ -323,7 +247,7 @@ export class Queue {
         this.settle(key, pending, { receipt: { txId, versions: [], values: [] }, records: [] });
       }
     }
-    this.host.changed();
+    this.core.changed();
   }
 
   private async readInbox(vault: Vault): Promise<void> {
@@ -340,10 +264,10 @@ export class Queue {
         at,
       })),
     );
-    this.host.changed();
+    this.core.changed();
   }
 
-  private adopt(key: string, row: QueueRow): Pending | undefined {
+  private adopt(key: string, row: QueueRow, on = Infinity): Pending | undefined {
     const known = this.rows.get(key);
     if (known || this.done.has(key)) return known;
     // Stored by this tab a moment ago, and read before that was told.
@@ -354,10 +278,20 @@ export class Queue {
     else {
       const pending = this.cache.add(row.tx, row.now, key, row.attempted === true);
       pending.uncertain ||= !this.held;
+      for (const part of pending.parts) part.doubted = part.slot.answeredOn >= on;
       this.rows.set(key, pending);
-      this.host.changed();
+      this.core.changed();
     }
     return this.rows.get(key);
+  }
+
+  /** Before they are sent: what was answered sooner does not contain them. */
+  private tellQueued(keys: readonly string[], rows: readonly QueueRow[]): void {
+    this.post({
+      type: "queued",
+      rows: keys.map((key, at) => [key, rows[at] as QueueRow]),
+      on: this.runtime.now(),
+    });
   }
 
   private post(message: Message): void {
@@ -367,7 +301,7 @@ export class Queue {
   private hear(message: Message): void {
     switch (message.type) {
       case "queued":
-        for (const [key, row] of message.rows) this.adopt(key, row);
+        for (const [key, row] of message.rows) this.adopt(key, row, message.on);
         this.wake();
         break;
       case "settled":
@@ -403,7 +337,7 @@ export class Queue {
       this.take(answer.receipt, answer.records, FOREIGN);
     }
     this.settle(key, pending, answer);
-    this.host.changed();
+    this.core.changed();
   }
 
   // --- who sends ---
@@ -466,7 +400,7 @@ export class Queue {
       while (generation === this.generation && this.held && this.host.ready()) {
         if (!(await this.sendSome(generation))) break;
         this.failures = 0;
-        this.host.failed(undefined);
+        this.core.failed(undefined);
       }
     } catch (cause) {
       error = cause;
@@ -474,7 +408,7 @@ export class Queue {
     if (generation !== this.generation) return;
     this.sending = false;
     if (error !== undefined) this.later(error);
-    this.host.changed();
+    this.core.changed();
   }
 
   /** Sends one request; false where there was nothing to send. Rejects where it is to be tried again later. */
@@ -550,7 +484,7 @@ export class Queue {
       changes.push({ store: "queue", key, value: rowOf(pending) });
     }
     // Should this not be stored, the worst is a row that is taken for a fresh one after weeks.
-    await vault.store.commit(changes).catch((error) => this.host.failed(error));
+    await vault.store.commit(changes).catch((error) => this.core.failed(error));
     for (const message of renamed) this.post(message);
   }
 
@@ -593,7 +527,12 @@ export class Queue {
           entry,
           { receipt: { txId, versions: versions ?? [], values: values ?? [] }, records },
         ]);
-      } else if (result.status === "refused" && error && !comesAgain(error.status)) {
+      } else if (
+        result.status === "refused" &&
+        error &&
+        // One that fails unexpectedly would fail again, and hold up the others.
+        (error.status === 500 || !comesAgain(error.status))
+      ) {
         ended.push([entry, { problem: error }]);
       } else {
         later = new HttpError(error?.status ?? 503, error, error?.retryAfter);
@@ -659,11 +598,11 @@ export class Queue {
       if ("problem" in answer) this.doubt(pending);
       this.settle(key, pending, answer, true);
     }
-    await vault.flush(changes).catch((error) => this.host.failed(error));
+    await vault.flush(changes).catch((error) => this.core.failed(error));
     this.post({ type: "settled", answers: all.map(([[key], answer]) => [key, answer]) });
     if (all.some(([, answer]) => "problem" in answer)) await this.readInbox(vault);
     for (const [[, pending], answer] of all) this.tell(pending, answer);
-    this.host.changed();
+    this.core.changed();
   }
 
   /** What was refused may be so because what is held is out of date. */
@@ -675,7 +614,7 @@ export class Queue {
     this.rows.delete(key);
     this.remember(key);
     this.cache.remove(pending, "problem" in answer);
-    this.host.ended(pending, "problem" in answer ? answer.problem : undefined);
+    this.core.steps.ended(pending, "problem" in answer);
     if (!quiet) this.tell(pending, answer);
   }
 
@@ -736,7 +675,7 @@ export class Queue {
 
   /** Tries again after a while, unless everything is paused. */
   private later(error: unknown): void {
-    this.host.failed(error);
+    this.core.failed(error);
     const status = error instanceof HttpError ? error.status : 0;
     if (error instanceof NeedsAuthError || status === 401 || status === 426) {
       this.host.pause(status === 426 ? "upgrade" : "auth");
@@ -801,7 +740,7 @@ export class Queue {
       this.written.set(pending, one);
       return one;
     });
-    this.post({ type: "queued", rows: keys.map((key, at) => [key, rows[at] as QueueRow]) });
+    this.tellQueued(keys, rows);
     this.post({ type: "inbox" });
     await this.readInbox(vault);
     this.wake();

@@ -1,19 +1,10 @@
 import type { Cache, Slot } from "./cache.js";
+import type { Http } from "./http.js";
 import { isObject } from "./json.js";
 import type { Keys } from "./keys.js";
-import { listen } from "./readable.js";
-import type { Runtime } from "./runtime.js";
-import { type Http, NetworkError } from "./transport.js";
+import { NetworkError } from "./transport.js";
+import type { Watch } from "./views.js";
 import type { GetRecordsAnswer } from "./wire.gen.js";
-
-/** Somebody looks at one record. */
-interface Watch {
-  readonly slot: Slot;
-  users: number;
-  /** Whether it holds the record's own key: no query looks after the record. */
-  own: boolean;
-  release: (() => void) | undefined;
-}
 
 /** What fetching needs of what is around it. */
 export interface RecordsHost {
@@ -31,12 +22,10 @@ export interface RecordsHost {
   take(slot: Slot, record: GetRecordsAnswer["recordMap"][string][string], sent: number): void;
 }
 
-const RELEASE_MS = 5000;
 const MAX_POINTERS = 1000;
 
 /** Single records: those somebody looks at, and those that have to be fetched. */
 export class Records {
-  private readonly watches = new Map<Slot, Watch>();
   private readonly wants = new Set<Slot>();
   private fetching = false;
   /** Counts users: what was asked for an earlier one is dropped. */
@@ -46,7 +35,7 @@ export class Records {
     private readonly cache: Cache,
     private readonly keys: Keys,
     private readonly http: Http,
-    private readonly runtime: Runtime,
+    private readonly watches: ReadonlyMap<Slot, Watch>,
     private readonly host: RecordsHost,
   ) {}
 
@@ -59,26 +48,6 @@ export class Records {
   }
 
   // --- who looks ---
-
-  /** Loads a record and keeps it live while there are listeners. */
-  subscribe(slot: Slot, listener: () => void): () => void {
-    const watch = this.watches.get(slot) ?? { slot, users: 0, own: false, release: undefined };
-    this.watches.set(slot, watch);
-    watch.release?.();
-    watch.release = undefined;
-    watch.users++;
-    const end = listen(slot.listeners, listener);
-    this.ensure(watch);
-    return () => {
-      end();
-      if (--watch.users) return;
-      watch.release?.();
-      watch.release = this.runtime.later(() => {
-        this.watches.delete(slot);
-        if (watch.own) this.keys.release(slot.key);
-      }, RELEASE_MS);
-    };
-  }
 
   /** Somebody looks at the record. */
   isWatched(slot: Slot): boolean {
@@ -98,7 +67,7 @@ export class Records {
   }
 
   /** A watched record is looked after by a query that is there anyway, else by its own key. */
-  private ensure(watch: Watch): void {
+  ensure(watch: Watch): void {
     const { slot } = watch;
     if (!this.keys.vault) return;
     if (!watch.own) {

@@ -38,8 +38,10 @@ export interface KeySchema {
   /** All the values it, or an element of it, may have. */
   values?: readonly string[];
   default?: Default;
-  /** Characters of a text. */
+  /** The most characters a text has, as SQL counts them: code points. */
   maxLength?: number;
+  /** False where a create cannot name it. */
+  insertable?: false;
   /** False where a record once made keeps it. */
   updatable?: false;
   /** False where clients never see it. */

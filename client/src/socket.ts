@@ -1,6 +1,7 @@
+import type { Http } from "./http.js";
 import type { ServerClock } from "./ids.js";
 import { backoff, type Runtime } from "./runtime.js";
-import { type Connection, type Http, NeedsAuthError, type Transport } from "./transport.js";
+import { type Connection, NeedsAuthError, type Transport } from "./transport.js";
 import {
   CLOSE_GOING_AWAY,
   CLOSE_SIGN_IN,

@@ -1,40 +1,18 @@
 import { type Cache, placeOf, type ServerChange, type Slot } from "./cache.js";
+import type { Core } from "./core.js";
 import type { RowcastError } from "./errors.js";
+import { type Http, isTransient } from "./http.js";
 import { isObject, type RecordData } from "./json.js";
 import { type KeyInfo, type KeyState, Keys } from "./keys.js";
-import { LiveQuery, type QuerySpec, type QueryState, type QueryStatus, queryId } from "./query.js";
-import { listen } from "./readable.js";
+import type { LiveQuery, QueryStatus } from "./query.js";
 import { Records } from "./records.js";
 import { backoff, type Runtime } from "./runtime.js";
 import type { Socket } from "./socket.js";
 import type { Change } from "./storage.js";
-import { type Http, HttpError, isTransient, NeedsAuthError, NetworkError } from "./transport.js";
+import { HttpError, NeedsAuthError, NetworkError } from "./transport.js";
 import type { Loaded, QueryRow, Vault } from "./vault.js";
+import type { Load, Loader, Watch } from "./views.js";
 import type { Cursor, Key, QueryAnswer, QueryBody, ServerFrame, StaleFrame } from "./wire.gen.js";
-
-/** A query somebody looks at, and how far it is loaded. */
-export interface Load {
-  readonly query: LiveQuery;
-  /** Complete as of the cursors of its keys. */
-  loaded: boolean;
-  loading: boolean;
-  /** Has to be run again after the present run. */
-  again: boolean;
-  /** Has to be run as soon as something can be read. */
-  due: boolean;
-  /** Read again whole, whatever versions are held. */
-  whole: boolean;
-  error: RowcastError | undefined;
-  keys: readonly Key[];
-  next: string | undefined;
-  count: number;
-  filled: number;
-  /** Ticks: when its last run was sent and taken in. */
-  sentAt: number;
-  takenAt: number;
-  running: boolean;
-  release: (() => void) | undefined;
-}
 
 /** A query as devtools show it. */
 export interface QueryInfo {
@@ -46,20 +24,15 @@ export interface QueryInfo {
   keys: readonly Key[];
 }
 
-/** What the engine around has to say and to hear. */
+/** What it needs of the engine around it. */
 export interface SyncHost {
   /** Whether the server may be asked: it is known who asks. */
   ready(): boolean;
   /** Nothing is sent or read until `resume`. */
   pause(why: "auth" | "upgrade"): void;
-  /** Something went wrong that the app may want to know; undefined: it went well again. */
-  failed(error: unknown): void;
   joined(key: Key): void;
-  /** What `describe` tells may be something else now. */
-  stirred(): void;
 }
 
-const RELEASE_MS = 5000;
 const MONTH = 30 * 86_400_000;
 const PAGE = 1000;
 const MAX_HAVE = 10_000;
@@ -67,13 +40,17 @@ const MAX_HAVE = 10_000;
 const MAX_KNOWN = 500;
 
 /** Keeps keys subscribed, queries loaded and records fetched. */
-export class Sync {
+export class Sync implements Loader {
   private readonly keys: Keys;
   private readonly records: Records;
-  private readonly loads = new Map<string, Load>();
+  private readonly cache: Cache;
+  private readonly runtime: Runtime;
+  private readonly loads: Map<string, Load>;
   /** Queries nobody looks at whose results are complete as of their keys' cursors. */
   private readonly known = new Map<string, QueryRow>();
   private scheduled = false;
+  /** Queries have ended that may have looked after watched records. */
+  private unchecked = false;
   private failures = 0;
   private stopRetry: (() => void) | undefined;
   private vault: Vault | undefined;
@@ -81,21 +58,25 @@ export class Sync {
   private generation = 0;
 
   constructor(
-    private readonly cache: Cache,
+    private readonly core: Core,
     private readonly http: Http,
     private readonly socket: Socket,
-    private readonly runtime: Runtime,
     private readonly host: SyncHost,
   ) {
+    const { cache, runtime, views } = core;
+    this.cache = cache;
+    this.runtime = runtime;
+    this.loads = views.loads;
+    views.loader = this;
     const schedule = () => this.schedule();
-    const failed = (error: unknown) => host.failed(error);
+    const failed = (error: unknown) => core.failed(error);
     this.keys = new Keys(cache, socket, runtime, {
       schedule,
       failed,
       joined: (key) => host.joined(key),
       isWatched: (slot) => this.records.isWatched(slot),
     });
-    this.records = new Records(cache, this.keys, http, runtime, {
+    this.records = new Records(cache, this.keys, http, views.watches, {
       schedule,
       failed,
       ready: () => this.vault !== undefined && !this.stopRetry && host.ready(),
@@ -127,7 +108,7 @@ export class Sync {
     for (const [key, row] of loaded.keys) keys.restore(key, row, loaded.epoch);
     for (const [id, row] of loaded.queries) this.known.set(id, row);
     const old = keys.all().filter((key) => !key.users && key.used < runtime.now() - MONTH);
-    if (old.length) vault.flush(this.evict(old)).catch((error) => this.host.failed(error));
+    if (old.length) vault.flush(this.evict(old)).catch((error) => this.core.failed(error));
     for (const load of this.loads.values()) if (load.running) this.begin(load);
     this.records.check();
     this.schedule();
@@ -202,11 +183,15 @@ export class Sync {
     this.scheduled = true;
     queueMicrotask(() => {
       this.scheduled = false;
+      if (this.unchecked) {
+        this.unchecked = false;
+        this.records.check();
+      }
       this.keys.subscribe();
       void this.records.fetch();
       for (const state of this.keys.all()) if (state.stale) this.clearStale(state);
       this.refreshStatus();
-      this.host.stirred();
+      this.core.stir();
     });
   }
 
@@ -324,94 +309,40 @@ export class Sync {
 
   // --- queries ---
 
-  /** A query that loads and stays live while somebody listens, and a little longer. */
-  query(spec: QuerySpec): Load {
-    const table = this.cache.table(spec.table).schema;
-    const id = queryId(spec);
-    const existing = this.loads.get(id);
-    if (existing) return existing;
-    const query = new LiveQuery(spec, table);
-    const load: Load = {
-      query,
-      loaded: false,
-      loading: false,
-      again: false,
-      due: false,
-      whole: false,
-      error: undefined,
-      keys: [],
-      next: undefined,
-      count: 0,
-      filled: 0,
-      sentAt: 0,
-      takenAt: 0,
-      running: false,
-      release: undefined,
-    };
-    return load;
-  }
-
-  /** The present result. */
-  snapshot(asked: Load): QueryState {
-    const { query } = this.revive(asked);
-    this.cache.settle();
-    return query.snapshot;
-  }
-
-  /** Loads a query and keeps it live while there are listeners. */
-  subscribeQuery(asked: Load, listener: () => void): () => void {
-    const load = this.revive(asked);
-    const { query } = load;
-    load.release?.();
-    load.release = undefined;
-    const end = listen(query.listeners, listener);
-    if (!load.running) {
-      load.running = true;
-      if (this.vault) this.begin(load);
-    }
-    return () => {
-      end();
-      if (!query.listeners.size) this.releaseLater(load);
-    };
-  }
-
-  /** The one load of a query: this one, if there is none. */
-  private revive(asked: Load): Load {
-    const load = this.loads.get(asked.query.id) ?? asked;
-    const { query } = load;
-    if (query.attached) return load;
-    this.loads.set(query.id, load);
+  /** A query is about to be shown: the end of its window is known from storage. */
+  reviving({ query }: Load): void {
     const row = this.known.get(query.id);
-    if (row) {
-      query.limit = row.limit ?? query.page;
-      query.bound(row.boundary, row.next !== undefined);
-    }
-    this.cache.attach(query);
-    query.mark(this.statusOf(load));
-    query.refresh();
-    this.releaseLater(load);
-    return load;
+    if (!row) return;
+    query.limit = row.limit ?? query.page;
+    query.bound(row.boundary, row.next !== undefined);
   }
 
-  private releaseLater(load: Load): void {
-    load.release?.();
-    load.release = this.runtime.later(() => {
-      const { query } = load;
-      this.loads.delete(query.id);
-      this.cache.detach(query);
-      load.running = false;
-      load.release = undefined;
-      if (load.loaded && !load.loading && !load.again) this.known.set(query.id, this.rowOf(load));
-      load.loaded = false;
-      const { keys } = load;
-      load.keys = [];
-      for (const key of keys) this.keys.release(key);
-      this.records.check();
-    }, RELEASE_MS);
+  /** Nobody looks at a query any more. */
+  released(load: Load): void {
+    if (load.loaded && !load.loading && !load.again)
+      this.known.set(load.query.id, this.rowOf(load));
+    load.loaded = false;
+    const { keys } = load;
+    load.keys = [];
+    for (const key of keys) this.keys.release(key);
+    // All records at once, however many queries end together.
+    this.unchecked = true;
+    this.schedule();
+  }
+
+  /** Somebody looks at a record. */
+  watched(watch: Watch): void {
+    this.records.ensure(watch);
+  }
+
+  /** Nobody looks at it any more. */
+  unwatched({ slot, own }: Watch): void {
+    if (own) this.keys.release(slot.key);
   }
 
   /** Resumes a query by its keys' cursors where its stored result is complete, else reads it. */
-  private begin(load: Load): void {
+  begin(load: Load): void {
+    if (!this.vault) return;
     const { query } = load;
     const row = this.known.get(query.id);
     if (row?.keys.every((key) => this.keys.isResumable(key, row))) {
@@ -457,8 +388,7 @@ export class Sync {
   }
 
   /** Shows more rows of a window. */
-  async loadMore(asked: Load): Promise<void> {
-    const load = this.revive(asked);
+  async loadMore(load: Load): Promise<void> {
     const { query } = load;
     if (!query.windowed) return;
     query.limit += query.page;
@@ -469,8 +399,8 @@ export class Sync {
   }
 
   /** Reads a query again. */
-  async refetch(asked: Load): Promise<void> {
-    await this.load(this.revive(asked));
+  async refetch(load: Load): Promise<void> {
+    await this.load(load);
   }
 
   private reload(load: Load): void {
@@ -641,7 +571,7 @@ export class Sync {
     this.schedule();
   }
 
-  private statusOf(load: Load): QueryStatus {
+  statusOf(load: Load): QueryStatus {
     const { query, keys } = load;
     if (load.error) return "error";
     const states = keys.map((key) => this.keys.get(key));
@@ -664,11 +594,6 @@ export class Sync {
   }
 
   // --- records ---
-
-  /** Loads a record and keeps it live while there are listeners. */
-  subscribeRecord(slot: Slot, listener: () => void): () => void {
-    return this.records.subscribe(slot, listener);
-  }
 
   /** Subscribes to a key for its changes alone. Gives what lets go of it. */
   hold(key: Key): () => void {
@@ -733,7 +658,7 @@ export class Sync {
 
   private recovered(): void {
     this.failures = 0;
-    this.host.failed(undefined);
+    this.core.failed(undefined);
   }
 
   /** Whether asking again the same would be answered the same. Also tells of what pauses everything. */
@@ -742,7 +667,7 @@ export class Sync {
     else if (error instanceof HttpError) {
       if (error.status === 426) this.host.pause("upgrade");
       else return error.problem !== undefined && !isTransient(error.status);
-    } else if (!(error instanceof NetworkError)) this.host.failed(error);
+    } else if (!(error instanceof NetworkError)) this.core.failed(error);
     return false;
   }
 

@@ -1,7 +1,8 @@
 import type { DataTag, InfiniteData } from "@tanstack/query-core";
 import type { Client, QueryOptions } from "./client.js";
+import { isTransient } from "./http.js";
 import { isObject, type RecordData } from "./json.js";
-import { HttpError, isTransient, NetworkError } from "./transport.js";
+import { HttpError, NetworkError } from "./transport.js";
 import type { RecordOf, TableFor, TableName, Where, WhereFor } from "./types.js";
 import type { QueryAnswer, QueryBody } from "./wire.gen.js";
 
@@ -65,23 +66,21 @@ export function rowcastQueryOptions(
   where?: object,
   options: Pick<Asked, "orderBy" | "limit"> = {},
 ): unknown {
-  const asked = askedOf(table, where, options);
+  const { asked, ...rest } = common(client, table, where, options);
   return {
-    queryKey: keyOf(client, asked),
+    ...rest,
     async queryFn({ signal }: { signal: AbortSignal }) {
       const { limit = Number.POSITIVE_INFINITY } = options;
       const rows: RecordData[] = [];
       let next: string | null = null;
       do {
         const most = Math.min(PAGE, limit - rows.length);
-        const page: RowcastPage<RecordData> = await read(client, { ...asked, limit: most }, next);
-        signal.throwIfAborted();
+        const page = await read(client, { ...asked, limit: most }, next, signal);
         rows.push(...page.rows);
         next = page.next;
       } while (next !== null && rows.length < limit);
       return rows;
     },
-    retry,
   };
 }
 
@@ -106,47 +105,46 @@ export function rowcastInfiniteQueryOptions(
   where?: object,
   options: Pick<Asked, "orderBy" | "limit"> = {},
 ): unknown {
-  const asked = askedOf(table, where, options);
+  const { asked, ...rest } = common(client, table, where, options, { pages: true });
   return {
-    queryKey: keyOf(client, { ...asked, pages: true }),
-    async queryFn({ signal, pageParam }: { signal: AbortSignal; pageParam: string | null }) {
-      const page = await read(client, asked, pageParam);
-      signal.throwIfAborted();
-      return page;
-    },
+    ...rest,
+    queryFn: ({ signal, pageParam }: { signal: AbortSignal; pageParam: string | null }) =>
+      read(client, asked, pageParam, signal),
     initialPageParam: null,
     getNextPageParam: ({ next }: RowcastPage<RecordData>) => next,
-    retry,
   };
 }
 
-function askedOf(
+/** What both have: the body of the request, the key under which its answer is kept, and what is tried again. */
+function common(
+  client: Client,
   table: string,
   where: object | undefined,
   { orderBy, limit }: Pick<Asked, "orderBy" | "limit">,
-): Asked {
-  return {
-    table,
+  more?: { pages: true },
+) {
+  const rest: Omit<Asked, "table"> = {
     ...(where && { where: where as NonNullable<Asked["where"]> }),
     ...(orderBy && { orderBy }),
     ...(limit !== undefined && { limit }),
   };
-}
-
-/** What one user has read is not shown to the next one. */
-function keyOf(client: Client, { table, ...asked }: Asked & { pages?: true }): RowcastQueryKey {
-  return ["rowcast", client.status.getSnapshot().userId ?? null, table, asked];
+  // What one user has read is not shown to the next one.
+  const user = client.status.getSnapshot().userId ?? null;
+  const queryKey: RowcastQueryKey = ["rowcast", user, table, { ...rest, ...more }];
+  return { asked: { table, ...rest }, queryKey, retry };
 }
 
 async function read(
   client: Client,
   asked: Asked,
   after: string | null,
+  signal: AbortSignal,
 ): Promise<RowcastPage<RecordData>> {
   const answer = await client.request("/api/realtime/query", {
     ...asked,
     ...(after !== null && { after }),
   });
+  signal.throwIfAborted();
   if (!isObject(answer) || !Array.isArray(answer.ids) || !isObject(answer.recordMap)) {
     throw new NetworkError("The answer could not be read");
   }

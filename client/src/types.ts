@@ -256,14 +256,21 @@ type TableOperation<T extends TableName<R>, R, P, S extends TableSchema> =
   | ListAt<T, P>
   | IncrementAt<T, P>
   | { type: "set-now"; table: T; id: string; key: MomentPath<P> | Extract<S["touch"], string> }
-  // The server counts up bigint ids: a client does not make such records.
+  // The server counts up bigint ids: a client does not make such records, nor those it may not fill.
   | (S["idType"] extends "bigint"
       ? never
-      : { type: "create"; table: T; id: string; value: CreateOf<T, R> })
+      : { type: "create"; table: T; id: string; value: Insertable<T, R> })
   | ([S["softDelete"], S["hardDelete"]] extends [null, false]
       ? never
       : { type: "delete"; table: T; id: string })
   | (S["softDelete"] extends null ? never : { type: "restore"; table: T; id: string });
+
+/** What a create takes without what it may not name. */
+type Insertable<T extends TableName<R>, R> = [KeysLike<T, { insertable: false }, R>] extends [never]
+  ? CreateOf<T, R>
+  : [KeysLike<T, { insertable: false; required: true }, R>] extends [never]
+    ? Omit<CreateOf<T, R>, KeysLike<T, { insertable: false }, R>>
+    : never;
 
 /** A call of a function that `sync.expose` made callable. */
 export type CallOperation<R = Register> = {
@@ -276,7 +283,18 @@ export type CallOperation<R = Register> = {
 export type CallArguments<F extends keyof Functions<R> & string, R = Register> =
   Record<never, never> extends Functions<R>[F] ? [args?: Functions<R>[F]] : [args: Functions<R>[F]];
 
-/** What one writes, checked against the registered tables: names, paths, values. */
+/**
+ * What one writes, checked against the registered tables: names, paths, values. All but `call` name `table` and `id`.
+ *
+ *     { type: "create", table, id, value: { title } }
+ *     { type: "set", table, id, key: "metadata.color", value: "red" }   // without a value: removes what is there
+ *     { type: "set-now", table, id, key: "dueDate" }
+ *     { type: "increment", table, id, key: "votes", by: 1 }
+ *     { type: "listInsert", table, id, key: "tags", value: "home", position: { after: "work" } }
+ *     { type: "listRemove", table, id, key: "tags", value: "home" }
+ *     { type: "delete", table, id }                                     // and "restore"
+ *     { type: "call", fn: "completeBoard", args: { boardId } }
+ */
 export type Operation<R = Register> =
   string extends TableName<R> ? AnyOperation : OperationOf<TableName<R>, R> | CallOperation<R>;
 

@@ -1,36 +1,10 @@
 import type { Pending } from "./cache.js";
-import {
-  type Inverse,
-  invertTransaction,
-  type OpContext,
-  planUndo,
-  type ReadRecord,
-  type RecordOperation,
-  reguard,
-} from "./operations.js";
+import { type Inverse, invertTransaction, planUndo, reguard } from "./inverses.js";
+import { applyToRecord } from "./operations.js";
 import { samePath } from "./paths.js";
-import { type Batch, Cell, type Readable } from "./readable.js";
-import type { Operation, Path } from "./wire.gen.js";
-
-/** Whether there is something to undo or redo. */
-export interface History {
-  readonly canUndo: boolean;
-  readonly canRedo: boolean;
-}
-
-/** A part that was not undone, since somebody has changed it meanwhile. */
-export interface Skipped {
-  readonly table: string;
-  readonly id: string;
-  readonly key: Path;
-}
-
-/** What an undo or a redo did. */
-export interface UndoResult {
-  /** The transactions it made; none where all was skipped. */
-  readonly txIds: readonly string[];
-  readonly skipped: readonly Skipped[];
-}
+import type { Cell } from "./readable.js";
+import type { History, Trace, UndoHost, UndoResult } from "./steps.js";
+import type { Path } from "./wire.gen.js";
 
 /** What undoes one write, or several that were merged into one. */
 interface Part {
@@ -55,65 +29,25 @@ interface Step {
   made: Entry;
 }
 
-/** What the stack needs of the engine. */
-export interface UndoHost {
-  read: ReadRecord;
-  /** What a transaction of now depends on. */
-  context(): OpContext;
-  /** Writes operations that are no step of their own. */
-  write(
-    operations: RecordOperation[],
-    context: OpContext,
-  ): { pending: Pending; saved: Promise<void> };
-  now(): number;
-}
-
 const DEPTH = 100;
 const MERGE_MS = 1000;
 const MAX_OPERATIONS = 500;
 
 /** The steps back and forth of this tab. */
 export class Undo {
-  readonly history: Readable<History>;
-  private readonly cell: Cell<History>;
   private readonly undos: Entry[] = [];
   private readonly redos: Entry[] = [];
   private readonly steps = new Map<Pending, Step>();
-  private group: unknown;
 
   constructor(
-    batch: Batch,
+    private readonly cell: Cell<History>,
     private readonly host: UndoHost,
-  ) {
-    this.cell = new Cell<History>(batch, { canUndo: false, canRedo: false });
-    this.history = this.cell;
-  }
+  ) {}
 
-  /** Makes one step of all that is written inside. */
-  grouped(name: unknown, work: () => void): void {
-    const outer = this.group;
-    this.group ??= name;
-    try {
-      work();
-    } finally {
-      this.group = outer;
-    }
-  }
-
-  /** What would undo operations that are about to be written. */
-  prepare(operations: readonly Operation[], context: OpContext): Inverse[] {
-    return invertTransaction(operations, this.host.read, context);
-  }
-
-  /** A write has been shown, and this undoes it. */
-  push(
-    pending: Pending,
-    operations: readonly Operation[],
-    inverses: Inverse[],
-    group: unknown = this.group,
-  ): void {
+  /** A write has been shown, and this is what it did. */
+  push({ pending, operations, before, context, group, at }: Trace): void {
+    const inverses = invertTransaction(operations, before, context);
     this.redos.length = 0;
-    const now = this.host.now();
     const [operation] = operations;
     const place =
       operations.length === 1 && operation?.type === "set" && inverses.length === 1
@@ -123,20 +57,23 @@ export class Undo {
     if (last && group !== undefined && last.group === group) {
       // The last write is undone first.
       if (inverses.length) last.parts.unshift({ writes: new Set([pending]), inverses });
-      last.at = now;
+      last.at = at;
     } else if (
       last &&
       place &&
+      operation?.type === "set" &&
       group === undefined &&
-      now - last.at <= MERGE_MS &&
+      at - last.at <= MERGE_MS &&
       isAt(last, place)
     ) {
+      const { table, id } = place;
       const [part] = last.parts as [Part];
+      const { record } = applyToRecord(before(table, id) ?? null, table, id, [operation], context);
       part.writes.add(pending);
-      part.inverses = this.guarded(part.inverses);
-      last.at = now;
+      if (record) part.inverses = part.inverses.map((inverse) => reguard(inverse, record));
+      last.at = at;
     } else if (inverses.length) {
-      this.undos.push({ parts: [{ writes: new Set([pending]), inverses }], group, place, at: now });
+      this.undos.push({ parts: [{ writes: new Set([pending]), inverses }], group, place, at });
       if (this.undos.length > DEPTH) this.undos.shift();
     }
     this.tell();
@@ -192,7 +129,7 @@ export class Undo {
     while (operations.length) {
       const some = operations.splice(0, MAX_OPERATIONS);
       const context = host.context();
-      const back = this.prepare(some, context);
+      const back = invertTransaction(some, host.read, context);
       const write = host.write(some, context);
       writes.push(write);
       if (back.length) made.parts.unshift({ writes: new Set([write.pending]), inverses: back });

@@ -91,7 +91,15 @@ export type ProblemCode =
   | "too_many_requests"
   | "rate_limited"
   | "timeout"
-  | "unavailable";
+  | "unavailable"
+  | "bad_email"
+  | "weak_password"
+  | "wrong_credentials"
+  | "session_ended"
+  | "disabled"
+  | "password_needed"
+  | "link_spent"
+  | "bad_media_type";
 
 /** `code` of an `error` frame, and of a refused key. */
 export type FrameErrorCode =

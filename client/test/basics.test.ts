@@ -51,6 +51,11 @@ describe("a client", () => {
     }
     expect(() => client.query("nothing")).toThrow(InvalidQueryError);
     expect(() => client.query("tasks", { nothing: 1 } as never)).toThrow(InvalidQueryError);
+    // Also where a query is in use that is written alike.
+    for (const where of [{}, { position: null }]) client.query("tasks", where).subscribe(() => {});
+    for (const value of [undefined, {}, { eq: undefined }, Number.NaN, 1n, () => {}]) {
+      expect(() => client.query("tasks", { position: value } as never)).toThrow(InvalidQueryError);
+    }
     expect(client.record("tasks", "b").getSnapshot()).toBeUndefined();
     expect(client.status.getSnapshot().pending).toBe(0);
     stage.server.rule = () => problem(403, "forbidden");

@@ -149,4 +149,57 @@ describe("R17 no flicker", () => {
       }
     }
   });
+
+  it("R17.1 what is made new stays, though a read on the way did not find it", async () => {
+    for (const late of [50, 150, 250]) {
+      const stage = new Stage();
+      const { server, world } = stage;
+      const client = stage.open();
+      client.query("tasks", { boardId: "b1" }).subscribe(() => {});
+      await stage.advance();
+      const wait = (ms: number) => new Promise<void>((resolve) => world.later(resolve, ms));
+      server.next("getRecords", async (call) => {
+        const answer = call.commit();
+        await wait(late);
+        return answer;
+      });
+      server.next("write", async (call) => {
+        await wait(100);
+        server.mute = true;
+        const answer = call.commit();
+        server.mute = false;
+        await wait(100);
+        return answer;
+      });
+      client.write(create("b", { title: "made", boardId: "b1" }));
+      const record = client.record("tasks", "b");
+      const log: unknown[] = [];
+      record.subscribe(() => log.push(record.getSnapshot()?.title));
+      await stage.advance(5000);
+      expect(new Set(log), `answered after ${late}`).toEqual(new Set(log.length ? ["made"] : []));
+      expect(record.getSnapshot()).toMatchObject({ title: "made", version: 1 });
+      expect(client.status.getSnapshot().pending).toBe(0);
+    }
+  });
+
+  it("R2.7 another tab's write is not shown twice, though a read knew of it before that tab told", async () => {
+    const stage = new Stage();
+    const { server, world } = stage;
+    server.put("tasks", "a", { title: "A", boardId: "b1", count: 0 });
+    const shared = new Browser(world, () => 300);
+    const [one, other] = [stage.open({ tabs: shared.tabs }), stage.open({ tabs: shared.tabs })];
+    const record = other.record<{ count: number }>("tasks", "a");
+    record.subscribe(() => log.push(record.getSnapshot()?.count));
+    const log: unknown[] = [];
+    await stage.advance(3000);
+    log.length = 0;
+    server.mute = true;
+    one.write(add("a"));
+    await stage.advance(100);
+    expect(server.get("tasks", "a")).toMatchObject({ count: 1 });
+    other.query("tasks", { boardId: "b1" }).subscribe(() => {});
+    await stage.advance(20_000);
+    expect(log).toEqual([1]);
+    expect(other.status.getSnapshot().pending).toBe(0);
+  });
 });

@@ -1,4 +1,6 @@
 import { type Client, type ClientOptions, createClient, type Query } from "../src/client.js";
+import type { Core } from "../src/core.js";
+import "../src/engine.js";
 import type { RecordData } from "../src/json.js";
 import type { Readable } from "../src/readable.js";
 import type { Storage } from "../src/storage.js";
@@ -39,7 +41,9 @@ export class Stage {
 
   /** A page that ends as pages do: nothing is told, nothing more is done. */
   crash(client: Client): void {
-    (client as unknown as { end(): void }).end();
+    const { core } = client as unknown as { core: Core };
+    if (core.engine) core.engine.end();
+    else core.closed = true;
   }
 
   advance(milliseconds = 1000): Promise<void> {

@@ -45,7 +45,7 @@ test("ids of two devices differ in the same millisecond", () => {
 test("derived ids are the same for the same text, and others for another", () => {
   const of = (text: string) => {
     const next = derivedIds(text);
-    return [next(), next(), next()];
+    return [next("tasks:1:a"), next("tasks:1:b"), next("tasks:2:a")];
   };
   const texts = Array.from(
     { length: 300 },

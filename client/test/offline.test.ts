@@ -1,6 +1,6 @@
 import { IDBFactory } from "fake-indexeddb";
 import { describe, expect, it } from "vitest";
-import { PendingWritesError, UserChangedError } from "../src/client.js";
+import { PendingWritesError, UserChangedError } from "../src/errors.js";
 import { type Storage, StorageFullError, type Store } from "../src/storage.js";
 import { indexedDbStorage } from "../src/storage-indexeddb.js";
 import { memoryStorage } from "../src/storage-memory.js";

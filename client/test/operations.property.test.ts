@@ -1,13 +1,8 @@
 import fc from "fast-check";
 import { expect, test, vi } from "vitest";
+import { invertTransaction, planUndo } from "../src/inverses.js";
 import { equalJson, type Json, type RecordData } from "../src/json.js";
-import {
-  applyToRecord,
-  invertTransaction,
-  type OpContext,
-  planUndo,
-  type RecordOperation,
-} from "../src/operations.js";
+import { applyToRecord, type OpContext, type RecordOperation } from "../src/operations.js";
 import { type KeySchema, keyOf, type TableSchema } from "../src/schema.js";
 import { contextOf, ID, readSchema } from "./vectors.js";
 

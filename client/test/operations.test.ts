@@ -1,16 +1,19 @@
 import { describe, expect, test } from "vitest";
-import type { Json, RecordData } from "../src/json.js";
+import { derivedIds } from "../src/ids.js";
 import {
-  applyToRecord,
-  checkTransaction,
   guardHolds,
   type Inverse,
   invert,
   invertTransaction,
-  type OpContext,
   planUndo,
-  type RecordOperation,
   reguard,
+} from "../src/inverses.js";
+import type { Json, RecordData } from "../src/json.js";
+import {
+  applyToRecord,
+  checkTransaction,
+  type OpContext,
+  type RecordOperation,
 } from "../src/operations.js";
 import type { KeySchema, KeyType, TableSchema } from "../src/schema.js";
 import type { Transaction } from "../src/wire.gen.js";
@@ -64,6 +67,7 @@ const marks: TableSchema = {
   keys: {
     id: key("text", { nullable: false }),
     name: key("text"),
+    role: key("text", { nullable: false, default: { constant: "member" } }),
     createdBy: key("uuid", { nullable: false, serverOwned: true, default: { user: true } }),
     version: key("integer", { nullable: false, default: { constant: 1 } }),
   },
@@ -147,7 +151,7 @@ describe("creating", () => {
       plain: null,
       tags: [],
       data: {},
-      token: ctx.uuid(),
+      token: ctx.uuid(""),
       boardId: null,
       createdBy: ME,
       createdAt: NOW,
@@ -412,7 +416,13 @@ describe("undoing", () => {
   });
 
   const at = { table: "marks", id: "a mark" };
-  const mark: RecordData = { id: "a mark", name: "x", createdBy: ME, version: 3 };
+  const mark: RecordData = {
+    id: "a mark",
+    name: "x",
+    role: "member",
+    createdBy: ME,
+    version: 3,
+  };
 
   test("a record deleted for good is made anew, if it was one's own", () => {
     const [inverse] = invertTransaction([{ type: "delete", ...at }], () => mark, ctx) as [Inverse];
@@ -422,6 +432,28 @@ describe("undoing", () => {
     expect(guardHolds(inverse.guard, null)).toBe(true);
     expect(guardHolds(inverse.guard, mark)).toBe(false);
     expect(invert({ ...mark, createdBy: ID }, { type: "delete", ...at }, null, ctx)).toBeNull();
+  });
+
+  test("every record of a transaction shows an id of its own, at each replay the same", () => {
+    const replay = () => {
+      const uuid = derivedIds(TX);
+      return [ID, TX].map((id) => {
+        const op = { type: "create" as const, table: "tasks", id, value: { title: "x" } };
+        const { record } = applyToRecord(null, "tasks", id, [op], { ...ctx, uuid });
+        return record?.token;
+      });
+    };
+    const [one, other] = replay();
+    expect(one).toBeTruthy();
+    expect(one).not.toBe(other);
+    expect(replay()).toEqual([one, other]);
+  });
+
+  test("what a default gives anyway is not named: not everybody may name it", () => {
+    const back = (role: string) =>
+      invertTransaction([{ type: "delete", ...at }], () => ({ ...mark, role }), ctx)[0]?.operations;
+    expect(back("member")).toEqual([{ type: "create", ...at, value: { id: "a mark", name: "x" } }]);
+    expect(back("owner")).toMatchObject([{ value: { name: "x", role: "owner" } }]);
   });
 
   test("records are undone in the order opposite to that of their operations", () => {

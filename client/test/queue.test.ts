@@ -114,6 +114,24 @@ describe("R9 sending", () => {
     expect(server.applied).toEqual([handle.txId]);
   });
 
+  it("R11.1 one that fails unexpectedly on the server holds up nothing behind it", async () => {
+    const { stage, server, client } = await ready();
+    server.next("write", (call) => {
+      const { transactions } = call.body as never as { transactions: Transaction[] };
+      const { txId } = transactions[0] as Transaction;
+      const results = [{ txId, status: "refused", versions: [], error: problem(500, "internal") }];
+      return reply(200, { results, recordMap: {} });
+    });
+    const handle = client.write(add("a"));
+    handle.confirmed.catch(() => {});
+    await stage.advance(5000);
+    await expect(handle.confirmed).rejects.toMatchObject({ code: "internal" });
+    client.write(add("a"));
+    await stage.advance(5000);
+    expect(server.applied).toHaveLength(1);
+    expect(client.rejected.getSnapshot()).toHaveLength(1);
+  });
+
   it("R9.3 stops at the first that comes again, and keeps the order", async () => {
     const { stage, server, client } = await ready();
     let locked = true;

@@ -134,7 +134,7 @@ const WRONG: { [type: string]: readonly Json[] } = {
   bytea: ["A", "AA=", "A===", "****", "AAE"],
   enum: ["CALM", "", "angry"],
 };
-const OWN = ["id", "version", "createdBy", "createdAt", "stamp", "frozen"];
+const OWN = ["id", "version", "createdBy", "createdAt", "stamp", "frozen", "later"];
 const TYPES = ["set", "set-now", "increment", "listInsert", "listRemove"];
 // biome-ignore format: read at a glance
 const SUITED: { [type: string]: readonly string[] } = {
@@ -277,7 +277,11 @@ class Maker {
       if (name === "id" || name === "version") {
         if (dice.chance(0.1))
           value[name] = name === "id" && dice.chance(0.8) ? id : dice.one([1, "x", null]);
-      } else if (key.required ? dice.chance(0.99) : dice.chance(key.serverOwned ? 0.01 : 0.5)) {
+      } else if (
+        key.required
+          ? dice.chance(0.99)
+          : dice.chance(key.serverOwned || key.insertable === false ? 0.01 : 0.5)
+      ) {
         value[name] = this.value(key, 0.004);
       }
     }
@@ -510,9 +514,7 @@ const dotted = (key: unknown) => (Array.isArray(key) ? key.join(".") : key);
 function excused(ours: Outcome, theirs: Outcome): boolean {
   const [a, b] = [ours.error, theirs.error];
   // Operations that cannot follow one another are told even where there is no record.
-  if (a?.code === "forbidden" && b?.status === 400) return true;
-  // A null where none may be is overlooked when a later operation of the transaction replaces it.
-  return a?.code === "required" && !b;
+  return a?.code === "forbidden" && b?.status === 400;
 }
 
 function compare(ours: Outcome, theirs: Outcome, before: Outcome["records"]): string | null {

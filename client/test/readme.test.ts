@@ -8,7 +8,7 @@ const blocks = [...read("../README.md").matchAll(/```tsx\n(.*?)```/gs)].map(([, 
 
 it("the examples of README.md are those that are type checked", () => {
   const checked = new Set(lines(read("registered/readme.test-d.tsx")));
-  expect(blocks).toHaveLength(5);
+  expect(blocks).toHaveLength(7);
   const strange = lines(blocks.join("\n")).filter(
     (line) => !checked.has(line) && !line.startsWith("import ") && !checked.has(`export ${line}`),
   );
@@ -22,7 +22,7 @@ it("the test in README.md runs", async () => {
     "createTestServer",
     "schema",
     "expect",
-    `return (async () => {${blocks[3]}})();`,
+    `return (async () => {${blocks.at(-1)}})();`,
   );
   await run(createTestServer, schema, expect);
 });

@@ -1,5 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { Client } from "../src/client.js";
+import type { Core } from "../src/core.js";
+import type { Engine } from "../src/engine.js";
 import type { RecordData } from "../src/json.js";
 import { add, create, rows, Stage, set, watch } from "./harness.js";
 import { refused, reply } from "./scripted-server.js";
@@ -311,6 +313,31 @@ describe("R6 keys and cursors", () => {
     back.end();
     await stage.advance(5100);
     expect(left()).toBe(1);
+  });
+
+  it("R6.1 thousands that leave together are let go in one go", async () => {
+    const stage = new Stage();
+    fill(stage, 200);
+    const client = stage.open();
+    const ids = Array.from({ length: 200 }, (_, n) => `t${String(n).padStart(4, "0")}`);
+    const ends = ids.flatMap((id) => [
+      client.query("tasks", { ...board, title: id }).subscribe(() => {}),
+      client.record("tasks", id).subscribe(() => {}),
+    ]);
+    await stage.advance();
+    const engine = (client as unknown as { core: Core }).core.engine as Engine;
+    const { records } = engine.sync as unknown as { records: { ensure(watch: unknown): void } };
+    let looked = 0;
+    const { ensure } = Object.getPrototypeOf(records);
+    records.ensure = (watch) => {
+      looked++;
+      ensure.call(records, watch);
+    };
+    // The records stay in use.
+    for (const end of ends.filter((_, n) => n % 2 === 0)) end();
+    await stage.advance(6000);
+    expect(looked).toBeLessThanOrEqual(2 * ids.length);
+    expect(subscriptions(stage).flatMap(({ keys }) => keys)).toContain("tasks:t0199");
   });
 
   it("R6.2 a key released and used again goes on from its own cursor, without a read", async () => {

@@ -211,6 +211,23 @@ describe("R18 undo", () => {
     expect(server.get("tasks", "a")?.count).toBe(0);
   }, 20_000);
 
+  it("R18.1 what happens before undo is loaded is told it in order", async () => {
+    const { stage, client, task } = await ready();
+    client.write(add("a", 2));
+    client.write(set("a", "status", "done"));
+    const undone = client.undo();
+    client.write(add("a", 3));
+    expect(titles(client)).toEqual({ canUndo: true, canRedo: false });
+    expect(await undone).toMatchObject({ skipped: [] });
+    expect(task()).toMatchObject({ status: "todo", count: 5 });
+    await stage.advance();
+    await client.undo();
+    expect(task().count).toBe(2);
+    await client.undo();
+    expect(task().count).toBe(0);
+    expect(await client.undo()).toBeNull();
+  });
+
   it("is one snapshot while nothing changes", async () => {
     const { client } = await ready();
     const log = watch(client.history);

@@ -39,14 +39,22 @@ class Running:
     def children(self) -> list[int]:
         """The gateways, which are the only children that are Python; of whichever thread."""
         threads = Path(f"/proc/{self.process.pid}/task").iterdir()
-        listed = " ".join((thread / "children").read_text() for thread in threads)
-        commands = {int(child): Path(f"/proc/{child}/cmdline") for child in listed.split()}
-        return [child for child, path in commands.items() if b"\0serve\0" in path.read_bytes()]
+        listed = b" ".join(_content(thread / "children") for thread in threads)
+        children = [int(child) for child in listed.split()]
+        return [child for child in children if b"\0serve\0" in _content(Path(f"/proc/{child}/cmdline"))]
 
-    def postmaster(self) -> int:
+    def postmaster(self) -> int | None:
+        """None while it is starting: its file is not there, or not whole."""
         left = embedded.read_pid_file((self.home / "postgres").resolve())
-        assert left is not None
-        return left.pid
+        return left.pid if left is not None else None
+
+
+def _content(path: Path) -> bytes:
+    """Nothing where the thread or process has ended since it was listed."""
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
 
 
 def wait_for(condition: Callable[[], object]) -> None:

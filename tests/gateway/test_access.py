@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app import calls, metrics
+from app import calls, metrics, rights
 from tests.gateway.conftest import (
     ALICE,
     BOARD,
@@ -284,6 +284,33 @@ async def test_rights_lost_right_after_being_told_to_read_again_are_told(
             WORKSPACE,
         )
         assert await stale_keys(carol, KEY) == {"access"}
+
+
+async def test_views_are_asked_for_a_bounded_number_at_a_time(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, asked = calls.views, list[int]()
+
+    async def views(lane: Any, claims: list[str], keys: str) -> str:
+        asked.append(len(claims))
+        return await real(lane, claims, keys)
+
+    monkeypatch.setattr(rights, "UNPROVEN_KEYS", 2)
+    async with (
+        service.socket(ALICE) as one,
+        service.socket(BOB) as two,
+        service.socket(CAROL) as three,
+    ):
+        for socket in (one, two, three):
+            await socket.subscribe(KEY)
+        await service.caught_up()
+        readers = list(service.gateway.hub.readers.values())
+        monkeypatch.setattr(calls, "views", views)
+        for reader in readers:
+            reader.unproven.add(KEY)
+        service.gateway.relay.wake()
+        await until(lambda: sum(asked) == len(readers))
+        assert asked == [2, 1]
 
 
 async def test_a_user_written_in_large_letters_loses_his_rights_like_any_other(

@@ -292,3 +292,80 @@ def test_anything_else_in_the_header_is_401(values: list[str]) -> None:
 def test_the_origin_rule(origins: list[str], allowed: bool) -> None:
     sent = headers(("host", "here:8000"), *(("origin", origin) for origin in origins))
     assert origin_allowed(sent, ("https://friend.example",)) is allowed
+
+
+AUTH0 = {
+    "iss": "https://tenant.auth0.example/",
+    "sub": "auth0|6f",
+    "aud": ["https://api.example", "https://tenant.auth0.example/userinfo"],
+    "azp": "client",
+    "scope": "openid",
+}
+CLERK = {"iss": "https://clerk.example", "sub": "user_2", "azp": "https://app.example", "sid": "s"}
+SUPABASE = {
+    "iss": "https://project.example/auth/v1",
+    "sub": ALICE,
+    "aud": "authenticated",
+    "role": "authenticated",
+    "session_id": "x",
+}
+KEYCLOAK = {
+    "iss": "https://host.example/realms/r",
+    "sub": ALICE,
+    "aud": ["app", "account"],
+    "azp": "app",
+    "typ": "Bearer",
+    "role": "editor",
+    "realm_access": {"roles": ["offline_access", "editor"]},
+}
+SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]] = {
+    "auth0": (
+        AUTH0,
+        {"jwt_audience": "https://api.example"},
+        [
+            {"aud": ["https://tenant.auth0.example/userinfo"]},
+            {"iss": "https://tenant.auth0.example"},
+        ],
+    ),
+    "clerk": (
+        CLERK,
+        {"jwt_authorized_parties": "https://app.example"},
+        [{"azp": "https://evil.example"}, {"azp": ["https://app.example"]}, {"azp": {}}],
+    ),
+    "supabase": (
+        SUPABASE,
+        {"jwt_audience": "authenticated"},
+        [{"role": "service_role"}, {"aud": "anon"}, {"role": "anon", "aud": "x"}],
+    ),
+    "keycloak": (
+        KEYCLOAK,
+        {"jwt_audience": "app", "jwt_role_claim": "realm_access.roles"},
+        [{"aud": "account"}, {"realm_access": {"roles": "admin"}}, {"realm_access": {"roles": 7}}],
+    ),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+async def test_tokens_of_existing_providers(issuer: Issuer, shape: str) -> None:
+    claims, given, bad = SHAPES[shape]
+    issuer.add("one", RSA, "RS256")
+    check = verifier(
+        jwt_secret=None, jwt_jwks_url=issuer.url, jwt_issuer=str(claims["iss"]), **given
+    )
+
+    def made(**other: Any) -> str:
+        said = {**claims, "exp": time.time() + 60, **other}
+        return jwt.encode(said, RSA, algorithm="RS256", headers={"kid": "one"})
+
+    session = await check.verify(made())
+    assert (session.user_id, session.role) == (claims["sub"], "authenticated")
+    assert json.loads(session.claims or "").get("role", "authenticated") == "authenticated"
+    for other in (*bad, {"iss": "https://evil.example"}, {"rowcast_session": "x"}):
+        assert (await refusal(check, made(**other))).status == 401, other
+
+
+async def test_several_issuers_and_audiences(issuer: Issuer) -> None:
+    check = verifier(jwt_issuer="one, two", jwt_audience="a,b")
+    for iss, aud in (("one", "a"), ("two", ["b", "c"])):
+        assert (await check.verify(token(iss=iss, aud=aud))).user_id == ALICE
+    assert (await refusal(check, token(iss="three", aud="a"))).status == 401

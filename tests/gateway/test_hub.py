@@ -1,8 +1,20 @@
 """The hub's bookkeeping."""
 
+from collections.abc import Callable
 from functools import partial
 
-from app.hub import MAX_HELD_BYTES, MAX_VIEW_CLASSES, Hub, Subscriber, is_record_key, table_of
+import pytest
+
+from app.hub import (
+    MAX_HELD_BYTES,
+    MAX_VIEW_CLASSES,
+    MIN_AUDIENCE,
+    Hub,
+    RowClass,
+    Subscriber,
+    is_record_key,
+    table_of,
+)
 
 
 def subscriber(hub: Hub, *keys: str) -> tuple[Subscriber, list[bytes]]:
@@ -170,3 +182,106 @@ def test_the_end_of_a_session_closes_and_forgets_its_sockets_alone() -> None:
         hub.remove(one)
     assert not hub.readers
     assert hub.key_count == 0
+
+
+class Line:
+    """A transport that is idle."""
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def write(self, data: bytes) -> None:
+        del data
+
+
+Crowd = tuple[Hub, list[Subscriber], RowClass]
+
+
+@pytest.fixture
+def crowd() -> Crowd:
+    """So many sockets of different readers under one key that who hears of a row is kept."""
+    hub = Hub()
+    seen = hub.row_class("tasks", "A")
+    sockets = []
+    for number in range(MIN_AUDIENCE):
+        one = hub.join(
+            f"{number}", None, "authenticated", f"{number}", lambda _: None, lambda: None
+        )
+        hub.subscribe(one, ["tasks"])
+        hub.connect(one, Line())
+        one.reader.learn(seen, readable=True)
+        sockets.append(one)
+    return hub, sockets, seen
+
+
+def hearing(crowd: Crowd) -> set[object]:
+    """The wires of those who hear of an edit, and those who hear of it without one."""
+    hub, _, seen = crowd
+    audience = hub.audience(hub.holders("tasks", "1", []), seen)
+    return {
+        who
+        for listeners in audience.by_role.values()
+        for who in (*listeners.wires, *listeners.others)
+    } | audience.unknown
+
+
+def test_who_hears_of_an_edit_is_kept(crowd: Crowd) -> None:
+    hub, _, seen = crowd
+    holders = hub.holders("tasks", "1", [])
+    assert hub.audience(holders, seen) is hub.audience(holders, seen)
+
+
+@pytest.mark.parametrize(
+    ("event", "change"),
+    [
+        (lambda hub, one, seen: hub.remove(one), "gone"),
+        (lambda hub, one, seen: hub.end(one.reader), "gone"),
+        (lambda hub, one, seen: hub.unsubscribe(one, ["tasks"]), "gone"),
+        (lambda hub, one, seen: one.reader.learn(seen, readable=False), "gone"),
+        (lambda hub, one, seen: one.reader.forget("tasks"), "no wire"),
+        (lambda hub, one, seen: one.reader.forget_all(), "no wire"),
+        (lambda hub, one, seen: hub.hold(one), "no wire"),
+        (lambda hub, one, seen: hub.connect(one, None), "no wire"),
+        (
+            lambda hub, one, seen: hub.renew(
+                one, "other", None, "authenticated", "0", keep_views=False
+            ),
+            "no wire",
+        ),
+    ],
+    ids=[
+        "left",
+        "ended",
+        "unsubscribed",
+        "lost",
+        "forgot",
+        "forgot all",
+        "held",
+        "closed",
+        "renewed",
+    ],
+)
+def test_what_concerns_one_of_them_ends_what_was_kept(
+    crowd: Crowd, event: Callable[[Hub, Subscriber, RowClass], object], change: str
+) -> None:
+    hub, (one, *_), seen = crowd
+    before, wire = hearing(crowd), one.wire
+    event(hub, one, seen)
+    after = hearing(crowd)
+    assert before - after == {wire}
+    assert after - before == ({one} if change == "no wire" else set())
+
+
+def test_who_joins_is_among_them(crowd: Crowd) -> None:
+    hub, _, seen = crowd
+    before = hearing(crowd)
+    late = hub.join("late", None, "authenticated", "late", lambda _: None, lambda: None)
+    hub.subscribe(late, ["tasks"])
+    assert hearing(crowd) - before == {late}
+    late.reader.learn(seen, readable=True)
+    hub.connect(late, line := Line())
+    assert hearing(crowd) - before == {line}
+    hub.hold(late)
+    assert hearing(crowd) - before == {late}
+    hub.release(late)
+    assert hearing(crowd) - before == {line}

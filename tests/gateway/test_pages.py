@@ -1,5 +1,6 @@
 """What a browser gets to see: the built apps, or what to do where there are none."""
 
+import gzip
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,57 @@ async def test_an_address_of_the_apps_can_be_reloaded(
     answer = await get(service, path)
     assert (answer.status_code, answer.text) == (200, FILES["index.html"])
     assert answer.headers["cache-control"] == REVALIDATED
+
+
+@pytest.mark.parametrize(
+    ("accepted", "encoding"),
+    [
+        ("gzip, deflate, br, zstd", "br"),
+        ("gzip", "gzip"),
+        ("GZIP;q=0.5, br;q=0", "gzip"),
+        ("br; q=0.000, gzip;q=0", None),
+        ("identity", None),
+        ("", None),
+        ("abr, x;;,;q", None),
+    ],
+)
+@pytest.mark.parametrize("name", ["assets/main-x1.js", "index.html", "tasks/a-board"])
+async def test_files_go_out_as_the_build_has_compressed_them(
+    service: Service, folder: Path, name: str, accepted: str, encoding: str | None
+) -> None:
+    build(folder)
+    file = name if name.startswith("assets") else "index.html"
+    text = FILES[file].encode() * 20
+    (folder / file).write_bytes(text)
+    (folder / f"{file}.gz").write_bytes(gzip.compress(text))
+    (folder / f"{file}.br").write_bytes(b"as if by brotli")
+    address = f"/{name}"
+    async with service.http.stream(
+        "GET", address, headers=BROWSER | {"accept-encoding": accepted}
+    ) as answer:
+        sent = b"".join([part async for part in answer.aiter_raw()])
+    forms = {"br": b"as if by brotli", "gzip": gzip.compress(text), None: text}
+    assert answer.headers.get("content-encoding") == encoding
+    assert len(sent) == len(forms[encoding]) == int(answer.headers["content-length"])
+    assert "javascript" in answer.headers["content-type"] or file == "index.html"
+    assert answer.headers["content-type"].startswith("text/")
+    assert answer.headers["vary"] == "Accept-Encoding"
+    expected = IMMUTABLE if name.startswith("assets/") else REVALIDATED
+    assert answer.headers["cache-control"] == expected
+    # The same form again is not sent twice; another one is, under an ETag of its own.
+    same = {"accept-encoding": accepted, "if-none-match": answer.headers["etag"]}
+    again = await get(service, address, **same)
+    assert (again.status_code, again.headers["vary"]) == (304, "Accept-Encoding")
+    other = "identity" if encoding else "gzip"
+    assert (await get(service, address, **same | {"accept-encoding": other})).status_code == 200
+    assert (await get(service, f"/{file}.br")).status_code == 404
+
+
+async def test_answers_of_the_api_are_not_compressed(service: Service, folder: Path) -> None:
+    """Their length would tell a secret that stands beside what an attacker has chosen."""
+    answer = await get(service, "/api/openapi.json", **{"accept-encoding": "br, gzip"})
+    assert len(answer.content) > 1000
+    assert "content-encoding" not in answer.headers
 
 
 @pytest.mark.parametrize("built", [True, False])

@@ -12,6 +12,7 @@ from tests.gateway.conftest import settings_for
 
 ROOT = Path(__file__).parents[2]
 HTTP = (ROOT / "docs/reference/http.md").read_text()
+ACCOUNTS = (ROOT / "docs/reference/accounts.md").read_text()
 SOCKET = (ROOT / "docs/reference/socket.md").read_text()
 
 
@@ -38,4 +39,4 @@ def test_every_code_the_gateway_refuses_with_is_in_the_reference() -> None:
     text = "".join(path.read_text() for path in sorted((ROOT / "app").glob("*.py")))
     codes = set(re.findall(r'Problem\(\s*\d+,\s*"(\w+)"', text))
     codes |= set(re.findall(r'code="(\w+)"', text)) | {"unauthorized", "expired"}
-    assert {code for code in codes if f"`{code}`" not in HTTP + SOCKET} == set()
+    assert {code for code in codes if f"`{code}`" not in HTTP + ACCOUNTS + SOCKET} == set()

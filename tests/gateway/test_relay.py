@@ -256,3 +256,43 @@ def test_connection_strings_of_libpq_are_understood() -> None:
     ] == [("one", 1, "read-write"), ("two", 2, "read-write")]
     assert [server["port"] for server in asyncpg_servers("host=one,two port=6432")] == [6432] * 2
     assert asyncpg_servers("dbname=d user=u") == [{"database": "d", "user": "u"}]
+
+
+@pytest.mark.parametrize("levels", [3, 300, 3000])
+async def test_a_row_that_nests_very_deep_holds_up_nobody(
+    service: Service, run: Callable[..., Any], levels: int
+) -> None:
+    await service.ready()
+    deep, other, made = (str(uuid.uuid4()) for _ in range(3))
+    await service.write(create(deep))
+    await service.write(create(other))
+    await service.caught_up()
+    async with service.socket(BOB) as bob:
+        cursor = (await bob.subscribe(KEY))["cursor"]
+        nested = '{"a":' + "[" * levels + "]" * levels + "}"
+        run(
+            f"""
+            update public.tasks set metadata = '{nested}' where id = '{deep}';
+            update public.tasks set title = 'seen' where id = '{other}';
+            insert into public.tasks (id, board_id, title, metadata, created_by)
+            values ('{made}', '{BOARD}', 'made', '{nested}', '{ALICE}');
+            """
+        )
+        updates: dict[str, Any] = {}
+        while (
+            f"tasks:{made}" not in updates
+        ):  # the three come in one frame, those before perhaps not
+            frame = await bob.expect("updates")
+            updates |= {update["key"]: update for update in frame["updates"]}
+    # Nobody was told to read everything again.
+    assert not [frame for frame in bob.heard if frame["type"] == "stale"]
+    if levels == 3000:
+        assert updates[f"tasks:{deep}"].keys() <= {"key", "version", "txId"}
+        assert updates[f"tasks:{made}"].keys() <= {"key", "version", "txId"}
+    assert updates[f"tasks:{deep}"]["version"] == 2
+    assert updates[f"tasks:{other}"]["patch"]["title"] == "seen"
+    async with service.socket(BOB) as bob:
+        missed = await bob.subscribe(KEY, cursor=cursor)
+        assert missed.get("stale") is None
+        told = [update for frame in bob.heard for update in frame.get("updates", ())]
+        assert {f"tasks:{deep}", f"tasks:{other}", f"tasks:{made}"} <= {u["key"] for u in told}

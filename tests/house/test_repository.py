@@ -74,6 +74,14 @@ def test_links_between_pages_lead_somewhere() -> None:
     )
     for name in listed.stdout.split():
         page = ROOT / name
-        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
+        for target, place in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)", page.read_text()):
             if "://" not in target:
-                assert (page.parent / target).exists(), f"{name}: {target}"
+                found = page.parent / target if target else page
+                assert found.exists(), f"{name}: {target}"
+                assert not place or place in places(found), f"{name}: {target}#{place}"
+
+
+def places(page: Path) -> set[str]:
+    """What the headings of a page are called in links."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}

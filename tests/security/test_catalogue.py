@@ -10,7 +10,10 @@ from tests.sql.engine import live
 
 pytestmark = pytest.mark.both_versions
 
-OURS = "p.pronamespace in ('sync'::regnamespace, 'sync_internal'::regnamespace)"
+OURS = (
+    "p.pronamespace in ('sync'::regnamespace, 'sync_internal'::regnamespace,"
+    " 'accounts'::regnamespace)"
+)
 END_USERS = "unnest(array['anon', 'authenticated', 'service_role'])"
 APPLICATION = (
     "unnest(array['anon', 'authenticated', 'service_role', 'rowcast_gateway', 'rowcast_worker'])"
@@ -76,11 +79,39 @@ API = {
 
 # Of users, for trusted backends alone: an id is all they take, and nothing is all they give.
 OF_USERS = {"sync.disable_user(text)", "sync.enable_user(text)", "sync.end_sessions(text)"}
+# Sends a mail to an address, for trusted backends alone; it tells nothing of who has it.
+OF_ADDRESSES = {"accounts.invite(text,jsonb)"}
+# What each role may call of accounts.
+ACCOUNTS = {
+    "anon": set(),
+    "authenticated": set(),
+    "service_role": {"invite(text,jsonb)"},
+    "rowcast_gateway": {
+        "gateway_begin_change(uuid,bytea,bytea)",
+        "gateway_begin_sign_in(text,text,boolean)",
+        "gateway_change_password(uuid,bytea,bytea,text,text)",
+        "gateway_guest(text,uuid,bytea,bytea)",
+        "gateway_guest_session(uuid,bytea,bytea)",
+        "gateway_me(text)",
+        "gateway_open_link(text,bytea,bytea,text)",
+        "gateway_provider_sign_in(text,text,text,text,boolean,uuid,text,uuid,bytea,bytea)",
+        "gateway_refresh(uuid,bytea,bytea,bytea,bytea)",
+        "gateway_request_reset(text,uuid,bytea,text)",
+        "gateway_reset(bytea,text,uuid,bytea,bytea)",
+        "gateway_sign_in(text,text,text,text,uuid,bytea,bytea)",
+        "gateway_sign_out(uuid,bytea,boolean)",
+        "gateway_sign_up(text,text,uuid,bytea,bytea,text,uuid,bytea,bytea)",
+        "gateway_verify(bytea,uuid,bytea,bytea)",
+        "mails_due(integer)",
+    },
+    "rowcast_worker": {"mail_sent(uuid)", "mails_due(integer)"},
+}
 
 # Definer functions end users can reach, and what each can tell. Names of tables lead to generated
 # code, which runs with the caller's own rights.
 REACHABLE_DEFINERS = {
     *OF_USERS,
+    *OF_ADDRESSES,
     # The caller's own sessions.
     "sync.sign_out()",
     # Sizes and times; nothing of rows. For trusted backends.
@@ -198,13 +229,14 @@ def test_our_functions_belong_to_our_owner(conn: psycopg.Connection) -> None:
 def test_our_relations_and_types_belong_to_our_owner(conn: psycopg.Connection) -> None:
     query = """
         select c.oid::regclass::text from pg_class c
-        where c.relnamespace in ('sync'::regnamespace, 'sync_internal'::regnamespace)
+        where c.relnamespace in ('sync'::regnamespace, 'sync_internal'::regnamespace,
+            'accounts'::regnamespace)
             and c.relowner <> 'rowcast_owner'::regrole and c.relname <> 'migrations'
     """
     assert column(conn, query) == []
     schemas = (
-        "select nspname from pg_namespace where nspname in ('sync', 'sync_internal') and "
-        "nspowner <> 'rowcast_owner'::regrole"
+        "select nspname from pg_namespace where nspname in ('sync', 'sync_internal', 'accounts') "
+        "and nspowner <> 'rowcast_owner'::regrole"
     )
     assert column(conn, schemas) == []
 
@@ -266,7 +298,7 @@ def test_no_definer_function_end_users_can_reach_takes_a_name(
                     'xid8'::regtype, 'jsonb'::regtype)
             )
     """
-    assert set(column(conn, query)) == OF_USERS
+    assert set(column(conn, query)) == OF_USERS | OF_ADDRESSES
 
 
 def test_no_reachable_definer_function_takes_a_relation_or_runs_text(
@@ -298,6 +330,8 @@ def test_api_of_each_role_is_exactly_this(conn: psycopg.Connection, role: str) -
             'execute')
     """
     assert set(column(conn, query)) == API[role]
+    accounts = query.replace("sync", "accounts")
+    assert set(column(conn, accounts)) == ACCOUNTS[role]
 
 
 def test_code_generated_for_a_role_is_for_that_role_alone(conn: psycopg.Connection) -> None:
@@ -315,7 +349,8 @@ def test_code_generated_for_a_role_is_for_that_role_alone(conn: psycopg.Connecti
 def test_tables_of_ours_are_out_of_reach(conn: psycopg.Connection) -> None:
     query = f"""
         select format('%s %s', r.role, c.oid::regclass) from pg_class c, {APPLICATION} r (role)
-        where c.relnamespace in ('sync'::regnamespace, 'sync_internal'::regnamespace)
+        where c.relnamespace in ('sync'::regnamespace, 'sync_internal'::regnamespace,
+            'accounts'::regnamespace)
             and c.relkind in ('r', 'p', 'v', 'm', 'f')
             and (
                 has_table_privilege(r.role, c.oid,
@@ -335,7 +370,8 @@ def test_tables_of_ours_are_out_of_reach(conn: psycopg.Connection) -> None:
 def test_tables_of_ours_have_row_security_or_no_grants(conn: psycopg.Connection) -> None:
     query = """
         select c.oid::regclass::text from pg_class c
-        where c.relnamespace in ('sync'::regnamespace, 'sync_internal'::regnamespace) and c.relkind
+        where c.relnamespace in ('sync'::regnamespace, 'sync_internal'::regnamespace,
+            'accounts'::regnamespace) and c.relkind
             in ('r', 'p')
             and not c.relrowsecurity and exists (
                 select from aclexplode(c.relacl) a
@@ -348,7 +384,7 @@ def test_tables_of_ours_have_row_security_or_no_grants(conn: psycopg.Connection)
 def test_nobody_but_the_owner_creates_in_our_schemas(conn: psycopg.Connection) -> None:
     query = f"""
         select format('%s %s', r.role, n.nspname) from pg_namespace n, {APPLICATION} r (role)
-        where n.nspname in ('sync', 'sync_internal', 'auth', 'app_private', 'demo_auth')
+        where n.nspname in ('sync', 'sync_internal', 'accounts', 'auth', 'app_private', 'demo_auth')
             and has_schema_privilege(r.role, n.oid, 'create')
     """
     assert column(conn, query) == []
@@ -381,7 +417,7 @@ def test_credentials_are_not_live_and_out_of_reach(conn: psycopg.Connection) -> 
         column(
             conn,
             "select relation::text from sync_internal.tables where relation::text ~ "
-            "'^(sync|auth|pg_)'",
+            "'^(sync|auth|accounts|pg_)'",
         )
         == []
     )
@@ -390,7 +426,8 @@ def test_credentials_are_not_live_and_out_of_reach(conn: psycopg.Connection) -> 
 def test_every_function_is_commented_and_says_its_volatility(conn: psycopg.Connection) -> None:
     query = """
         select p.oid::regprocedure::text from pg_proc p
-        where p.pronamespace in ('sync'::regnamespace, 'auth'::regnamespace)
+        where p.pronamespace in ('sync'::regnamespace, 'auth'::regnamespace,
+            'accounts'::regnamespace)
             and coalesce(obj_description(p.oid, 'pg_proc'), '') = ''
     """
     assert column(conn, query) == []

@@ -1,6 +1,10 @@
 import { useEffect } from "react";
 import { createClient } from "rowcast";
 import { RowcastProvider } from "rowcast/react";
+import { Account } from "./account/account.js";
+import { Invitations } from "./account/invitations.js";
+import { AccountPages, standsAlone } from "./account/pages.js";
+import { FirstProfile } from "./account/profile.js";
 import { KeepOffline } from "./keep-offline.js";
 import { Layout } from "./layout.js";
 import { Notes } from "./notes/notes.js";
@@ -15,9 +19,13 @@ import { Toasts } from "./ui/toasts.js";
 /** Both apps for whoever is signed in: every user has a client, and data on this device, of his own. */
 export function App() {
   const session = useSession();
+  const route = useRoute();
+  const page = route.app === "account" ? route.page : undefined;
   return (
     <>
-      {session ? (
+      {page !== undefined && (!session || standsAlone(page)) ? (
+        <AccountPages page={page} />
+      ) : session ? (
         <RowcastProvider
           user={session.userId}
           create={(userId) => createClient({ schema, userId, auth: { token: currentToken } })}
@@ -25,6 +33,7 @@ export function App() {
           <PeopleProvider me={session.userId}>
             <Apps />
             <KeepOffline />
+            <FirstProfile />
           </PeopleProvider>
         </RowcastProvider>
       ) : (
@@ -38,11 +47,13 @@ export function App() {
 function Apps() {
   const route = useRoute();
   useEffect(() => {
-    document.title = route.app === "tasks" ? "Tasks" : "Notes";
+    if (route.app !== "account") document.title = route.app === "tasks" ? "Tasks" : "Notes";
   }, [route.app]);
   return (
     <Layout route={route}>
-      {route.app === "tasks" ? <Tasks {...route} /> : <Notes {...route} />}
+      {route.app === "tasks" && <Tasks {...route} />}
+      {route.app === "notes" && <Notes {...route} />}
+      {route.app === "account" && (route.page === "invitations" ? <Invitations /> : <Account />)}
     </Layout>
   );
 }

@@ -3,11 +3,13 @@ import type { Problem, Rejected } from "rowcast";
 const THINGS: Record<string, string> = {
   boards: "board",
   comments: "comment",
+  notebookInvitations: "invitation",
   notebookMembers: "membership",
   notebooks: "notebook",
   notes: "note",
   profiles: "profile",
   tasks: "task",
+  workspaceInvitations: "invitation",
   workspaceMembers: "membership",
   workspaces: "workspace",
 };
@@ -28,8 +30,9 @@ export function describe({ operations }: Rejected): string {
     if (operation.type === "call") return `call ${operation.fn}`;
     const thing = THINGS[operation.table] ?? operation.table;
     if (operation.type === "create") {
-      const { title, name } = operation.value;
-      return `new ${thing}${title || name ? ` “${title || name}”` : ""}`;
+      const { title, name, email } = operation.value;
+      const called = title || name || email;
+      return `new ${thing}${called ? ` “${called}”` : ""}`;
     }
     if (operation.type === "delete" || operation.type === "restore") {
       return `${operation.type} ${thing}`;

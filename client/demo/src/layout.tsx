@@ -1,4 +1,5 @@
 import { createContext, type ReactNode, useContext, useEffect, useState } from "react";
+import { InvitationsLink } from "./account/invitations.js";
 import { NotesNav } from "./notes/notes-nav.js";
 import { Link, type Route } from "./router.js";
 import { StatusBar } from "./status.js";
@@ -51,12 +52,13 @@ export function Layout({ route, children }: { route: Route; children: ReactNode 
             </Link>
           </nav>
           <div className="places">
-            {route.app === "tasks" ? (
-              <TasksNav boardId={route.boardId} />
-            ) : (
+            {route.app === "notes" ? (
               <NotesNav notebookId={route.notebookId} />
+            ) : (
+              <TasksNav boardId={route.app === "tasks" ? route.boardId : undefined} />
             )}
           </div>
+          <InvitationsLink route={route} />
           <UserMenu />
         </aside>
         <main id="main" className="main">

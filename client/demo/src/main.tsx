@@ -6,6 +6,7 @@ import "./styles/base.css";
 import "./styles/layout.css";
 import "./styles/tasks.css";
 import "./styles/notes.css";
+import "./styles/account.css";
 
 createRoot(document.getElementById("app") as HTMLElement).render(
   <StrictMode>

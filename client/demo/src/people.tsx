@@ -40,10 +40,16 @@ export function Avatar({ id, size = 26 }: { id: string; size?: number }) {
       title={name}
       role="img"
       aria-label={name}
-    >
-      {[...name][0]?.toUpperCase()}
-    </span>
+      // Drawn by the style sheet: it is no text, of which a screen reader would read “A Alice”.
+      data-letter={firstLetter(name)}
+    />
   );
+}
+
+/** What a reader takes for one letter, which an emoji of several parts is, too. */
+function firstLetter(name: string): string {
+  const [first] = new Intl.Segmenter().segment(name);
+  return first?.segment.toUpperCase() ?? "";
 }
 
 /** The people who are here now besides the user himself, each once however many windows he has. */

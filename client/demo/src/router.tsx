@@ -3,7 +3,23 @@ import { type AnchorHTMLAttributes, type MouseEvent, useSyncExternalStore } from
 /** Where one is: an app, and what is open in it. */
 export type Route =
   | { app: "tasks"; boardId?: string | undefined; taskId?: string | undefined }
-  | { app: "notes"; notebookId?: string | undefined; noteId?: string | undefined };
+  | { app: "notes"; notebookId?: string | undefined; noteId?: string | undefined }
+  | { app: "account"; page: AccountPage };
+
+const ACCOUNT_PAGES = [
+  "",
+  "forgot",
+  "invitations",
+  "mails",
+  "reset",
+  "sign-in",
+  "sign-up",
+  "verify",
+  "welcome",
+] as const;
+
+/** A page about the user's account; the one without a name is the account itself. */
+export type AccountPage = (typeof ACCOUNT_PAGES)[number];
 
 const listeners = new Set<() => void>();
 
@@ -21,6 +37,7 @@ export function navigate(route: Route, { replace = false } = {}): void {
 
 /** The address of a route. */
 export function href(route: Route): string {
+  if (route.app === "account") return route.page ? `/account/${route.page}` : "/account";
   const parts =
     route.app === "tasks"
       ? ["tasks", route.boardId, route.taskId]
@@ -31,6 +48,7 @@ export function href(route: Route): string {
 /** The route of an address. What is none is the tasks app. */
 export function parse(path: string): Route {
   const [app, first, second] = path.split("/").filter((part) => part !== "");
+  if (app === "account") return { app, page: ACCOUNT_PAGES.find((page) => page === first) ?? "" };
   if (app === "notes") return { app, notebookId: first, noteId: second };
   return { app: "tasks", boardId: first, taskId: second };
 }

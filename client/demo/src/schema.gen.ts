@@ -54,39 +54,23 @@ export interface CommentCreate {
   taskId: string;
 }
 
-/** Files of public.notes. Made by sync.files. */
-export interface NoteFile {
+/** An address that was invited to a notebook and has neither accepted nor declined. */
+export interface NotebookInvitation {
   readonly id: string;
   readonly version: number;
   /** ISO 8601 in UTC: `2026-01-31T12:00:00.000000Z`. */
   readonly createdAt: string;
-  readonly createdBy: string | null;
-  /** ISO 8601 in UTC: `2026-01-31T12:00:00.000000Z`. */
-  readonly deleted: string | null;
-  readonly name: string;
-  readonly noteId: string;
-  /** SHA-256 of the bytes, in hex; there when it is ready, before where its creator named it. */
-  readonly sha256: string | null;
-  /** Bytes. A whole number as text. */
-  readonly size: string;
-  /** pending: the bytes are not there yet; ready: they are, and stay as they are. */
-  readonly state: "pending" | "ready";
-  /** Media type, as its creator named it: image/png. */
-  readonly type: string;
+  readonly email: string;
+  readonly invitedBy: string;
+  readonly notebookId: string;
+  /** What the notebook was called then: who is invited cannot read the notebook yet. */
+  readonly notebookName: string;
 }
 
-/** What a create of `noteFiles` takes, and operations may change. */
-export interface NoteFileCreate {
-  /** ISO 8601 in UTC: `2026-01-31T12:00:00.000000Z`. */
-  deleted?: string | null;
-  name: string;
-  noteId: string;
-  /** SHA-256 of the bytes, in hex; there when it is ready, before where its creator named it. */
-  sha256?: string | null;
-  /** Bytes. A whole number as text. */
-  size: string | number;
-  /** Media type, as its creator named it: image/png. */
-  type?: string;
+/** What a create of `notebookInvitations` takes, and operations may change. */
+export interface NotebookInvitationCreate {
+  email: string;
+  notebookId: string;
 }
 
 /** Who may use a notebook, one row each, its owner too. Kept by triggers; policies look here. */
@@ -102,9 +86,6 @@ export interface NotebookMember {
 
 /** What a create of `notebookMembers` takes, and operations may change. */
 export interface NotebookMemberCreate {
-  notebookId: string;
-  role?: "owner" | "member";
-  userId: string;
 }
 
 /** A notebook: notes of one person, perhaps shared with others. */
@@ -265,6 +246,25 @@ export interface TaskCreate {
   title: string;
 }
 
+/** An address that was invited to a workspace and has neither accepted nor declined. */
+export interface WorkspaceInvitation {
+  readonly id: string;
+  readonly version: number;
+  /** ISO 8601 in UTC: `2026-01-31T12:00:00.000000Z`. */
+  readonly createdAt: string;
+  readonly email: string;
+  readonly invitedBy: string;
+  readonly workspaceId: string;
+  /** What the workspace was called then: who is invited cannot read the workspace yet. */
+  readonly workspaceName: string;
+}
+
+/** What a create of `workspaceInvitations` takes, and operations may change. */
+export interface WorkspaceInvitationCreate {
+  email: string;
+  workspaceId: string;
+}
+
 /**
  * Who belongs to a workspace, one row each, its owner too. Kept by triggers; policies look here.
  */
@@ -280,9 +280,6 @@ export interface WorkspaceMember {
 
 /** What a create of `workspaceMembers` takes, and operations may change. */
 export interface WorkspaceMemberCreate {
-  role?: "owner" | "member";
-  userId: string;
-  workspaceId: string;
 }
 
 /** What a group of people shares: its boards and everything on them. */
@@ -314,19 +311,22 @@ export interface WorkspaceCreate {
 export interface Tables {
   boards: { record: Board; create: BoardCreate; schema: (typeof schema.tables)["boards"] };
   comments: { record: Comment; create: CommentCreate; schema: (typeof schema.tables)["comments"] };
-  noteFiles: { record: NoteFile; create: NoteFileCreate; schema: (typeof schema.tables)["noteFiles"] };
+  notebookInvitations: { record: NotebookInvitation; create: NotebookInvitationCreate; schema: (typeof schema.tables)["notebookInvitations"] };
   notebookMembers: { record: NotebookMember; create: NotebookMemberCreate; schema: (typeof schema.tables)["notebookMembers"] };
   notebooks: { record: Notebook; create: NotebookCreate; schema: (typeof schema.tables)["notebooks"] };
   notes: { record: Note; create: NoteCreate; schema: (typeof schema.tables)["notes"] };
   profiles: { record: Profile; create: ProfileCreate; schema: (typeof schema.tables)["profiles"] };
   taskFiles: { record: TaskFile; create: TaskFileCreate; schema: (typeof schema.tables)["taskFiles"] };
   tasks: { record: Task; create: TaskCreate; schema: (typeof schema.tables)["tasks"] };
+  workspaceInvitations: { record: WorkspaceInvitation; create: WorkspaceInvitationCreate; schema: (typeof schema.tables)["workspaceInvitations"] };
   workspaceMembers: { record: WorkspaceMember; create: WorkspaceMemberCreate; schema: (typeof schema.tables)["workspaceMembers"] };
   workspaces: { record: Workspace; create: WorkspaceCreate; schema: (typeof schema.tables)["workspaces"] };
 }
 
 /** The arguments of every function that can be called. */
 export interface Functions {
+  acceptNotebookInvitation: { id: string | null };
+  acceptWorkspaceInvitation: { id: string | null };
   completeBoard: { boardId: string | null };
   findPerson: { name: string | null };
 }
@@ -371,24 +371,20 @@ export const schema = {
         updatedAt: { type: "timestamptz", default: { now: true }, nullable: false, required: false },
       },
     },
-    noteFiles: {
+    notebookInvitations: {
       idType: "uuid",
-      softDelete: "deleted",
+      softDelete: null,
       touch: null,
-      hardDelete: false,
+      hardDelete: true,
       wholeTable: true,
       keys: {
         id: { type: "uuid", default: { uuid: true }, nullable: false, required: false },
         version: { type: "integer", default: { constant: 1 }, nullable: false, required: false },
         createdAt: { type: "timestamptz", default: { now: true }, nullable: false, required: false, serverOwned: true },
-        createdBy: { type: "uuid", default: { user: true }, nullable: true, required: false, serverOwned: true },
-        deleted: { type: "timestamptz", nullable: true, required: false },
-        name: { type: "text", nullable: false, required: true },
-        noteId: { type: "uuid", topic: true, nullable: false, required: true, references: "notes" },
-        sha256: { type: "text", nullable: true, required: false },
-        size: { type: "bigint", nullable: false, required: true },
-        state: { type: "text", values: ["pending", "ready"], default: { constant: "pending" }, nullable: false, required: false, serverOwned: true },
-        type: { type: "text", default: { constant: "application/octet-stream" }, nullable: false, required: false },
+        email: { type: "text", nullable: false, required: true, updatable: false },
+        invitedBy: { type: "uuid", default: { user: true }, nullable: false, required: false, serverOwned: true },
+        notebookId: { type: "uuid", topic: true, nullable: false, required: true, updatable: false, references: "notebooks" },
+        notebookName: { type: "text", default: { constant: "" }, nullable: false, required: false, serverOwned: true },
       },
     },
     notebookMembers: {
@@ -401,9 +397,9 @@ export const schema = {
         id: { type: "uuid", default: { uuid: true }, nullable: false, required: false },
         version: { type: "integer", default: { constant: 1 }, nullable: false, required: false },
         createdAt: { type: "timestamptz", default: { now: true }, nullable: false, required: false, serverOwned: true },
-        notebookId: { type: "uuid", topic: true, nullable: false, required: true, references: "notebooks" },
-        role: { type: "text", values: ["owner", "member"], default: { constant: "member" }, nullable: false, required: false },
-        userId: { type: "uuid", topic: true, nullable: false, required: true },
+        notebookId: { type: "uuid", topic: true, nullable: false, required: true, updatable: false, insertable: false, references: "notebooks" },
+        role: { type: "text", values: ["owner", "member"], default: { constant: "member" }, nullable: false, required: false, updatable: false, insertable: false },
+        userId: { type: "uuid", topic: true, nullable: false, required: true, updatable: false, insertable: false },
       },
     },
     notebooks: {
@@ -503,6 +499,22 @@ export const schema = {
         updatedAt: { type: "timestamptz", default: { now: true }, nullable: false, required: false },
       },
     },
+    workspaceInvitations: {
+      idType: "uuid",
+      softDelete: null,
+      touch: null,
+      hardDelete: true,
+      wholeTable: true,
+      keys: {
+        id: { type: "uuid", default: { uuid: true }, nullable: false, required: false },
+        version: { type: "integer", default: { constant: 1 }, nullable: false, required: false },
+        createdAt: { type: "timestamptz", default: { now: true }, nullable: false, required: false, serverOwned: true },
+        email: { type: "text", nullable: false, required: true, updatable: false },
+        invitedBy: { type: "uuid", default: { user: true }, nullable: false, required: false, serverOwned: true },
+        workspaceId: { type: "uuid", topic: true, nullable: false, required: true, updatable: false, references: "workspaces" },
+        workspaceName: { type: "text", default: { constant: "" }, nullable: false, required: false, serverOwned: true },
+      },
+    },
     workspaceMembers: {
       idType: "uuid",
       softDelete: null,
@@ -513,9 +525,9 @@ export const schema = {
         id: { type: "uuid", default: { uuid: true }, nullable: false, required: false },
         version: { type: "integer", default: { constant: 1 }, nullable: false, required: false },
         createdAt: { type: "timestamptz", default: { now: true }, nullable: false, required: false, serverOwned: true },
-        role: { type: "text", values: ["owner", "member"], default: { constant: "member" }, nullable: false, required: false },
-        userId: { type: "uuid", topic: true, nullable: false, required: true },
-        workspaceId: { type: "uuid", topic: true, nullable: false, required: true, references: "workspaces" },
+        role: { type: "text", values: ["owner", "member"], default: { constant: "member" }, nullable: false, required: false, updatable: false, insertable: false },
+        userId: { type: "uuid", topic: true, nullable: false, required: true, updatable: false, insertable: false },
+        workspaceId: { type: "uuid", topic: true, nullable: false, required: true, updatable: false, insertable: false, references: "workspaces" },
       },
     },
     workspaces: {
@@ -537,6 +549,8 @@ export const schema = {
     },
   },
   functions: {
+    acceptNotebookInvitation: { id: { type: "uuid", required: true } },
+    acceptWorkspaceInvitation: { id: { type: "uuid", required: true } },
     completeBoard: { boardId: { type: "uuid", required: true } },
     findPerson: { name: { type: "text", required: true } },
   },

@@ -1,5 +1,6 @@
 import { type FormEvent, useState } from "react";
 import { useClient, useRecords, useStatus, useWrite } from "rowcast/react";
+import { PendingInvitations, useDemoNames, useInvitations } from "./account/invite.js";
 import { Avatar, useMe, usePerson } from "./people.js";
 import { Dialog } from "./ui/dialog.js";
 
@@ -15,6 +16,7 @@ export function ShareDialog({ shared, onClose }: { shared: Shared; onClose: () =
   const write = useWrite();
   const { table, id, ownerId, memberIds } = shared;
   const mine = ownerId === me;
+  const { pending, invite } = useInvitations(shared);
 
   const remove = (value: string) =>
     write(
@@ -51,9 +53,10 @@ export function ShareDialog({ shared, onClose }: { shared: Shared; onClose: () =
             )}
           </li>
         ))}
+        {mine && <PendingInvitations table={table} pending={pending} />}
       </ul>
       {mine ? (
-        <Invite known={[ownerId, ...memberIds]} onFound={add} />
+        <Invite known={[ownerId, ...memberIds]} onFound={add} onInvite={invite} />
       ) : (
         <Leave shared={shared} onLeft={onClose} />
       )}
@@ -61,8 +64,17 @@ export function ShareDialog({ shared, onClose }: { shared: Shared; onClose: () =
   );
 }
 
-/** Asks the server who signs in by a name: the one thing here that needs it. */
-function Invite({ known, onFound }: { known: string[]; onFound: (id: string) => void }) {
+/** Invites an address; of demo users asks the server who signs in by a name: the one thing here that needs it. */
+function Invite({
+  known,
+  onFound,
+  onInvite,
+}: {
+  known: string[];
+  onFound: (id: string) => void;
+  onInvite: (email: string, say: (text: string) => void) => void;
+}) {
+  const demo = useDemoNames();
   const client = useClient();
   const online = useStatus((status) => status.online);
   const [name, setName] = useState("");
@@ -71,6 +83,12 @@ function Invite({ known, onFound }: { known: string[]; onFound: (id: string) => 
   const find = async (event: FormEvent) => {
     event.preventDefault();
     const asked = name.trim().toLowerCase();
+    if (!demo || asked.includes("@")) {
+      onInvite(asked, setSaid);
+      if (/.@./.test(asked)) setName("");
+      return;
+    }
+    if (!online) return setSaid("To find people by name you have to be online.");
     setSaid("Looking …");
     try {
       const { values } = await client.call("findPerson", { name: asked }).confirmed;
@@ -93,20 +111,21 @@ function Invite({ known, onFound }: { known: string[]; onFound: (id: string) => 
           id="invite-name"
           className="first-focus"
           value={name}
-          placeholder="Sign-in name, such as carol"
+          inputMode="email"
+          maxLength={254}
+          placeholder={demo ? "E-mail address, or carol" : "E-mail address"}
           autoComplete="off"
           autoCapitalize="none"
           spellCheck={false}
-          disabled={!online}
           required
           onChange={(event) => setName(event.target.value)}
         />
-        <button type="submit" className="primary" disabled={!online}>
+        <button type="submit" className="primary">
           Share
         </button>
       </div>
       <p className="soft" role="status">
-        {online ? said : "To find people you have to be online."}
+        {said}
       </p>
     </form>
   );

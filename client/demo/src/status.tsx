@@ -1,5 +1,6 @@
 import { useEffect, useState } from "react";
-import { useClient, useRejected, useStatus, useUndoRedo } from "rowcast/react";
+import { useRejected, useStatus, useUndoRedo } from "rowcast/react";
+import { SignInAgain } from "./account/sign-in-again.js";
 import { describe, reason } from "./describe.js";
 import { Dialog } from "./ui/dialog.js";
 import { Icon, IconButton } from "./ui/icon.js";
@@ -22,13 +23,11 @@ export function StatusBar() {
 }
 
 function UndoRedo() {
-  const { canUndo, canRedo, undo, redo } = useUndoRedo();
-  const step = async (take: typeof undo) => {
-    const result = await take();
-    if (result?.skipped.length) {
-      notify("Somebody has changed it since: that part stays as it is.");
-    }
-  };
+  const { canUndo, canRedo, undo, redo } = useUndoRedo({
+    onStep: ({ skipped }) => {
+      if (skipped.length) notify("Somebody has changed it since: that part stays as it is.");
+    },
+  });
   return (
     <>
       <IconButton
@@ -36,14 +35,14 @@ function UndoRedo() {
         label="Undo"
         aria-keyshortcuts="Control+Z"
         disabled={!canUndo}
-        onClick={() => step(undo)}
+        onClick={undo}
       />
       <IconButton
         icon="redo"
         label="Redo"
         aria-keyshortcuts="Control+Shift+Z"
         disabled={!canRedo}
-        onClick={() => step(redo)}
+        onClick={redo}
       />
     </>
   );
@@ -56,8 +55,8 @@ const STARTING_MS = 3000;
 
 function Saved() {
   const { online, pending, rejected, needsAuth, upgrade, durable } = useStatus();
-  const client = useClient();
-  const saving = useLasting(online && pending > 0, PATIENCE_MS);
+  // Offline too: what has waited for the network is being saved from the first moment on.
+  const saving = useLasting(pending > 0, PATIENCE_MS);
   const forgetful = useLasting(!durable, STARTING_MS);
   const changes = `${pending} ${pending === 1 ? "change" : "changes"}`;
   if (upgrade) {
@@ -67,13 +66,7 @@ function Saved() {
       </button>
     );
   }
-  if (needsAuth) {
-    return (
-      <button type="button" className="badge warn" onClick={() => client.resume()}>
-        <Icon name="warning" size={15} /> Sign in again
-      </button>
-    );
-  }
+  if (needsAuth) return <SignInAgain />;
   if (!online) {
     const why = durable ? "They are kept on this device." : "They are lost when this page closes.";
     return (
@@ -108,7 +101,8 @@ function useLasting(now: boolean, ms: number): boolean {
     const timer = setTimeout(() => setLasting(true), ms);
     return () => clearTimeout(timer);
   }, [now, ms]);
-  return lasting;
+  // Over at once: the effect is a moment late.
+  return now && lasting;
 }
 
 function Refused() {

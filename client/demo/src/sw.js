@@ -17,7 +17,9 @@ self.addEventListener("activate", (event) => {
     caches
       .keys()
       .then((names) => names.filter((name) => name.startsWith("shell-") && name !== CACHE))
-      .then((old) => Promise.all(old.map((name) => caches.delete(name)))),
+      .then((old) => Promise.all(old.map((name) => caches.delete(name))))
+      // The page that brought the first worker is not its own yet: without this it would be told of no new build.
+      .then(() => self.clients.claim()),
   );
 });
 
@@ -30,7 +32,7 @@ self.addEventListener("fetch", (event) => {
   const { request } = event;
   const url = new URL(request.url);
   if (request.method !== "GET" || url.origin !== location.origin) return;
-  const page = request.mode === "navigate" && /^\/(tasks|notes)?(\/|$)/.test(url.pathname);
+  const page = request.mode === "navigate" && /^\/(tasks|notes|account)?(\/|$)/.test(url.pathname);
   const file = page ? PAGE : url.pathname;
   if (!FILES.includes(file)) return;
   event.respondWith(

@@ -1,25 +1,22 @@
-import { lazy, Suspense, useState } from "react";
+import { Suspense, useState } from "react";
 import { createPortal } from "react-dom";
-import { PendingWritesError } from "rowcast";
-import { useClient, useWrite } from "rowcast/react";
+import { useWrite } from "rowcast/react";
+import { useSignOut } from "./account/use-sign-out.js";
 import { Avatar, useMe, usePerson } from "./people.js";
 import { navigate } from "./router.js";
-import { DEMO_USERS, forget, signIn, useSession } from "./session.js";
+import { DEMO_USERS, signIn, useSession } from "./session.js";
 import { THEMES, useTheme } from "./theme.js";
-import { Dialog } from "./ui/dialog.js";
 import { Icon } from "./ui/icon.js";
+import { late } from "./ui/late.js";
 import { Menu, MenuChoice, MenuGroup, MenuItem } from "./ui/menu.js";
 import { NameDialog } from "./ui/name-dialog.js";
 import { notify } from "./ui/toasts.js";
 
 // For the curious, and not in what everybody downloads.
-const Devtools = lazy(async () => ({
-  default: (await import("rowcast/devtools")).RowcastDevtools,
-}));
+const Devtools = late(async () => (await import("rowcast/devtools")).RowcastDevtools);
 
 /** Who is signed in, and what is about him: name, look, another user, signing out. */
 export function UserMenu() {
-  const client = useClient();
   const session = useSession();
   const me = useMe();
   const { name } = usePerson()(me);
@@ -27,18 +24,8 @@ export function UserMenu() {
   const [theme, chooseTheme] = useTheme();
   const [renaming, setRenaming] = useState(false);
   const [devtools, showDevtools] = useState(false);
-  const [unsent, setUnsent] = useState<PendingWritesError>();
+  const { signOut, dialog } = useSignOut();
 
-  const signOut = async (pending: "ask" | "keep" | "discard") => {
-    try {
-      await client.signOut({ pending });
-      forget();
-      navigate({ app: "tasks" }, { replace: true });
-    } catch (error) {
-      if (error instanceof PendingWritesError) setUnsent(error);
-      else notify((error as Error).message);
-    }
-  };
   const become = async (user: string) => {
     try {
       await signIn(user);
@@ -51,7 +38,7 @@ export function UserMenu() {
   return (
     <div className="user">
       <Menu
-        label="You and this window"
+        label={`${name}, you and this window`}
         className="upwards"
         button={
           <>
@@ -80,7 +67,8 @@ export function UserMenu() {
         <MenuItem onClick={() => showDevtools(!devtools)}>
           {devtools ? "Hide devtools" : "Show devtools"}
         </MenuItem>
-        <MenuItem onClick={() => signOut("ask")}>Sign out</MenuItem>
+        <MenuItem onClick={() => navigate({ app: "account", page: "" })}>Account …</MenuItem>
+        <MenuItem onClick={() => signOut()}>Sign out</MenuItem>
       </Menu>
       {devtools &&
         createPortal(
@@ -99,26 +87,7 @@ export function UserMenu() {
           onClose={() => setRenaming(false)}
         />
       )}
-      {unsent && (
-        <Dialog title="There are changes that were not saved" onClose={() => setUnsent(undefined)}>
-          <p>
-            {unsent.pending > 0 && `${unsent.pending} not sent yet. `}
-            {unsent.rejected > 0 && `${unsent.rejected} refused by the server. `}
-            This is on this device only.
-          </p>
-          <footer className="dialog-foot">
-            <button type="button" onClick={() => setUnsent(undefined)}>
-              Stay
-            </button>
-            <button type="button" className="danger" onClick={() => signOut("discard")}>
-              Discard
-            </button>
-            <button type="button" className="primary" onClick={() => signOut("keep")}>
-              Keep for next time
-            </button>
-          </footer>
-        </Dialog>
-      )}
+      {dialog}
     </div>
   );
 }

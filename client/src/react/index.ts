@@ -11,5 +11,9 @@ export {
 } from "./use-query.js";
 export { useRecord } from "./use-record.js";
 export { type Inbox, useRejected, useStatus } from "./use-status.js";
-export { type UndoRedo, type UndoRedoOptions, useUndoRedo } from "./use-undo-redo.js";
+export {
+  type UndoRedo,
+  type UndoRedoOptions,
+  useUndoRedo,
+} from "./use-undo-redo.js";
 export { useWrite } from "./use-write.js";

@@ -1,6 +1,6 @@
 import { useMemo, useSyncExternalStore } from "react";
 import type { Client, Status } from "../client.js";
-import type { Rejected } from "../queue.js";
+import type { Rejected } from "../written.js";
 import { useClient } from "./context.js";
 import { useReadable } from "./use-readable.js";
 

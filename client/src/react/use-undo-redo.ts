@@ -1,5 +1,5 @@
-import { useEffect, useMemo } from "react";
-import type { History, UndoResult } from "../undo.js";
+import { useCallback, useEffect, useMemo, useRef } from "react";
+import type { History, UndoResult } from "../steps.js";
 import { useClient } from "./context.js";
 import { useReadable } from "./use-readable.js";
 
@@ -15,6 +15,8 @@ export interface UndoRedo extends History {
 export interface UndoRedoOptions {
   /** False: Cmd/Ctrl+Z, with Shift, and Ctrl+Y do nothing. */
   keys?: boolean;
+  /** Told what each step of this component did, by key too. */
+  onStep?: (result: UndoResult) => void;
 }
 
 const NOTHING: History = { canUndo: false, canRedo: false };
@@ -25,9 +27,21 @@ const NO_TEXT = /^(button|checkbox|color|file|image|radio|range|reset|submit)$/;
  * Undo and redo, with their keys: Cmd/Ctrl+Z, with Shift to redo, Ctrl+Y. In a text field these keys are the
  * browser's, which undoes typing. However many components use it, a key takes one step.
  */
-export function useUndoRedo({ keys = true }: UndoRedoOptions = {}): UndoRedo {
+export function useUndoRedo({ keys = true, onStep }: UndoRedoOptions = {}): UndoRedo {
   const client = useClient();
   const history = useReadable(client.history, NOTHING);
+  const told = useRef(onStep);
+  useEffect(() => {
+    told.current = onStep;
+  });
+  const take = useCallback(
+    async (step: "undo" | "redo") => {
+      const result = await client[step]();
+      if (result) told.current?.(result);
+      return result;
+    },
+    [client],
+  );
   useEffect(() => {
     if (!keys) return;
     const press = (event: KeyboardEvent) => {
@@ -36,14 +50,14 @@ export function useUndoRedo({ keys = true }: UndoRedoOptions = {}): UndoRedo {
       if (!step || !(step === "undo" ? canUndo : canRedo)) return;
       event.preventDefault();
       // A step that cannot be stored stands in the status as the last error.
-      client[step]().catch(() => {});
+      take(step).catch(() => {});
     };
     addEventListener("keydown", press);
     return () => removeEventListener("keydown", press);
-  }, [client, keys]);
+  }, [client, keys, take]);
   return useMemo(
-    () => ({ ...history, undo: () => client.undo(), redo: () => client.redo() }),
-    [client, history],
+    () => ({ ...history, undo: () => take("undo"), redo: () => take("redo") }),
+    [take, history],
   );
 }
 

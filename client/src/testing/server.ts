@@ -1,18 +1,13 @@
 import { type Client, type ClientOptions, createClient } from "../client.js";
 import { InvalidQueryError } from "../errors.js";
 import { parseKey, recordKey } from "../filters.js";
+import { userOfToken } from "../http.js";
 import type { Json, RecordData } from "../json.js";
 import { browserRuntime } from "../runtime.js";
 import { type Schema, tableOf } from "../schema.js";
 import { memoryStorage } from "../storage-memory.js";
 import { oneTab } from "../tabs.js";
-import {
-  type Connection,
-  type Reply,
-  type SocketEvents,
-  type Transport,
-  userOfToken,
-} from "../transport.js";
+import type { Connection, Reply, SocketEvents, Transport } from "../transport.js";
 import type { RecordOf, TableName } from "../types.js";
 import {
   CLOSE_SIGN_IN,
@@ -163,6 +158,8 @@ export class TestServer {
    * with what a rule or a function of the test has thrown.
    */
   async settle(): Promise<void> {
+    // What clients load when they need it: once it is there, no time passes with that.
+    await Promise.all([import("../engine.js"), import("../undo.js")]);
     for (let quiet = 0; quiet < 100; ) {
       const { crash } = this;
       this.crash = undefined;

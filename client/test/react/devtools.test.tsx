@@ -1,6 +1,8 @@
 // @vitest-environment jsdom
+
 import { act, fireEvent, screen } from "@testing-library/react";
 import { expect, it } from "vitest";
+import type { Core } from "../../src/core.js";
 import { RowcastDevtools } from "../../src/devtools/index.js";
 import { useRecords } from "../../src/react/index.js";
 import { open, serve, set, settle } from "./app.js";
@@ -77,8 +79,8 @@ it("never shows a token", async () => {
   } as never);
   await settle(server);
   expect(page.client.status.getSnapshot()).toMatchObject({ userId: "ann", state: "online" });
-  const { socket } = page.client as unknown as { socket: { send(frame: object): void } };
-  act(() => socket.send({ type: "auth", token }));
+  const { engine } = (page.client as unknown as { core: Core }).core;
+  act(() => void engine?.socket.send({ type: "auth", token }));
   await settle(server);
   choose("frames");
   expect(panel()).toContain("→ auth");

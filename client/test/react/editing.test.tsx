@@ -2,6 +2,7 @@
 import { act, fireEvent, screen } from "@testing-library/react";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { type Field, useField, useUndoRedo } from "../../src/react/index.js";
+import type { UndoResult } from "../../src/steps.js";
 import { StorageFullError } from "../../src/storage.js";
 import { memoryStorage } from "../../src/storage-memory.js";
 import type { TestServer } from "../../src/testing/index.js";
@@ -215,8 +216,13 @@ describe("useField", () => {
 });
 
 describe("useUndoRedo", () => {
+  const steps: UndoResult[] = [];
+
   function Buttons({ keys = true }: { keys?: boolean }) {
-    const { undo, redo, canUndo, canRedo } = useUndoRedo({ keys });
+    const { undo, redo, canUndo, canRedo } = useUndoRedo({
+      keys,
+      onStep: (result) => steps.push(result),
+    });
     return (
       <>
         <button type="button" disabled={!canUndo} onClick={undo}>
@@ -267,6 +273,24 @@ describe("useUndoRedo", () => {
     expect([undo?.disabled, redo?.disabled]).toEqual([true, false]);
     fireEvent.click(redo as HTMLElement);
     expect(await now()).toEqual(["B", null]);
+  });
+
+  it("tells what a step did, taken by button or by key", async () => {
+    const { server, now } = await edited();
+    steps.length = 0;
+    press("z", { ctrlKey: true });
+    expect(await now()).toEqual(["B", null]);
+    server.put("tasks", { id: "a", title: "C" });
+    await settle(server);
+    press("z", { ctrlKey: true });
+    expect(await now()).toEqual(["C", null]);
+    expect(steps.map(({ skipped }) => skipped)).toEqual([
+      [],
+      [{ table: "tasks", id: "a", key: ["title"] }],
+    ]);
+    fireEvent.click(screen.getAllByRole("button")[1] as HTMLElement);
+    expect(await now()).toEqual(["C", 1]);
+    expect(steps.length).toBe(3);
   });
 
   it("has the keys of every platform", async () => {

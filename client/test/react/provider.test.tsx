@@ -274,6 +274,30 @@ describe("usePresence", () => {
     expect(bob.text()).toBe("");
   });
 
+  it("of several components the one that came last counts, then the one before it again", async () => {
+    const server = serve({ tasks: [{ id: "a", title: "A" }] });
+    const both = (first: string | null, last: string | null) => (
+      <>
+        {first !== null && <Here key="first" name={first} />}
+        {last !== null && <Here key="last" name={last} />}
+      </>
+    );
+    const ann = open(server, both("page", null), { strict: true });
+    const bob = open(server, <Here />, { user: "bob" });
+    const shown = async (first: string | null, last: string | null) => {
+      ann.show(both(first, last));
+      await settle(server);
+      return bob.text();
+    };
+    expect(await shown("page", "dialog")).toBe("ann:dialog");
+    // What is hidden by another is said once that goes.
+    expect(await shown("other page", "dialog")).toBe("ann:dialog");
+    expect(await shown("other page", null)).toBe("ann:other page");
+    expect(await shown("other page", "dialog")).toBe("ann:dialog");
+    expect(await shown(null, "dialog")).toBe("ann:dialog");
+    expect(await shown(null, null)).toBe("");
+  });
+
   it("sends a state that is the same once", async () => {
     const server = serve({ tasks: [{ id: "a", title: "A" }] });
     const page = open(server, <Here name="Ann" />);

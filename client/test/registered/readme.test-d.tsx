@@ -1,9 +1,10 @@
 /** The examples of README.md. */
 import { createRoot } from "react-dom/client";
 import { createClient } from "rowcast";
+import { createSession } from "rowcast/auth";
 import { createUploads } from "rowcast/files";
 import { useFileUrl, useUpload } from "rowcast/files/react";
-import { RowcastProvider, useField, useRecords, useWrite } from "rowcast/react";
+import { RowcastProvider, useField, useRecords, useUndoRedo, useWrite } from "rowcast/react";
 import { createTestServer } from "rowcast/testing";
 import { expect } from "vitest";
 import { schema } from "../../demo/src/schema.gen";
@@ -39,6 +40,19 @@ export function Title({ id }: { id: string }) {
   );
 }
 
+export function Undo() {
+  const { undo, canUndo } = useUndoRedo({
+    onStep: ({ skipped }) => {
+      if (skipped.length) alert("Not all of it could be undone.");
+    },
+  });
+  return (
+    <button type="button" disabled={!canUndo} onClick={undo}>
+      Undo
+    </button>
+  );
+}
+
 export const app = (session: { userId: string | null }) => (
   <RowcastProvider
     user={session.userId}
@@ -47,6 +61,10 @@ export const app = (session: { userId: string | null }) => (
     <Board id="..." />
   </RowcastProvider>
 );
+
+const session = createSession();
+export const signIn = (email: string, word: string) => session.signIn(email, word);
+export const create = (userId: string | null) => createClient({ schema, auth: session, userId });
 
 export async function test() {
   const id = crypto.randomUUID();

@@ -35,6 +35,7 @@ test("tables, records and functions are those of the registry", () => {
   expectTypeOf<TableName>().toEqualTypeOf<
     | "boards"
     | "comments"
+    | "notebookInvitations"
     | "notebookMembers"
     | "notebooks"
     | "noteFiles"
@@ -42,12 +43,15 @@ test("tables, records and functions are those of the registry", () => {
     | "profiles"
     | "taskFiles"
     | "tasks"
+    | "workspaceInvitations"
     | "workspaceMembers"
     | "workspaces"
   >();
   expectTypeOf<RecordOf<"tasks">>().toEqualTypeOf<Task>();
   expectTypeOf<CreateOf<"tasks">>().toEqualTypeOf<TaskCreate>();
-  expectTypeOf<keyof Functions>().toEqualTypeOf<"completeBoard" | "findPerson">();
+  expectTypeOf<keyof Functions>().toEqualTypeOf<
+    "acceptNotebookInvitation" | "acceptWorkspaceInvitation" | "completeBoard" | "findPerson"
+  >();
   expectTypeOf<Task["status"]>().toEqualTypeOf<"todo" | "in_progress" | "done">();
   expectTypeOf<Task["dueDate"]>().toEqualTypeOf<string | null>();
   expectTypeOf<Task["tags"]>().toEqualTypeOf<readonly string[]>();
@@ -131,6 +135,17 @@ test("the other operations suit the kind of the key", () => {
     value: "a",
     position: "first",
   });
+});
+
+test("what the grants keep from clients is neither set nor made", () => {
+  write({ type: "delete", table: "workspaceMembers", id: "x" });
+  // @ts-expect-error stays as it was made
+  write({ type: "set", table: "workspaceMembers", id: "x", key: "role", value: "owner" });
+  const value = { workspaceId: "x", userId: "y" };
+  // @ts-expect-error made by a function
+  write({ type: "create", table: "workspaceMembers", id: "x", value });
+  // @ts-expect-error made by a function
+  write({ type: "create", table: "workspaceMembers", id: "x", value: {} });
 });
 
 test("records are made with what is required, deleted and restored where they can be", () => {
@@ -217,6 +232,13 @@ interface Drawing {
   kind: string;
 }
 
+interface Page {
+  id: string;
+  version: number;
+  later: string | null;
+  moods: readonly ("calm" | "busy")[];
+}
+
 interface Style {
   color?: string;
   border: { width: number; dashes: number[] | null };
@@ -246,6 +268,19 @@ const schema = {
         kind: { type: "text", nullable: false, required: true, updatable: false },
       },
     },
+    pages: {
+      idType: "uuid",
+      softDelete: null,
+      touch: null,
+      hardDelete: false,
+      wholeTable: false,
+      keys: {
+        id: { type: "uuid", nullable: false, required: false },
+        version: { type: "integer", nullable: false, required: false },
+        later: { type: "text", nullable: true, required: false, insertable: false },
+        moods: { type: "list", elementType: "enum", nullable: false, required: false },
+      },
+    },
   },
   functions: { ping: {} },
 } as const satisfies Schema;
@@ -259,6 +294,11 @@ interface Mine {
         seen?: string | number;
       };
       schema: (typeof schema.tables)["drawings"];
+    };
+    pages: {
+      record: Page;
+      create: { later?: string | null; moods?: Page["moods"] };
+      schema: (typeof schema.tables)["pages"];
     };
   };
   functions: { ping: Record<string, never> };
@@ -298,6 +338,13 @@ test("operations on every kind of column", () => {
     { type: "set", table: "drawings", id: "1", key: "style.border.width" },
     // @ts-expect-error not of the type
     { type: "set", table: "drawings", id: "1", key: "style.border.width", value: "2" },
+    { type: "create", table: "pages", id: "x", value: { moods: ["calm"] } },
+    { type: "set", table: "pages", id: "x", key: "later", value: "x" },
+    { type: "listInsert", table: "pages", id: "x", key: "moods", value: "busy" },
+    // @ts-expect-error cannot be named when it is made
+    { type: "create", table: "pages", id: "x", value: { later: "x" } },
+    // @ts-expect-error none of the values
+    { type: "listInsert", table: "pages", id: "x", key: "moods", value: "wild" },
     // @ts-expect-error stays as it was made
     { type: "set", table: "drawings", id: "1", key: "kind", value: "x" },
     // @ts-expect-error read only

@@ -9,7 +9,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform sync_internal.note_session_end(p_user_id, true);
+    perform sync_internal.note_session_end(sync_internal.must_name_user(p_user_id), true);
 end
 $$;
 

@@ -10,7 +10,7 @@ set search_path = pg_catalog, pg_temp
 as $$
     update sync_internal.session_ends e
     set disabled = false, ended_at = greatest(e.ended_at, clock_timestamp())
-    where e.user_id = p_user_id and e.disabled
+    where e.user_id = sync_internal.user_key(p_user_id) and e.disabled
 $$;
 
 comment on function sync.enable_user(text) is 'Ends sync.disable_user.';

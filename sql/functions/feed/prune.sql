@@ -36,6 +36,7 @@ begin
     -- No token of before these moments is valid any more. Who is disabled stays so.
     delete from sync_internal.session_ends e
     where not e.disabled and e.ended_at < now() - sync_internal.setting('max_token_days') * interval '1 day';
+    perform accounts.prune();
     delete from sync_internal.relays r where r.said_at < now() - interval '1 hour';
 
     -- Ids older than the floor are refused from now on, so their receipts are not needed. It only rises. A receipt also

@@ -15,7 +15,7 @@ begin
         select p.oid::regprocedure as signature, p.proowner,
             p.proacl is null or exists (select from aclexplode(p.proacl) a where a.grantee = 0) as for_all
         from pg_catalog.pg_proc p
-        where p.pronamespace in ('sync'::regnamespace, 'sync_internal'::regnamespace)
+        where p.pronamespace in ('sync'::regnamespace, 'sync_internal'::regnamespace, 'accounts'::regnamespace)
     loop
         if v_function.proowner <> 'rowcast_owner'::regrole then
             execute format('alter function %s owner to rowcast_owner', v_function.signature);
@@ -43,7 +43,7 @@ begin
     for v_function in
         select p.oid::regprocedure as signature
         from pg_catalog.pg_proc p
-        where p.pronamespace in ('sync'::regnamespace, 'sync_internal'::regnamespace)
+        where p.pronamespace in ('sync'::regnamespace, 'sync_internal'::regnamespace, 'accounts'::regnamespace)
             and p.xmin <> pg_current_xact_id()::xid
             and not exists (select from pg_catalog.pg_trigger t where t.tgfoid = p.oid)
             and exists (

@@ -1,7 +1,8 @@
 -- The registry as JSON, from which clients' types are made: per live table its keys with type, nullability, allowed
 -- values and, for optimistic creates, defaults that a client can know: {"constant": value}, {"now": true},
--- {"user": true} or {"uuid": true}; and the comments on tables and columns. schema is the version that clients made
--- from this send along. Definer: the registry is private; it tells nothing of rows.
+-- {"user": true} or {"uuid": true}; and the comments on tables and columns. What may be done with a key is told of the
+-- caller's role; of authenticated, for which clients are made, where the caller is none of the roles that write. schema
+-- is the version that clients made from this send along. Definer: the registry is private; it tells nothing of rows.
 create or replace function sync.describe()
 returns jsonb
 language sql
@@ -32,18 +33,31 @@ as $$
                         'required', not c.nullable and c.default_expression is null and not c.computed
                             and not c.server_owned
                             and c.column_name not in (t.id_column, t.version_column),
-                        'serverOwned', c.server_owned or c.computed or null, 'topic', c.topic or null,
+                        'serverOwned', c.server_owned or c.computed or null,
+                        'readable', nullif(g.readable, true),
+                        -- Of what nobody writes it goes without saying.
+                        'insertable', case when w.writable then nullif(g.insertable, true) end,
+                        'updatable', case when w.writable then nullif(g.updatable, true) end,
+                        'topic', c.topic or null,
                         'references', (select p.name from sync_internal.tables p where p.table_id = c.parent_id),
                         'values', coalesce(
                             to_jsonb(c.enum_values), sync_internal.checked_values(t.relation, c.position)
                         ),
+                        'maxLength', sync_internal.max_length(a.atttypid, a.atttypmod),
                         'default', sync_internal.known_default(c.kind, c.default_expression),
                         'comment', col_description(t.relation, c.position)
                     )))
-                    from sync_internal.columns c where c.table_id = t.table_id
+                    from sync_internal.granted_columns(t.table_id, r.role) g
+                    cross join lateral (select (g."column").*) c
+                    join pg_attribute a on a.attrelid = t.relation and a.attnum = c.position
+                    cross join lateral (
+                        select not c.server_owned and not c.computed and c.kind <> 'other'
+                            and c.column_name not in (t.id_column, t.version_column)
+                    ) w (writable)
                 )
             )), '{}')
             from sync_internal.tables t
+            cross join sync_internal.described_role() r (role)
             where exists (select from pg_class r where r.oid = t.relation)
         ),
         'functions', (
@@ -55,6 +69,45 @@ $$;
 
 comment on function sync.describe() is 'The registry as JSON, from which clients'' types are made.';
 grant execute on function sync.describe() to anon, authenticated, service_role, rowcast_gateway, rowcast_worker;
+
+-- The role whose grants describe tells, seen from within that definer function: the one taken on, or a login's own.
+create or replace function sync_internal.described_role()
+returns name
+language sql
+stable
+parallel safe
+security invoker
+as $$
+    select coalesce(
+        (
+            select r.role::name from unnest(array['anon', 'authenticated', 'service_role']) r (role)
+            where r.role in (current_setting('role'), session_user)
+            order by r.role <> current_setting('role') limit 1
+        ),
+        (select l.role::name from sync_internal.logins l where l.login = session_user),
+        'authenticated'
+    )
+$$;
+
+comment on function sync_internal.described_role() is 'The role whose grants describe tells.';
+
+-- The most characters a text of this type has; null where the type does not say. What a CHECK says is not among it: who
+-- breaks one is told so, by its name.
+create or replace function sync_internal.max_length(p_type oid, p_modifier integer)
+returns integer
+language sql
+stable
+parallel safe
+security invoker
+as $$
+    select case
+        when t.typtype = 'd' then sync_internal.max_length(t.typbasetype, t.typtypmod)
+        when t.oid in ('varchar'::regtype, 'bpchar'::regtype) and p_modifier > 4 then p_modifier - 4
+    end
+    from pg_catalog.pg_type t where t.oid = p_type
+$$;
+
+comment on function sync_internal.max_length(oid, integer) is 'The most characters a text of this type has.';
 
 -- The names of a function's arguments on the wire.
 create or replace function sync_internal.wire_arguments(p_function regprocedure)

@@ -118,6 +118,8 @@ begin
     from pg_catalog.pg_class c where c.oid = p_table;
     if v_class.relkind not in ('r', 'p') or v_class.relpersistence <> 'p' then
         perform sync_internal.refuse_enable(p_table, 'is no ordinary table', null);
+    elsif v_class.schema in ('accounts'::regnamespace, 'sync_internal'::regnamespace) then
+        perform sync_internal.refuse_enable(p_table, 'is one of Rowcast''s own', null);
     elsif exists (
         select from pg_catalog.pg_inherits i
         where i.inhrelid = p_table or i.inhparent = p_table and v_class.relkind = 'r'

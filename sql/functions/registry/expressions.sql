@@ -128,8 +128,16 @@ security invoker
 as $$
     select case p_column.kind
         when 'json' then format('nullif(%s, ''null'')', p_source)
-        when 'list'
-            then format('sync_internal.to_texts(%s, %L)::%s', p_source, p_column.element_kind, p_column.sql_type)
+        -- Without a length: a cast to one would cut what is too long, where storing it refuses.
+        when 'list' then format(
+            'sync_internal.to_texts(%s, %L)::%s', p_source, p_column.element_kind,
+            case
+                when p_column.element_kind <> 'text' then p_column.sql_type
+                when p_column.sql_type like 'character varying%' then 'varchar[]'
+                when p_column.sql_type like 'character(%' then 'bpchar[]'
+                else p_column.sql_type
+            end
+        )
         when 'enum' then format('sync_internal.to_text(%s)', p_source)
         else format('sync_internal.to_%s(%s)', p_column.kind, p_source)
     end

@@ -315,6 +315,14 @@ as $$
 declare
     v_target constant text := 'r.' || sync_internal.quoted(p_column.column_name);
     v_decoded constant text := sync_internal.decode_expression(p_column, 'v_op -> ''value''');
+    v_set constant text := format(
+        case
+            when p_column.nullable then '%1$s := %2$s;'
+            -- Null where none may be, whatever comes after it.
+            else E'%1$s := %2$s;\n                if %1$s is null then raise sqlstate ''RC002''; end if;'
+        end,
+        v_target, v_decoded
+    );
     v_refused constant text := concat_ws(
         ' or ', case when not p_updatable then 'p_updating' end,
         nullif(sync_internal.unsuited_expression(p_column.kind), 'false')
@@ -344,13 +352,13 @@ $code$;
     if p_column.column_name = p_table.touch then
         -- A mark for the version trigger, which puts the server's time there.
         v_code := v_code || format(
-            E'            if v_type = ''set'' then\n                %1$s := %2$s;\n            end if;\n%3$s',
-            v_target, v_decoded,
+            E'            if v_type = ''set'' then\n                %s\n            end if;\n%s',
+            v_set,
             case when not p_plain then format(E'            %s := ''-infinity'';\n', v_target) end
         );
     elsif v_applied is not null then
         v_code := v_code || format(
-            E'            if %s then\n%s                %s := %s;\n            else\n                %s\n'
+            E'            if %s then\n%s                %s\n            else\n                %s\n'
             '            end if;\n',
             case p_column.kind
                 when 'json' then 'v_type = ''set'' and v_path is null'
@@ -362,7 +370,7 @@ $code$;
                 '                end if;\n',
                 p_column.position
             ) end,
-            v_target, v_decoded,
+            v_set,
             case
                 when not p_plain then v_applied
                 else format(
@@ -384,13 +392,13 @@ $code$;
     elsif p_column.kind in ('timestamptz', 'timestamp', 'date') then
         v_code := v_code || format(
             E'            if v_type = ''set-now'' then\n                %1$s := %2$s;\n            else\n'
-            '                %1$s := %3$s;\n            end if;\n',
+            '                %3$s\n            end if;\n',
             v_target,
             case p_column.kind when 'timestamptz' then 'sync.now()' else 'sync.now() at time zone ''UTC''' end,
-            v_decoded
+            v_set
         );
     else
-        v_code := v_code || format(E'            %s := %s;\n', v_target, v_decoded);
+        v_code := v_code || format(E'            %s\n', v_set);
     end if;
     if p_plain then
         v_code := v_code || format(E'            h_%s := true;\n', p_column.position);

@@ -1,6 +1,6 @@
 -- Reading a table's shape from the catalogue into the registry.
 
--- What the wire makes of a type. element_kind: of a list. Everything not named here is read only.
+-- What the wire makes of a type. element_kind: of a list; enum_values: of an enum or a list of one. Everything not named here is read only.
 create or replace function sync_internal.type_kind(
     p_type oid, out kind text, out element_kind text, out enum_values text[]
 )
@@ -42,10 +42,11 @@ begin
             select e.enumlabel::text from pg_catalog.pg_enum e where e.enumtypid = p_type order by e.enumsortorder
         );
     elsif kind = 'list' then
-        select k.kind into element_kind from sync_internal.type_kind(v_type.typelem) k;
+        select k.kind, k.enum_values into element_kind, enum_values from sync_internal.type_kind(v_type.typelem) k;
         if element_kind not in ('text', 'enum', 'uuid', 'integer', 'bigint', 'numeric', 'float', 'boolean', 'date') then
             kind := 'other';
             element_kind := null;
+            enum_values := null;
         end if;
     end if;
 end
@@ -133,7 +134,8 @@ as $$
     from (
         select format('enum %s %s', a.attname, string_agg(e.enumlabel, ',' order by e.enumsortorder))
         from pg_catalog.pg_attribute a
-        join pg_catalog.pg_enum e on e.enumtypid = a.atttypid
+        join pg_catalog.pg_type y on y.oid = a.atttypid
+        join pg_catalog.pg_enum e on e.enumtypid in (y.oid, y.typelem)
         where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped
         group by a.attname
         union all

@@ -18,6 +18,7 @@ declare
     v_where constant jsonb := v_place - 'key' - 'op';
     v_status integer;
     v_detail jsonb;
+    v_tables jsonb;
     v_log_id constant text := left(gen_random_uuid()::text, 13);
 begin
     if p_state like 'PT___' then
@@ -53,11 +54,16 @@ begin
     elsif p_state in ('23503', '23001', '42501') then
         return sync_internal.refusal(403, 'forbidden', 'No such record, or you may not change it', v_where);
     elsif p_state in ('42703', '42P01', '42883', '42804', '42846', '42P13', '0A000', '42704') then
-        raise log 'rowcast: schema changed: % %', p_state, p_message;
-        return jsonb_build_object('status', 'retry', 'error', jsonb_build_object(
-            'status', 503, 'code', 'schema_changed',
-            'detail', 'The table''s shape has changed since its code was made: select sync.refresh(table)'
-        ) || v_where);
+        v_tables := sync.describe() -> 'tables';
+        -- Where every table still fits, it is a trigger of the application's that does not: it would fail again.
+        if not v_tables ? coalesce(v_place ->> 'table', '')
+            or jsonb_path_exists(v_tables, '$.*.stale ? (@ == true)') then
+            raise log 'rowcast: schema changed: % %', p_state, p_message;
+            return jsonb_build_object('status', 'retry', 'error', jsonb_build_object(
+                'status', 503, 'code', 'schema_changed',
+                'detail', 'The table''s shape has changed since its code was made: select sync.refresh(table)'
+            ) || v_where);
+        end if;
     elsif p_state in ('22P02', '22007', '22008', '22003', '22001', '22000', '22023', '2200G') then
         return sync_internal.refusal(400, 'wrong_type', 'The value does not fit the type of its column', v_place);
     elsif p_state like '22%' or p_state in ('54001', '54000', '23000') then
@@ -69,10 +75,14 @@ begin
     end if;
     -- Unknown: only a number leaves, under which the server's log says more.
     raise log 'rowcast %: % %', v_log_id, p_state, p_message;
-    -- What the server lacks just now may pass; anything else would fail again, and must not hold up what
-    -- comes after it.
+    -- What the server lacks just now may pass, and what is raised where the catalogue changes under a statement;
+    -- anything else would fail again, and must not hold up what comes after it: the client keeps it, to be tried again
+    -- by its user.
     return jsonb_build_object(
-        'status', case when p_state ~ '^(53|57|58|XX)' then 'retry' else 'refused' end,
+        'status', case
+            when p_state ~ '^(53|57|58)' or p_state = 'XX000' and p_message ~ '^tuple concurrently' then 'retry'
+            else 'refused'
+        end,
         'error', jsonb_build_object(
             'status', 500, 'code', 'internal', 'detail', 'Something went wrong', 'logId', v_log_id
         )

@@ -2,6 +2,7 @@
 wrongly.
 """
 
+import json
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ from tests.sql.engine import (
     Gate,
     create,
     live,
+    new_id,
     pid,
     set_,
     title,
@@ -351,6 +353,7 @@ def test_describe_tells_the_registry(gate: Gate, conn: psycopg.Connection) -> No
     assert set(told["tables"]) == {
         "workspaces", "workspaceMembers", "boards", "tasks", "comments", "notebooks",
         "notebookMembers", "noteFiles", "notes", "profiles", "taskFiles",
+        "workspaceInvitations", "notebookInvitations",
     }  # fmt: skip
     tasks = told["tables"]["tasks"]
     assert (tasks["idType"], tasks["softDelete"], tasks["touch"]) == (
@@ -376,6 +379,8 @@ def test_describe_tells_the_registry(gate: Gate, conn: psycopg.Connection) -> No
     assert keys["metadata"]["comment"].startswith("Whatever an app wants to add")
     assert "comment" not in keys["title"]
     assert told["functions"] == {
+        "acceptNotebookInvitation": {"id": {"type": "uuid", "required": True}},
+        "acceptWorkspaceInvitation": {"id": {"type": "uuid", "required": True}},
         "completeBoard": {"boardId": {"type": "uuid", "required": True}},
         "findPerson": {"name": {"type": "text", "required": True}},
     }
@@ -447,3 +452,105 @@ def test_settings_are_checked(conn: psycopg.Connection) -> None:
         conn.execute("select sync.configure('max_path', 0)")
     conn.execute("select sync.configure('max_path', 3)")
     assert value(conn, "select sync_internal.setting('max_path')") == 3
+
+
+@pytest.mark.parametrize(
+    ("column", "most"),
+    [
+        ("varchar(3)", 3),
+        ("char(3)", 3),
+        ("public.short", 3),
+        ("public.shorter", 3),
+        ("text", None),
+        ("varchar", None),
+        ("varchar(3)[]", None),
+        ("numeric(3)", None),
+        ("text check (length(v) <= 3)", None),
+    ],
+)
+def test_describe_tells_how_long_a_text_may_be(
+    tx: psycopg.Connection, column: str, most: int | None
+) -> None:
+    tx.execute("create domain public.short as varchar(3)")
+    tx.execute("create domain public.shorter as public.short")
+    live(tx, "kinds", f"id text primary key, v {column}")
+    keys = value(tx, "select sync.describe()")["tables"]["kinds"]["keys"]
+    assert keys["v"].get("maxLength") == most
+    if most is not None:
+        tx.execute("select sync.act_as(%s)", (ALICE,))
+        good, bad = (
+            value(tx, "select sync.write(%s::jsonb)", json.dumps(transaction))["results"][0]
+            for transaction in (
+                {"txId": new_id(), "operations": [create("kinds", text, v=text)]}
+                for text in ("😀😀😀", "😀😀😀a")
+            )
+        )
+        assert good["status"] == "applied"
+        assert bad["error"]["code"] == "wrong_type"
+
+
+@pytest.mark.parametrize("kind", ["varchar(3)[]", "char(3)[]"])
+def test_what_is_too_long_for_a_list_is_refused_and_not_cut(
+    conn: psycopg.Connection, gate: Gate, kind: str
+) -> None:
+    live(conn, "kinds", f"id text primary key, v {kind}")
+    gate.applied(ALICE, create("kinds", "a", v=["abc", "  a"]))
+    for operation in (
+        create("kinds", "b", v=["abcd"]),
+        set_("kinds", "a", "v", ["abcd"]),
+        {"type": "listInsert", "table": "kinds", "id": "a", "key": "v", "value": "abcd"},
+    ):
+        assert gate.write(ALICE, operation).code == "wrong_type"
+    assert value(conn, "select v from kinds where id = 'a'") == ["abc", "  a"]
+
+
+def test_describe_tells_the_values_of_lists_of_an_enum(tx: psycopg.Connection) -> None:
+    tx.execute("create type public.hue as enum ('red', 'green')")
+    tx.execute("create domain public.hues as public.hue[]")
+    live(tx, "kinds", "id text primary key, v public.hue[], w public.hues, x text[]")
+    keys = value(tx, "select sync.describe()")["tables"]["kinds"]["keys"]
+    assert keys["v"]["values"] == keys["w"]["values"] == ["red", "green"]
+    assert "values" not in keys["x"]
+    tx.execute("alter type public.hue add value 'blue'")
+    assert value(tx, "select sync.describe()")["tables"]["kinds"]["stale"] is True
+
+
+def test_describe_tells_what_the_caller_may_do(tx: psycopg.Connection) -> None:
+    tx.execute(
+        """
+        create table public.kinds (
+            id text primary key, free text, fixed text, later text, hidden text, seen text,
+            own text, version integer not null default 1
+        );
+        alter table public.kinds enable row level security;
+        grant select (id, version, free, fixed, later, seen, own) on public.kinds to authenticated;
+        grant insert (id, free, fixed, hidden) on public.kinds to authenticated;
+        grant update (free, later) on public.kinds to authenticated;
+        grant select on public.kinds to anon;
+        select sync.enable('public.kinds', p_server_owned => '{own}');
+        """
+    )
+
+    def told() -> dict[str, dict[str, bool]]:
+        names = ("readable", "insertable", "updatable")
+        keys = value(tx, "select sync.describe()")["tables"]["kinds"]["keys"]
+        return {
+            key: {name: about[name] for name in names if name in about}
+            for key, about in keys.items()
+        }
+
+    of_authenticated = {
+        "id": {},
+        "version": {},
+        "free": {},
+        "fixed": {"updatable": False},
+        "later": {"insertable": False},
+        "hidden": {"readable": False, "updatable": False},
+        "seen": {"insertable": False, "updatable": False},
+        "own": {},
+    }
+    assert told() == of_authenticated  # clients are made for them
+    tx.execute("set local role anon")
+    assert told()["free"] == {"insertable": False, "updatable": False}
+    tx.execute("set local role rowcast_gateway")
+    assert told() == of_authenticated

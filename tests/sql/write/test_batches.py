@@ -598,6 +598,11 @@ def test_error_of_the_application_is_the_authors_own(gate: Gate, conn: psycopg.C
         "raise division_by_zero;": (400, "bad_value"),
         "assert false;": (500, "internal"),
         "raise no_data_found;": (500, "internal"),
+        "raise sqlstate 'XX000';": (500, "internal"),
+        "raise sqlstate 'XX001';": (500, "internal"),
+        "raise sqlstate '42703';": (500, "internal"),
+        "perform no_such_function();": (500, "internal"),
+        "insert into no_such_table default values;": (500, "internal"),
     }
     for number, (say, expected) in enumerate(said.items()):
         answers = gate.write_all(

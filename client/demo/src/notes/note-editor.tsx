@@ -1,17 +1,18 @@
-import { lazy, Suspense, useState } from "react";
+import { Suspense, useState } from "react";
 import type { Peer } from "rowcast";
 import { useField, useRecord, useWrite } from "rowcast/react";
 import { Empty } from "../layout.js";
 import { Present } from "../people.js";
 import { navigate } from "../router.js";
 import { IconButton } from "../ui/icon.js";
+import { late } from "../ui/late.js";
 import { TagList } from "../ui/tag-list.js";
 import { notify } from "../ui/toasts.js";
 import { useMedia } from "../ui/use-media.js";
 import { useSteadyCaret } from "../ui/use-steady-caret.js";
 
 // Not needed to start.
-const Preview = lazy(() => import("./preview.js"));
+const Preview = late(async () => (await import("./preview.js")).default);
 
 /** One note: its title, its text in Markdown, and what that looks like. */
 export function NoteEditor({

@@ -78,6 +78,11 @@ export function BoardPage({ boardId, taskId }: { boardId: string; taskId: string
         </Menu>
       </Topbar>
       <FilterBar filters={filters} onChange={setFilters} people={people} tags={tags} />
+      {shown.length === 0 && tasks.length > 0 && (
+        <p className="soft nothing" role="status">
+          Nothing matches.
+        </p>
+      )}
       {status === "loading" ? (
         <p className="soft loading">Loading …</p>
       ) : (

@@ -107,7 +107,7 @@ function Description({ id }: { id: string }) {
 }
 
 function Fields({
-  task: { id, status, priority, assigneeId, dueDate, tags },
+  task: { id, status, priority, assigneeId, tags },
   people,
   tags: known,
 }: {
@@ -171,13 +171,7 @@ function Fields({
         </select>
       </Field>
       <Field label="Due">
-        <input
-          type="date"
-          value={dueDate ?? ""}
-          onChange={({ target: { value } }) =>
-            write({ type: "set", ...here, key: "dueDate", value: value || null })
-          }
-        />
+        <DueDate id={id} />
       </Field>
       <div className="field">
         <span className="field-label">Tags</span>
@@ -189,6 +183,20 @@ function Fields({
         />
       </div>
     </div>
+  );
+}
+
+/** A year is typed digit by digit, and each makes a date: only where it ends is one meant. */
+function DueDate({ id }: { id: string }) {
+  const { value, setValue, onBlur } = useField("tasks", id, "dueDate", { debounce: 1500 });
+  return (
+    <input
+      type="date"
+      max="9999-12-31"
+      value={value ?? ""}
+      onChange={(event) => setValue(event.target.value || null)}
+      onBlur={onBlur}
+    />
   );
 }
 

@@ -1,0 +1,44 @@
+-- The outbox: rows are written with what they tell of, and sent by whoever asks for them.
+
+-- The mails to be sent, oldest first: [{"id", "kind", "recipient", "details", "createdAt"}]. Those too old to be
+-- of use are left out.
+create or replace function accounts.mails_due(p_most integer default 100)
+returns jsonb
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select coalesce(jsonb_agg(
+        jsonb_build_object(
+            'id', m.id, 'kind', m.kind, 'recipient', m.recipient, 'details', m.details,
+            'createdAt', to_char(m.created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
+        )
+        order by m.created_at, m.id
+    ), '[]')
+    from (
+        select m.* from accounts.mails m
+        where m.sent_at is null and m.expires_at > now()
+        order by m.created_at desc
+        limit p_most
+    ) m
+$$;
+
+comment on function accounts.mails_due(integer) is 'The mails to be sent.';
+grant execute on function accounts.mails_due(integer) to rowcast_gateway, rowcast_worker;
+
+-- Notes that a mail was sent. Harmless to repeat.
+create or replace function accounts.mail_sent(p_id uuid)
+returns void
+language sql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    update accounts.mails m set sent_at = coalesce(m.sent_at, now()) where m.id = p_id
+$$;
+
+comment on function accounts.mail_sent(uuid) is 'Notes that a mail was sent.';
+grant execute on function accounts.mail_sent(uuid) to rowcast_worker;

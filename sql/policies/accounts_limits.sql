@@ -1,0 +1,2 @@
+-- accounts.limits is for its owner's definer functions alone: row level security is on and there is no policy.
+alter table accounts.limits enable row level security;

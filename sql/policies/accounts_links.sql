@@ -1,0 +1,2 @@
+-- accounts.links is for its owner's definer functions alone: row level security is on and there is no policy.
+alter table accounts.links enable row level security;
