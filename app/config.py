@@ -298,6 +298,21 @@ class Settings(BaseSettings):
                 raise ValueError(f"ROWCAST_ALLOWED_ORIGINS: {origin} is not like https://a.example")
         if urlsplit(self.jwt_jwks_url or "https:").scheme not in ("http", "https"):
             raise ValueError("ROWCAST_JWT_JWKS_URL must be an http or https address")
+        self._check_files()
+        for secret in self.previous_secrets:
+            if len(secret.encode()) < MIN_SECRET_BYTES:
+                raise ValueError(
+                    f"ROWCAST_JWT_PREVIOUS_SECRETS: each needs at least {MIN_SECRET_BYTES} bytes"
+                )
+        self._check_accounts()
+        if self.dev_sign_in and SYMMETRIC.isdisjoint(self.algorithms):
+            raise ValueError(
+                "ROWCAST_DEV_SIGN_IN needs ROWCAST_JWT_SECRET to sign its tokens, and HS256 among "
+                "ROWCAST_JWT_ALGORITHMS where these are set"
+            )
+        return self
+
+    def _check_files(self) -> None:
         store = urlsplit(self.files_url or "file:///x")
         where = store.path.strip("/") if store.scheme == "file" else store.netloc
         if store.scheme not in ("file", "s3", "gs", "az") or not where:
@@ -314,18 +329,6 @@ class Settings(BaseSettings):
                 "ROWCAST_FILES_DIRECT needs an s3:// URL, ROWCAST_FILES_KEY_ID and "
                 "ROWCAST_FILES_SECRET_KEY"
             )
-        for secret in self.previous_secrets:
-            if len(secret.encode()) < MIN_SECRET_BYTES:
-                raise ValueError(
-                    f"ROWCAST_JWT_PREVIOUS_SECRETS: each needs at least {MIN_SECRET_BYTES} bytes"
-                )
-        self._check_accounts()
-        if self.dev_sign_in and SYMMETRIC.isdisjoint(self.algorithms):
-            raise ValueError(
-                "ROWCAST_DEV_SIGN_IN needs ROWCAST_JWT_SECRET to sign its tokens, and HS256 among "
-                "ROWCAST_JWT_ALGORITHMS where these are set"
-            )
-        return self
 
     def _check_accounts(self) -> None:
         if self.public_url is not None:

@@ -96,26 +96,26 @@ async def query(request: Request) -> Response:
 
 async def file_upload(request: Request) -> Response:
     """POST /api/files/upload: a signed link to send the bytes of a file to."""
-    gateway, session = _gateway(request), await authenticate(request)
+    gateway, session = gateway_of(request), await authenticate(request)
     return JSONResponse(await gateway.files.upload(session, await read_text(request)))
 
 
 async def file_confirm(request: Request) -> Response:
     """POST /api/files/confirm: the bytes are there."""
-    gateway, session = _gateway(request), await authenticate(request)
+    gateway, session = gateway_of(request), await authenticate(request)
     return JSONResponse(await gateway.files.confirm(session, await read_text(request)))
 
 
 async def file_download(request: Request) -> Response:
     """POST /api/files/download: a signed link to the bytes of a file."""
-    gateway, session = _gateway(request), await authenticate(request)
+    gateway, session = gateway_of(request), await authenticate(request)
     return JSONResponse(await gateway.files.download(session, await read_text(request)))
 
 
 async def file_content(request: Request) -> Response:
     """GET, HEAD and PUT /api/files/content: the bytes, for whoever has the link."""
-    gateway = _gateway(request)
-    gateway.limits.check_address(_address(request), time.monotonic())
+    gateway = gateway_of(request)
+    gateway.limits.check_address(caller_address(request), time.monotonic())
     return await gateway.files.content(request)
 
 

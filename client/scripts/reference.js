@@ -20,6 +20,9 @@ const ABOUT = {
   ".": "The client, without a framework.",
   "./react": "Hooks for React 18 and 19.",
   "./auth": "Who is signed in with the accounts of a gateway.",
+  "./files":
+    "Files of records: uploads that wait, go on and are tried again, and links to download.",
+  "./files/react": "Hooks of files for React 18 and 19.",
   "./devtools": "What goes on inside, as a panel for React.",
   "./testing": "The server in memory, for an app's own tests.",
   "./tanstack-db": "Live tables as collections of TanStack DB.",

@@ -40,8 +40,8 @@ class Running:
         """The gateways, which are the only children that are Python; of whichever thread."""
         threads = Path(f"/proc/{self.process.pid}/task").iterdir()
         listed = b" ".join(_content(thread / "children") for thread in threads)
-        children = [int(child) for child in listed.split()]
-        return [child for child in children if b"\0serve\0" in _content(Path(f"/proc/{child}/cmdline"))]
+        commands = {int(child): Path(f"/proc/{int(child)}/cmdline") for child in listed.split()}
+        return [child for child, path in commands.items() if b"\0serve\0" in _content(path)]
 
     def postmaster(self) -> int | None:
         """None while it is starting: its file is not there, or not whole."""

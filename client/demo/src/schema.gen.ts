@@ -54,6 +54,41 @@ export interface CommentCreate {
   taskId: string;
 }
 
+/** Files of public.notes. Made by sync.files. */
+export interface NoteFile {
+  readonly id: string;
+  readonly version: number;
+  /** ISO 8601 in UTC: `2026-01-31T12:00:00.000000Z`. */
+  readonly createdAt: string;
+  readonly createdBy: string | null;
+  /** ISO 8601 in UTC: `2026-01-31T12:00:00.000000Z`. */
+  readonly deleted: string | null;
+  readonly name: string;
+  readonly noteId: string;
+  /** SHA-256 of the bytes, in hex; there when it is ready, before where its creator named it. */
+  readonly sha256: string | null;
+  /** Bytes. A whole number as text. */
+  readonly size: string;
+  /** pending: the bytes are not there yet; ready: they are, and stay as they are. */
+  readonly state: "pending" | "ready";
+  /** Media type, as its creator named it: image/png. */
+  readonly type: string;
+}
+
+/** What a create of `noteFiles` takes, and operations may change. */
+export interface NoteFileCreate {
+  /** ISO 8601 in UTC: `2026-01-31T12:00:00.000000Z`. */
+  deleted?: string | null;
+  name: string;
+  noteId: string;
+  /** SHA-256 of the bytes, in hex; there when it is ready, before where its creator named it. */
+  sha256?: string | null;
+  /** Bytes. A whole number as text. */
+  size: string | number;
+  /** Media type, as its creator named it: image/png. */
+  type?: string;
+}
+
 /** An address that was invited to a notebook and has neither accepted nor declined. */
 export interface NotebookInvitation {
   readonly id: string;
@@ -311,6 +346,7 @@ export interface WorkspaceCreate {
 export interface Tables {
   boards: { record: Board; create: BoardCreate; schema: (typeof schema.tables)["boards"] };
   comments: { record: Comment; create: CommentCreate; schema: (typeof schema.tables)["comments"] };
+  noteFiles: { record: NoteFile; create: NoteFileCreate; schema: (typeof schema.tables)["noteFiles"] };
   notebookInvitations: { record: NotebookInvitation; create: NotebookInvitationCreate; schema: (typeof schema.tables)["notebookInvitations"] };
   notebookMembers: { record: NotebookMember; create: NotebookMemberCreate; schema: (typeof schema.tables)["notebookMembers"] };
   notebooks: { record: Notebook; create: NotebookCreate; schema: (typeof schema.tables)["notebooks"] };
@@ -369,6 +405,26 @@ export const schema = {
         deleted: { type: "timestamptz", nullable: true, required: false },
         taskId: { type: "uuid", topic: true, nullable: false, required: true, references: "tasks" },
         updatedAt: { type: "timestamptz", default: { now: true }, nullable: false, required: false },
+      },
+    },
+    noteFiles: {
+      idType: "uuid",
+      softDelete: "deleted",
+      touch: null,
+      hardDelete: false,
+      wholeTable: true,
+      keys: {
+        id: { type: "uuid", default: { uuid: true }, nullable: false, required: false },
+        version: { type: "integer", default: { constant: 1 }, nullable: false, required: false },
+        createdAt: { type: "timestamptz", default: { now: true }, nullable: false, required: false, serverOwned: true },
+        createdBy: { type: "uuid", default: { user: true }, nullable: true, required: false, serverOwned: true },
+        deleted: { type: "timestamptz", nullable: true, required: false },
+        name: { type: "text", nullable: false, required: true },
+        noteId: { type: "uuid", topic: true, nullable: false, required: true, updatable: false, references: "notes" },
+        sha256: { type: "text", nullable: true, required: false, updatable: false },
+        size: { type: "bigint", nullable: false, required: true, updatable: false },
+        state: { type: "text", values: ["pending", "ready"], default: { constant: "pending" }, nullable: false, required: false, serverOwned: true },
+        type: { type: "text", default: { constant: "application/octet-stream" }, nullable: false, required: false, updatable: false },
       },
     },
     notebookInvitations: {
@@ -467,11 +523,11 @@ export const schema = {
         createdBy: { type: "uuid", default: { user: true }, nullable: true, required: false, serverOwned: true },
         deleted: { type: "timestamptz", nullable: true, required: false },
         name: { type: "text", nullable: false, required: true },
-        sha256: { type: "text", nullable: true, required: false },
-        size: { type: "bigint", nullable: false, required: true },
+        sha256: { type: "text", nullable: true, required: false, updatable: false },
+        size: { type: "bigint", nullable: false, required: true, updatable: false },
         state: { type: "text", values: ["pending", "ready"], default: { constant: "pending" }, nullable: false, required: false, serverOwned: true },
-        taskId: { type: "uuid", topic: true, nullable: false, required: true, references: "tasks" },
-        type: { type: "text", default: { constant: "application/octet-stream" }, nullable: false, required: false },
+        taskId: { type: "uuid", topic: true, nullable: false, required: true, updatable: false, references: "tasks" },
+        type: { type: "text", default: { constant: "application/octet-stream" }, nullable: false, required: false, updatable: false },
       },
     },
     tasks: {
