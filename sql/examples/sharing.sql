@@ -4,6 +4,7 @@
 --   * the owner of a workspace or notebook invites an address and takes that back
 --   * who has that address, verified, reads the invitation, accepts or declines it
 --   * who signs up with an invited address is a member from then on
+--   * who is new has a name to begin with: the first part of his address
 -- Nothing tells the owner whether an address has an account: an invitation waits until somebody
 -- accepts it or signs up, and is mailed in any case.
 
@@ -396,6 +397,44 @@ create trigger join_invited
 after update on accounts.users
 for each row when (new.email is distinct from old.email and new.email is not null)
 execute function app_private.join_invited();
+
+
+-- What a new user is called -----------------------------------------------------------------------
+
+-- By the first part of his address, until he says otherwise. Definer, since the row is made for a
+-- user who is not there yet; it takes nothing but the row it fired for.
+create function app_private.first_profile()
+returns trigger
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_colours constant text[] := '{#6b4df0,#0b8256,#c44d1c,#2766c4,#a83279,#7a6a12,#0f7c86}';
+    v_name constant text := coalesce(nullif(left(split_part(new.email, '@', 1), 80), ''), 'Guest');
+begin
+    insert into public.profiles as p (id, name, colour)
+    values (
+        new.id, v_name, v_colours[1 + abs(hashtext(new.id::text)::bigint) % cardinality(v_colours)]
+    )
+    on conflict (id) do update set name = v_name
+    where p.name = 'Guest';
+    return null;
+end
+$$;
+comment on function app_private.first_profile() is
+'Trigger: who is new has a name; a guest who now has an address is called after it.';
+revoke all on function app_private.first_profile() from public;
+
+create trigger first_profile_new
+after insert on accounts.users
+for each row execute function app_private.first_profile();
+
+create trigger first_profile
+after update on accounts.users
+for each row when (new.email is distinct from old.email and new.email is not null)
+execute function app_private.first_profile();
 
 
 -- The demo users as accounts: password "rowcast demo" ---------------------------------------------

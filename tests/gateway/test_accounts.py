@@ -643,6 +643,20 @@ async def test_who_signs_up_with_an_invited_address_is_a_member(browser: Browser
     assert run("select count(*) from public.workspace_invitations") == 0
 
 
+async def test_who_is_new_has_a_name(browser: Browser) -> None:
+    async def name(signed: dict[str, Any]) -> Any:
+        profiles = await records(browser.service, "profiles", signed["token"])
+        return profiles[signed["user"]["id"]]["name"]
+
+    assert await name((await browser.post("guest")).json()) == "Guest"
+    signed = await browser.sign_up("dora@example.org")
+    assert await name(signed) == "dora"
+    me = signed["user"]["id"]
+    renamed = {"type": "set", "table": "profiles", "id": me, "key": "name", "value": "Dora D."}
+    await browser.service.write(renamed, user=me)
+    assert await name(signed) == "Dora D."
+
+
 async def test_the_inviter_cannot_tell_who_has_an_account(browser: Browser) -> None:
     service = browser.service
     signed = await browser.sign_up("dora@example.org")

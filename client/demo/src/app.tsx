@@ -4,7 +4,6 @@ import { RowcastProvider } from "rowcast/react";
 import { Account } from "./account/account.js";
 import { Invitations } from "./account/invitations.js";
 import { AccountPages, standsAlone } from "./account/pages.js";
-import { FirstProfile } from "./account/profile.js";
 import { KeepOffline } from "./keep-offline.js";
 import { Layout } from "./layout.js";
 import { Notes } from "./notes/notes.js";
@@ -33,7 +32,6 @@ export function App() {
           <PeopleProvider me={session.userId}>
             <Apps />
             <KeepOffline />
-            <FirstProfile />
           </PeopleProvider>
         </RowcastProvider>
       ) : (

@@ -1,10 +1,11 @@
 import type { Client } from "../client.js";
 import { RowcastError } from "../errors.js";
+import { isTransient } from "../http.js";
 import type { Json } from "../json.js";
 import { Batch, Cell, type Readable } from "../readable.js";
 import { backoff, browserRuntime, type Runtime } from "../runtime.js";
 import { browserTabs, oneTab, type Tabs } from "../tabs.js";
-import { HttpError, isTransient, NeedsAuthError, NetworkError } from "../transport.js";
+import { HttpError, NeedsAuthError, NetworkError } from "../transport.js";
 import type { FileDownloadAnswer, FileUploadAnswer } from "../wire.gen.js";
 import { hashOf, plainName, plainType } from "./prepare.js";
 import { browserSend, type Send } from "./send.js";
