@@ -69,8 +69,8 @@ $$;
 
 comment on function sync.gateway_confirm_file(text, text, text, bigint, text) is 'Makes a file ready.';
 
--- What an upload straight to a bucket has left is not what the row names: the next one has a place of its own, and nothing
--- under the name of this one is believed any more, so that it can be removed. True for whoever says so first. A few
+-- What an upload straight to a bucket has left is not what the row names: the next one has a place of its own, and
+-- nothing under the name of this one is believed any more, so that it can be removed. True for whoever says so first. A few
 -- times a file: each may leave as many bytes as it counts, until the sweep.
 create or replace function sync.gateway_reject_upload(p_claims text, p_body text, p_attempt integer)
 returns boolean
