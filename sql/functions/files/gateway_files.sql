@@ -86,7 +86,7 @@ begin
 end
 $$;
 
-comment on function sync.gateway_reject_upload(text, text, integer) is 'Gives the next upload to a bucket another place.';
+comment on function sync.gateway_reject_upload(text, text, integer) is 'Gives the next upload another place.';
 
 -- The row of a file as the user may read it, or edit it, and what it stands for. Afterwards nobody's role is on.
 create or replace function sync_internal.find_file(p_claims text, p_body text, p_for text)
