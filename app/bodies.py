@@ -281,6 +281,12 @@ class FileBody(Body):
     id: RecordId
 
 
+class FileUploadBody(FileBody):
+    """The same, and whether an upload that broke off is to go on."""
+
+    resume: bool = False
+
+
 class FileConfirmBody(FileBody):
     """The same, with what the upload answered; without it the bytes are read again."""
 
@@ -299,6 +305,7 @@ class FileUploadAnswer(Body):
     method: Literal["PUT"]
     url: Annotated[str, Field(description="Of the gateway where it has no host.")]
     headers: dict[str, str]
+    offset: Annotated[int, Field(description="Send the bytes from here on: these are there.")]
     expires_at: Annotated[int, Field(description="Begin before then; seconds since 1970.")]
 
 

@@ -114,6 +114,10 @@ CONFIRM_FILE: Final[LiteralString] = (
     "p_claims => %s, p_body => %s, p_object => %s, p_bytes => %s, p_sha256 => %s)"
     " where current_user = session_user"
 )
+REJECT_UPLOAD: Final[LiteralString] = (
+    "select sync.gateway_reject_upload(p_claims => %s, p_body => %s, p_attempt => %s)"
+    " where current_user = session_user"
+)
 FILE_KEY: Final[LiteralString] = "select sync.gateway_file_key() where current_user = session_user"
 SWEEP: Final[LiteralString] = (
     "select sync.gateway_sweep(p_limit => %s)::text where current_user = session_user"
@@ -476,6 +480,12 @@ async def confirm_file(
     """Makes a file ready. Raises psycopg.Error."""
     text: str = await lane.value(CONFIRM_FILE, (claims, body, name, size, sha256))
     return text
+
+
+async def reject_upload(lane: Lane, claims: str | None, body: str, attempt: int) -> bool:
+    """Gives the next upload to a bucket another place. Raises psycopg.Error."""
+    done: bool = await lane.value(REJECT_UPLOAD, (claims, body, attempt))
+    return done
 
 
 async def file_key(lane: Lane) -> str:

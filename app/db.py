@@ -174,10 +174,10 @@ class Lane:
 
 
 class Streams:
-    """Who may stream: so many at once, and nobody more than half of these."""
+    """Who may stream: so many at once, and nobody more than `of_one` of these, by default half."""
 
-    def __init__(self, size: int) -> None:
-        self._of_one = max(1, size // 2)
+    def __init__(self, size: int, of_one: int | None = None) -> None:
+        self._of_one = of_one or max(1, size // 2)
         self._free = asyncio.Semaphore(size)
         self._of: Counter[str] = Counter()
 

@@ -6,14 +6,12 @@ import hashlib
 import logging
 import time
 import uuid
-from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any, Final
 
 import orjson
-import psycopg
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from . import calls, links
@@ -22,7 +20,7 @@ from .config import Settings
 from .db import Database, Lane, Streams
 from .errors import Problem, too_many
 from .links import Link, Signer
-from .stores import NoObject, Store, open_store
+from .stores import BrokenOff, NoObject, Store, Writer, in_thread, open_store
 from .streams import Streamed
 
 log = logging.getLogger("rowcast.files")
@@ -31,7 +29,15 @@ Json = dict[str, Any]
 
 BATCH_BYTES: Final = 1024 * 1024  # written at once
 SILENT_SECONDS: Final = 30.0
-TRANSFERS: Final = 64  # each way, and half as many of one user
+# Slower than this, once the first minute is over, is cut: a few would hold all places for days.
+SLOWEST: Final = 16 * 1024
+GRACE_SECONDS: Final = 60.0
+BREAK_SECONDS: Final = 10.0
+# At once, and of one user: a page may show many images. An upload to a bucket holds 24 MB.
+DOWNLOADS: Final = 256
+DOWNLOADS_OF_ONE: Final = 32
+UPLOADS: Final = 64
+UPLOADS_OF_ONE: Final = 8
 UPLOADS_OF_ONE_FILE: Final = 2  # one may be lost and not know it yet
 READ_AGAIN: Final = 2  # files whose bytes are read at once to confirm them
 SWEEP_SECONDS: Final = 3600.0
@@ -54,10 +60,10 @@ class Files:
         self._aside = database.aside
         self.store: Store = open_store(settings)
         self._signer: Signer | None = None
-        self._uploads = Streams(TRANSFERS)
-        self._downloads = Streams(TRANSFERS)
+        self._uploads = Streams(UPLOADS, UPLOADS_OF_ONE)
+        self._downloads = Streams(DOWNLOADS, DOWNLOADS_OF_ONE)
         self._reading = asyncio.Semaphore(READ_AGAIN)
-        self._uploading: Counter[str] = Counter()
+        self._uploading: dict[str, set[Arrival]] = {}
         self._sweeper: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -72,26 +78,39 @@ class Files:
     # --- links ---
 
     async def upload(self, session: Session, body: str) -> Json:
-        """Where and how the bytes of a file are to be sent. Raises 403, 409 `uploaded`."""
+        """Where and how the bytes of a file are to be sent. With `resume` what has arrived of them
+        is not sent again. Raises 403, 409 `uploaded`.
+        """
         file = orjson.loads(await calls.file(self._work, session.claims, body, "upload"))
+        by, offset = _owner(session), 0
+        if _member(body, "resume") is True:
+            await self._break_off(file["id"], by)
+            offset = await self.store.left(file["id"], by)
         link = Link(
             method="PUT",
             id=file["id"],
-            object=links.DIRECT,
+            object=links.DIRECT.format(file["attempt"]),
             size=file["size"],
             type=file["type"],
             sha256=file["sha256"] or "",
             inline=0,
-            by=_owner(session),
+            by=by,
             expires=file["expires"],
             until=file["until"],
+            offset=offset,
         )
         if self._settings.files_direct:
             url, headers = links.presigned_upload(self._settings, link, time.time())
         else:
             url = (await self._signing()).url(link)
             headers = {"Content-Type": link.type}
-        return {"method": "PUT", "url": url, "headers": headers, "expiresAt": link.expires}
+        return {
+            "method": "PUT",
+            "url": url,
+            "headers": headers,
+            "offset": offset,
+            "expiresAt": link.expires,
+        }
 
     async def download(self, session: Session, body: str) -> Json:
         """A link to the bytes of a file. Raises 403, 409 `not_ready`."""
@@ -117,8 +136,12 @@ class Files:
         file = orjson.loads(await calls.file(self._work, session.claims, body, "confirm"))
         if file["state"] != "ready":
             receipt = _member(body, "receipt")
+            sizes = await self.store.sizes(file["id"])
             found = (await self._signing()).stored(file["id"], file["size"], receipt)
-            name, sha256 = found or await self._look(file)
+            # A receipt outlives what it speaks of.
+            if found is None or sizes.get(found[0]) != file["size"]:
+                found = await self._look(session, body, file, sizes)
+            name, sha256 = found
             file = orjson.loads(
                 await calls.confirm_file(
                     self._work, session.claims, body, name, file["size"], sha256
@@ -126,22 +149,29 @@ class Files:
             )
         return {name: file[name] for name in ("table", "id", "state", "size", "sha256")}
 
-    async def _look(self, file: Json) -> tuple[str, str]:
+    async def _look(
+        self, session: Session, body: str, file: Json, sizes: dict[str, int]
+    ) -> tuple[str, str]:
         """The object with the bytes a record names, found by reading what is there."""
         id_, size, declared = file["id"], file["size"], file["sha256"]
-        sizes = await self.store.sizes(id_)
-        fitting = sorted(name for name, found in sizes.items() if found == size)
+        direct = links.DIRECT.format(file["attempt"])
+        fitting = sorted(
+            name
+            for name, found in sizes.items()
+            if found == size and (name == direct or not name.startswith(links.DIRECT[:7]))
+        )
         for name in fitting:
             async with self._reading:
                 digest = hashlib.sha256()
                 async with aclosing(self.store.read(id_, name)) as parts:
                     async for part in parts:
-                        await asyncio.to_thread(digest.update, part)
+                        await in_thread(digest.update, part)
             if declared in (None, digest.hexdigest()):
                 return name, digest.hexdigest()
-        if self._settings.files_direct and links.DIRECT in sizes:
-            # Its place is needed for the right bytes.
-            await self.store.remove_one(id_, links.DIRECT)
+        if direct in sizes and await calls.reject_upload(
+            self._work, session.claims, body, file["attempt"]
+        ):
+            await self.store.remove_one(id_, direct)
         if fitting:
             raise _mismatch()
         raise Problem(409, "missing", "The bytes of this file are not there; upload it")
@@ -159,22 +189,24 @@ class Files:
 
     async def _put(self, request: Request, link: Link, signer: Signer) -> Response:
         announced = request.headers.get("content-length")
-        if announced is not None and links.length(announced) != link.size:
+        if announced is not None and links.length(announced) != link.size - link.offset:
             raise links.bad_link()
         if request.headers.get("content-type") != link.type:
             raise links.bad_link()
-        async with self._uploads.slot(link.by), self._place(link.id):
+        async with self._uploads.slot(link.by), self._place(link) as arrival:
             if link.size in (await self.store.sizes(link.id)).values():
                 raise Problem(409, "uploaded", "The bytes are there; confirm them")
             name = uuid.uuid4().hex
-            digest = hashlib.sha256()
-            async with self.store.writer(link.id, name) as write:
-                async for part in _batches(_arriving(request, link)):
-                    await asyncio.to_thread(digest.update, part)
-                    await write(part)
-                sha256 = digest.hexdigest()
-                if link.sha256 not in ("", sha256):
-                    raise _mismatch()
+            try:
+                async with self.store.writer(link.id, name, link.by, link.offset) as writer:
+                    await arrival.into(writer, request)
+                    sha256 = writer.digest.hexdigest()
+                    if link.sha256 not in ("", sha256):
+                        raise _mismatch()
+            except NoObject:
+                raise Problem(
+                    409, "moved_on", "What had arrived is not there any more; ask for another link"
+                ) from None
         return JSONResponse({"receipt": signer.receipt(link.id, name, link.size, sha256)})
 
     async def _get(self, request: Request, link: Link) -> Response:
@@ -186,7 +218,8 @@ class Files:
             ),
             "ETag": etag,
         }
-        wanted = request.headers.getlist("range")
+        # Ranges are of GET alone.
+        wanted = request.headers.getlist("range") if request.method == "GET" else []
         matches = request.headers.get("if-range", etag) == etag
         part = links.byte_range(wanted[0] if len(wanted) == 1 and matches else None, link.size)
         start, end = part or (0, link.size)
@@ -213,16 +246,33 @@ class Files:
                 yield part
 
     @contextlib.asynccontextmanager
-    async def _place(self, id_: str) -> AsyncIterator[None]:
-        if self._uploading[id_] >= UPLOADS_OF_ONE_FILE:
+    async def _place(self, link: Link) -> AsyncIterator["Arrival"]:
+        running = self._uploading.setdefault(link.id, set())
+        if len(running) >= UPLOADS_OF_ONE_FILE:
             raise too_many("This file is being uploaded already")
-        self._uploading[id_] += 1
+        arrival = Arrival(link)
+        running.add(arrival)
         try:
-            yield
+            yield arrival
         finally:
-            self._uploading[id_] -= 1
-            if not self._uploading[id_]:
-                del self._uploading[id_]
+            arrival.over.set()
+            running.remove(arrival)
+            if not running:
+                del self._uploading[link.id]
+
+    async def _break_off(self, id_: str, by: str) -> None:
+        """Ends uploads of this user, whose connection may be lost without anyone's having noticed,
+        so that another goes on from where they are.
+        """
+        for arrival in list(self._uploading.get(id_, ())):
+            if arrival.link.by != by:
+                continue
+            arrival.break_off()
+            try:
+                async with asyncio.timeout(BREAK_SECONDS):
+                    await arrival.over.wait()
+            except TimeoutError:
+                raise too_many("What has arrived is still being written") from None
 
     async def _signing(self) -> Signer:
         if self._signer is None:
@@ -234,7 +284,7 @@ class Files:
         while True:
             try:
                 await sweep(self.store, self._aside)
-            except (psycopg.Error, Problem) as exc:
+            except Exception as exc:  # noqa: BLE001  # whatever it is, the next one is due
                 log.warning("sweep broke off class=%s", type(exc).__name__)
             await asyncio.sleep(SWEEP_SECONDS)
 
@@ -278,40 +328,61 @@ async def sweep_once(settings: Settings, conninfo: str, orphans: bool) -> tuple[
         await lane.close()
 
 
-async def _arriving(request: Request, link: Link) -> AsyncGenerator[bytes, None]:
-    """The body as it comes: no more and no less than the link says, and neither too slowly nor
-    past its end.
-    """
-    seen = 0
-    parts = request.stream()
-    while True:
-        wait = min(SILENT_SECONDS, link.until - time.time())
+class Arrival:
+    """An upload under way."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self.over = asyncio.Event()
+        self._broken = False
+        self._waiting: asyncio.Timeout | None = None
+
+    def break_off(self) -> None:
+        """It ends with the part that it has."""
+        self._broken = True
+        if self._waiting is not None:
+            self._waiting.reschedule(asyncio.get_running_loop().time())
+
+    async def into(self, writer: Writer, request: Request) -> None:
+        """The body as it comes, in larger parts: a thread for each piece of 64 KB costs more than
+        the writing. Raises BrokenOff once what came is written, 403 where it is another length.
+        """
+        batch = bytearray()
         try:
-            async with asyncio.timeout(wait):
-                part = await anext(parts)
-        except TimeoutError:
-            raise Problem(408, "too_slow", "The upload takes too long; send it again") from None
-        except StopAsyncIteration:
-            break
-        seen += len(part)
-        if seen > link.size:
+            async with aclosing(self._parts(request)) as parts:
+                async for part in parts:
+                    batch += part
+                    if len(batch) >= BATCH_BYTES:
+                        await writer.write(bytes(batch))
+                        batch.clear()
+        except BrokenOff:
+            await writer.write(bytes(batch))
+            raise
+        await writer.write(bytes(batch))
+
+    async def _parts(self, request: Request) -> AsyncGenerator[bytes, None]:
+        """No more and no less than the link says, and neither too slowly nor past its end."""
+        wanted, seen = self.link.size - self.link.offset, 0
+        started = time.monotonic()
+        parts = request.stream()
+        while True:
+            behind = started + GRACE_SECONDS + seen / SLOWEST - time.monotonic()
+            wait = min(SILENT_SECONDS, self.link.until - time.time(), behind)
+            try:
+                async with asyncio.timeout(0 if self._broken else wait) as self._waiting:
+                    part = await anext(parts)
+            except (TimeoutError, ClientDisconnect):
+                raise BrokenOff from None
+            except StopAsyncIteration:
+                break
+            finally:
+                self._waiting = None
+            seen += len(part)
+            if seen > wanted:
+                raise links.bad_link()
+            yield part
+        if seen != wanted:
             raise links.bad_link()
-        yield part
-    if seen != link.size:
-        raise links.bad_link()
-
-
-async def _batches(parts: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
-    """The same in larger parts: a thread for each piece of 64 KB costs more than the writing."""
-    batch = bytearray()
-    async with aclosing(parts):
-        async for part in parts:
-            batch += part
-            if len(batch) >= BATCH_BYTES:
-                yield bytes(batch)
-                batch.clear()
-    if batch:
-        yield bytes(batch)
 
 
 def _member(body: str, name: str) -> object:

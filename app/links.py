@@ -26,13 +26,14 @@ _NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,14}")
 _UNSEEN: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069/\\]")
 _SURROGATES: Final = re.compile(r"[\ud800-\udfff]")
 _PLAIN: Final = re.compile(r"[A-Za-z0-9 !#$&+.^_`|~()@,=-]")
-DIRECT: Final = "direct"
+DIRECT: Final = "direct-{}"  # which attempt
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
     """What a link is for. `by` counts whose transfers these are, `until` ends an upload, `sha256`
-    is empty where the record names none. Times are seconds since 1970.
+    is empty where the record names none, what lies before `offset` is there already. Times are
+    seconds since 1970.
     """
 
     method: str
@@ -45,10 +46,11 @@ class Link:
     by: str
     expires: int
     until: int
+    offset: int = 0
 
 
 _FIELDS: Final = tuple(field.name for field in fields(Link) if field.name != "method")
-_NUMBERS: Final = frozenset({"size", "inline", "expires", "until"})
+_NUMBERS: Final = frozenset({"size", "inline", "expires", "until", "offset"})
 
 
 class Signer:

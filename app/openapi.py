@@ -93,7 +93,7 @@ def requests() -> tuple[type[BaseModel], ...]:
         bodies.Transaction,
         bodies.GetRecordsBody,
         bodies.QueryBody,
-        bodies.FileBody,
+        bodies.FileUploadBody,
         bodies.FileConfirmBody,
         bodies.FileDownloadBody,
         bodies.DevSignInBody,
@@ -164,7 +164,7 @@ def _paths() -> dict[str, Any]:
     upload = _post(
         "Ask to upload a file",
         "Where and how to send the bytes of a file that its record names.",
-        [bodies.FileBody],
+        [bodies.FileUploadBody],
         [bodies.FileUploadAnswer],
         conflict=True,
     )

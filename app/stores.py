@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import hashlib
 import logging
 import os
 import re
@@ -13,7 +14,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import obstore
@@ -28,19 +29,43 @@ log = logging.getLogger("rowcast.stores")
 READ_BYTES: Final = 256 * 1024
 PART_BYTES: Final = 8 * 1024 * 1024  # S3 takes 10 000 parts: 80 GB
 PARTIALS: Final = ".partial"
-# An upload that runs writes at least every 30 s, so a partial file this old has nobody.
+# An upload that runs writes at least every 90 s, so a partial file this old has nobody.
 PARTIAL_SECONDS: Final = 3600.0
+# What broke off waits this long to go on. Less than this is sent again sooner than found again.
+LEFT_SECONDS: Final = 86400.0
+LEFT_BYTES: Final = 1024 * 1024
+HASHED_AGAIN: Final = 2  # uploads whose beginning is read at once
 ORPHAN_AGE: Final = timedelta(days=1)
 LISTED: Final = 1000
 REQUEST_SECONDS: Final = "3600s"  # of a whole object, which a slow reader takes slowly
 CONNECT_SECONDS: Final = "5s"
 ID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
-Write = Callable[[bytes], Awaitable[None]]
+Result = TypeVar("Result")
 
 
 class NoObject(Exception):
     """There is no such object."""
+
+
+class BrokenOff(Problem):
+    """408 `too_slow`: an upload ended before its end. It may go on."""
+
+    def __init__(self) -> None:
+        super().__init__(408, "too_slow", "The upload takes too long; send it again")
+
+
+class Writer:
+    """Takes an object part by part."""
+
+    def __init__(self, put: Callable[[bytes], Awaitable[None]]) -> None:
+        self._put = put
+        self.digest = hashlib.sha256()
+
+    async def write(self, part: bytes) -> None:
+        """The next bytes."""
+        await in_thread(self.digest.update, part)
+        await self._put(part)
 
 
 class Store:
@@ -54,19 +79,28 @@ class Store:
         return self._open_bucket()
 
     @asynccontextmanager
-    async def writer(self, id_: str, name: str) -> AsyncIterator[Write]:
+    async def writer(
+        self, id_: str, name: str, by: str = "", offset: int = 0
+    ) -> AsyncIterator[Writer]:
         """Writes an object, which is there as a whole after the end, and not at all after an
-        exception.
+        exception. From `offset` on it goes on with what `by` has left; raises NoObject where just
+        that is not there any more.
         """
+        if offset:
+            raise NoObject
         with _reached():
             async with obstore.open_writer_async(
                 self._bucket, f"{id_}/{name}", buffer_size=PART_BYTES, max_concurrency=2
             ) as file:
 
-                async def write(part: bytes) -> None:
+                async def put(part: bytes) -> None:
                     await file.write(part)
 
-                yield write
+                yield Writer(put)
+
+    async def left(self, id_: str, by: str) -> int:
+        """How many bytes of an upload that broke off wait for the rest: in a bucket none."""
+        return 0
 
     async def read(
         self, id_: str, name: str, start: int = 0, end: int | None = None
@@ -124,6 +158,7 @@ class Folder(Store):
     def __init__(self, root: Path) -> None:
         self._root = root.resolve()
         self._partials = self._root / PARTIALS
+        self._again = asyncio.Semaphore(HASHED_AGAIN)
         super().__init__(self._make)
 
     def _make(self) -> LocalStore:
@@ -131,38 +166,86 @@ class Folder(Store):
         return LocalStore(self._root, automatic_cleanup=False)
 
     @asynccontextmanager
-    async def writer(self, id_: str, name: str) -> AsyncIterator[Write]:
-        """As of a bucket: under a temporary name, flushed, renamed, the folder flushed."""
+    async def writer(
+        self, id_: str, name: str, by: str = "", offset: int = 0
+    ) -> AsyncIterator[Writer]:
+        """As of a bucket: under a temporary name, flushed, renamed, the folder flushed. That name
+        is one writer's own: what broke off is flushed and left under another, and who goes on
+        with it takes it from there.
+        """
+        partial = self._partials / uuid.uuid4().hex
+        left = self._left(id_, by)
         with _reached():
-            partial = self._partials / uuid.uuid4().hex
-            file = await asyncio.to_thread(self._open, partial)
+            file = await in_thread(self._take, left, partial, offset)
             try:
 
-                async def write(part: bytes) -> None:
-                    await asyncio.to_thread(_write, file, part)
+                async def put(part: bytes) -> None:
+                    await in_thread(_write, file, part)
 
-                yield write
-                await asyncio.to_thread(self._keep, file, partial, self._root / id_ / name)
+                writer = Writer(put)
+                if offset:
+                    async with self._again:
+                        await in_thread(_hash, file, writer.digest, offset)
+                yield writer
+                await in_thread(self._keep, file, partial, self._root / id_ / name)
+            except (BrokenOff, asyncio.CancelledError):
+                await in_thread(self._leave, file, partial, left)
+                raise
             finally:
                 # Closed and gone already, where all went well.
                 os.close(file)
                 partial.unlink(missing_ok=True)
 
+    async def left(self, id_: str, by: str) -> int:
+        """How many bytes of an upload of this user that broke off wait for the rest."""
+        with _reached(), contextlib.suppress(FileNotFoundError):
+            return (await in_thread(self._left(id_, by).stat)).st_size
+        return 0
+
     async def remove(self, id_: str, keep: str | None) -> None:
-        """As of a bucket; the folder goes, too."""
+        """As of a bucket; what broke off and the folder go, too."""
         await super().remove(id_, keep)
-        if keep is None:
-            with _reached(), contextlib.suppress(FileNotFoundError):
-                await asyncio.to_thread((self._root / id_).rmdir)
+        with _reached():
+            await in_thread(self._clear, id_, keep is None)
 
     async def tidy(self) -> None:
         """Removes partial files that nobody writes any more."""
         with _reached():
-            await asyncio.to_thread(self._tidy)
+            await in_thread(self._tidy)
 
-    def _open(self, partial: Path) -> int:
+    def _left(self, id_: str, by: str) -> Path:
+        return self._partials / f"{id_}.{by}"
+
+    def _take(self, left: Path, partial: Path, offset: int) -> int:
         self._partials.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        if not offset:
+            return os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        try:
+            left.rename(partial)
+            os.utime(partial)
+        except FileNotFoundError:
+            raise NoObject from None
+        if partial.stat().st_size != offset:
+            partial.rename(left)
+            raise NoObject
+        return os.open(partial, os.O_RDWR | os.O_CLOEXEC)
+
+    def _leave(self, file: int, partial: Path, left: Path) -> None:
+        size = os.fstat(file).st_size
+        if size < LEFT_BYTES or (left.exists() and left.stat().st_size >= size):
+            return
+        # Else bytes may be missing in it after a power cut that were counted.
+        os.fsync(file)
+        # Cancelled late, it has its place already.
+        with contextlib.suppress(FileNotFoundError):
+            partial.rename(left)
+
+    def _clear(self, id_: str, whole: bool) -> None:
+        for left in self._partials.glob(f"{id_}.*"):
+            left.unlink(missing_ok=True)
+        if whole:
+            with contextlib.suppress(FileNotFoundError):
+                (self._root / id_).rmdir()
 
     def _keep(self, file: int, partial: Path, final: Path) -> None:
         os.fsync(file)
@@ -172,10 +255,11 @@ class Folder(Store):
         _flush(final.parent)
 
     def _tidy(self) -> None:
-        before = time.time() - PARTIAL_SECONDS
+        now = time.time()
         for partial in self._partials.glob("*"):
+            kept = LEFT_SECONDS if partial.suffix else PARTIAL_SECONDS
             with contextlib.suppress(FileNotFoundError):
-                if partial.stat().st_mtime < before:
+                if partial.stat().st_mtime < now - kept:
                     partial.unlink()
 
 
@@ -231,6 +315,22 @@ def unreachable(exc: BaseException) -> Problem:
     full = getattr(exc, "errno", None) == errno.ENOSPC
     what = "has no room" if full else "does not answer"
     return Problem(503, "store", f"The store of files {what}; try again", retryAfter=5)
+
+
+async def in_thread(work: Callable[..., Result], *given: Any) -> Result:
+    """In a thread, and waits for it even when cancelled: what it works on is closed afterwards."""
+    running = asyncio.ensure_future(asyncio.to_thread(work, *given))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
+
+
+def _hash(file: int, digest: Any, size: int) -> None:
+    while size and (part := os.read(file, min(size, 1024 * 1024))):
+        digest.update(part)
+        size -= len(part)
 
 
 def _write(file: int, part: bytes) -> None:

@@ -78,6 +78,7 @@ export type ProblemCode =
   | "not_ready"
   | "uploaded"
   | "missing"
+  | "moved_on"
   | "mismatch"
   | "bad_range"
   | "store"
@@ -311,10 +312,11 @@ export interface QueryBody {
   have?: { readonly [key: string]: number };
 }
 
-/** Names a file: a record of a table made by `sync.files`. */
-export interface FileBody {
+/** The same, and whether an upload that broke off is to go on. */
+export interface FileUploadBody {
   table: Table;
   id: RecordId;
+  resume?: boolean;
 }
 
 /** The same, with what the upload answered; without it the bytes are read again. */
@@ -536,6 +538,8 @@ export interface FileUploadAnswer {
   /** Of the gateway where it has no host. */
   url: string;
   headers: { readonly [key: string]: string };
+  /** Send the bytes from here on: these are there. */
+  offset: number;
   /** Begin before then; seconds since 1970. */
   expiresAt: number;
 }

@@ -32,6 +32,8 @@ function problem(status: number, code: string): Problem {
 class Server {
   readonly records = new Map<string, { size: number; state: string; sha256?: string }>();
   readonly objects = new Map<string, string>();
+  /** What arrived of uploads that broke off. */
+  readonly arrived = new Map<string, string>();
   readonly asked: string[] = [];
   /** What a step does in place of the rule; taken away by what it throws. */
   readonly faults: { [step: string]: (() => void) | undefined } = {};
@@ -48,7 +50,12 @@ class Server {
   }
 
   async request(path: string, body: unknown): Promise<unknown> {
-    const { id, receipt, inline } = body as { id: string; receipt?: string; inline?: boolean };
+    const { id, receipt, inline, resume } = body as {
+      id: string;
+      receipt?: string;
+      inline?: boolean;
+      resume?: boolean;
+    };
     const step = path.split("/").pop() as string;
     this.asked.push(step);
     this.fault(step);
@@ -56,7 +63,9 @@ class Server {
     if (!record) throw new HttpError(403, problem(403, "forbidden"), undefined);
     if (step === "upload") {
       if (record.state === "ready") throw new HttpError(409, problem(409, "uploaded"), undefined);
-      return { method: "PUT", url: `/put/${id}`, headers: { "Content-Type": "x/y" }, expiresAt: 0 };
+      const offset = resume ? (this.arrived.get(id)?.length ?? 0) : 0;
+      const url = `/put/${offset}/${id}`;
+      return { method: "PUT", url, headers: { "Content-Type": "x/y" }, offset, expiresAt: 0 };
     }
     if (step === "download") return { url: `/get/${id}?inline=${inline}&n=${this.asked.length}` };
     if (!this.objects.has(id)) throw new HttpError(409, problem(409, "missing"), undefined);
@@ -81,7 +90,8 @@ class Server {
       await Promise.race([this.gate, gone]);
       const id = url.split("/").pop() as string;
       if (this.objects.has(id)) return { status: 409, body: '{"code":"uploaded"}' };
-      this.objects.set(id, await bytes.text());
+      const offset = Number(url.split("/").at(-2));
+      this.objects.set(id, (this.arrived.get(id) ?? "").slice(0, offset) + (await bytes.text()));
       progress(bytes.size);
       this.fault("stored");
       return { status: 200, body: JSON.stringify({ receipt: `receipt of ${id}` }) };
@@ -353,6 +363,90 @@ it("an aborted upload stops, is forgotten, and takes its record with it", async 
   expect(page.written.at(-1)).toEqual({ type: "delete", table: "taskFiles", id: upload.id });
   expect(await (await shelf(`rowcast-files:${URL_}:=ann`)).all()).toEqual([]);
   await page.uploads.abort("nothing");
+});
+
+it("what has arrived is not sent again, in this page and after a reload", async () => {
+  const shelf = memoryShelf();
+  const page = stage({ shelf });
+  const { server, world } = page;
+  let first = true;
+  const sent: number[] = [];
+  const send: Send = (url, bytes, ...rest) => {
+    sent.push(bytes.size);
+    if (!first) return server.send(url, bytes, ...rest);
+    first = false;
+    server.arrived.set(url.split("/").pop() as string, "some ");
+    return Promise.reject(new NetworkError("gone"));
+  };
+  const uploads = new Stage(server, world, { shelf, send });
+  const upload = uploads.add("some bytes");
+  const seen: number[] = [];
+  upload.subscribe(() => seen.push(upload.getSnapshot().sent));
+  await world.until(() => upload.getSnapshot().step === "ready");
+  expect(server.objects.get(upload.id)).toBe("some bytes");
+  expect(sent).toEqual([10, 5]);
+  expect(seen).toContain(7);
+  expect(Math.max(...seen)).toBe(10);
+});
+
+it("a link whose beginning is gone meanwhile, and a bucket written at once, are asked again", async () => {
+  for (const body of ['{"code":"moved_on"}', "<Error>ConditionalRequestConflict</Error>"]) {
+    const page = stage();
+    const { server, world } = page;
+    let refused = 0;
+    const upload = new Stage(server, world, {
+      send: async (...sent) => (refused++ ? server.send(...sent) : { status: 409, body }),
+    }).add();
+    await world.until(() => upload.getSnapshot().step === "ready");
+  }
+});
+
+it("an upload aborted while its record is being written takes the record with it", async () => {
+  const page = stage();
+  let save = () => {};
+  const saved = new Promise<void>((resolve) => {
+    save = resolve;
+  });
+  const written: object[] = [];
+  const uploads = createUploads(
+    {
+      status: page.status,
+      request: () => Promise.reject(new NetworkError("none")),
+      write: (operation) => {
+        written.push(operation);
+        return { saved, confirmed: saved };
+      },
+    },
+    { url: URL_, hash: async () => undefined, runtime: page.page, shelf: memoryShelf() },
+  );
+  const upload = uploads.add("taskFiles", new File(["x"], "a"), { taskId: "t" });
+  await page.world.until(() => written.length === 1);
+  const aborted = uploads.abort(upload.id);
+  await page.world.advance(1000);
+  save();
+  await aborted;
+  expect(written.at(-1)).toEqual({ type: "delete", table: "taskFiles", id: upload.id });
+});
+
+it("what one user added is not sent as another who signs in meanwhile, and goes on as his", async () => {
+  const shelf = memoryShelf();
+  const page = stage({ shelf });
+  const { server, world } = page;
+  server.gate = new Promise(() => {});
+  const upload = page.add("of ann");
+  await world.until(() => upload.getSnapshot().step === "uploading");
+  page.say({ userId: "bob" });
+  await world.until(() => page.uploads.all.getSnapshot().length === 0);
+  server.gate = undefined;
+  const asked = server.asked.length;
+  await world.advance(120_000);
+  expect(server.asked).toHaveLength(asked);
+  expect(server.sending).toBe(0);
+  const of = page.add("of bob");
+  await world.until(() => of.getSnapshot().step === "ready");
+  page.say({ userId: "ann" });
+  await world.until(() => server.objects.has(upload.id));
+  await world.until(() => page.uploads.all.getSnapshot().length === 0);
 });
 
 for (const [name, make] of [

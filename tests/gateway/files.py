@@ -1,6 +1,8 @@
 """Files as a client handles them, and a server of S3 to keep them in."""
 
+import base64
 import hashlib
+import hmac
 import json
 import secrets
 import socket
@@ -8,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +165,58 @@ class S3:
         """It takes SIGTERM lightly."""
         self._process.kill()
         self._process.wait(20)
+
+
+class Azure:
+    """Azurite on a free port, with a container. It has one account, whose key is no secret."""
+
+    account = "devstoreaccount1"
+    secret = (
+        "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+    )
+
+    def __init__(self, program: str, folder: Path, container: str) -> None:
+        port = _free_ports()[0]
+        self.endpoint = f"http://127.0.0.1:{port}/{self.account}"
+        self.container = container
+        command = [
+            program, "--silent", "--skipApiVersionCheck", "--inMemoryPersistence",
+            "--disableTelemetry", "--blobHost", "127.0.0.1", "--blobPort", str(port),
+        ]  # fmt: skip
+        with (folder / "log").open("wb") as log:
+            self._process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+        deadline = time.monotonic() + S3_SECONDS
+        while True:
+            try:
+                assert self._make() == 201
+            except httpx.TransportError:
+                assert self._process.poll() is None, (folder / "log").read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            else:
+                return
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "files_url": f"az://{self.container}/some/where",
+            "files_endpoint": self.endpoint,
+            "files_key_id": self.account,
+            "files_secret_key": self.secret,
+        }
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait(20)
+
+    def _make(self) -> int:
+        said = {"x-ms-date": formatdate(usegmt=True), "x-ms-version": "2021-08-06"}
+        lines = [f"{name}:{value}" for name, value in said.items()]
+        path = f"/{self.account}/{self.account}/{self.container}"
+        text = "\n".join(("PUT", *[""] * 11, *lines, path, "restype:container"))
+        digest = hmac.digest(base64.b64decode(self.secret), text.encode(), "sha256")
+        said["Authorization"] = f"SharedKey {self.account}:{base64.b64encode(digest).decode()}"
+        url = f"{self.endpoint}/{self.container}?restype=container"
+        return httpx.put(url, headers=said).status_code
 
 
 def _program(name: str) -> str:

@@ -5,8 +5,10 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -21,6 +23,7 @@ import pytest_asyncio
 from app import calls, links, stores
 from app import files as transfers
 from app.config import Settings
+from app.db import Streams
 from app.errors import Problem
 from app.links import Signer
 from app.stores import Folder, Store
@@ -35,7 +38,7 @@ from tests.gateway.conftest import (
     token,
     until,
 )
-from tests.gateway.files import S3, Files, s3_server, sha256
+from tests.gateway.files import S3, Azure, Files, s3_server, sha256
 from tests.sql.engine import TASK_1
 
 CONTENT = bytes(range(256)) * 1000
@@ -68,13 +71,28 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
         yield server
 
 
-@pytest_asyncio.fixture(params=["folder", "bucket", "direct"])
+@pytest.fixture(scope="session")
+def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azure]:
+    """The same of Azure, where there is one: `npm install --global azurite`."""
+    program = shutil.which("azurite-blob")
+    if program is None:
+        pytest.skip("needs azurite-blob in PATH")
+    server = Azure(program, tmp_path_factory.mktemp("azure"), "rowcast")
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest_asyncio.fixture(params=["folder", "bucket", "direct", "azure"])
 async def anywhere(
     request: pytest.FixtureRequest, gateway_dsn: str, folder: Path
 ) -> AsyncIterator[Files]:
     """Files in each kind of store."""
     given: Json = {"files_url": folder.as_uri()}
-    if request.param != "folder":
+    if request.param == "azure":
+        given = request.getfixturevalue("azure").settings()
+    elif request.param != "folder":
         server: S3 = request.getfixturevalue("s3")
         given = server.settings("rowcast", files_direct=request.param == "direct")
     async with Service(settings_for(gateway_dsn, **given)) as running:
@@ -172,6 +190,9 @@ async def test_head_says_what_get_would(files: Files) -> None:
     answer = await files.service.http.head(link["url"])
     assert (answer.status_code, answer.content) == (200, b"")
     assert answer.headers["content-length"] == str(len(CONTENT))
+    # Ranges are of GET alone.
+    part = await files.service.http.head(link["url"], headers={"Range": "bytes=0-9"})
+    assert (part.status_code, part.headers["content-length"]) == (200, str(len(CONTENT)))
 
 
 async def test_range_of_other_bytes_is_not_mixed(files: Files) -> None:
@@ -285,6 +306,8 @@ ALTERED: list[Json] = [
     {"signature": "é"},
     {"signature": None},
     {"inline": "1"},
+    {"offset": "1"},
+    {"offset": None},
     {"more": "x"},
 ]
 
@@ -441,6 +464,221 @@ async def test_receipts_are_for_what_was_stored(files: Files) -> None:
     assert told["sha256"] == digest == sha256(CONTENT)
 
 
+async def test_receipt_does_not_stand_for_bytes_that_are_gone(files: Files) -> None:
+    id_ = await files.create(CONTENT)
+    receipt = (await files.put(await files.told("upload", id_), CONTENT)).json()["receipt"]
+    await files.service.gateway.files.store.remove(id_, None)
+    answer = await files.ask("confirm", id_, receipt=receipt)
+    assert (answer.status_code, answer.json()["code"]) == (409, "missing")
+
+
+# --- going on ------------------------------------------------------------------------------------
+
+MIB = 1024 * 1024
+LARGE = os.urandom(3 * MIB)
+
+
+class Broken:
+    """An upload of LARGE that has brought some of it and hangs."""
+
+    def __init__(self, files: Files, folder: Path) -> None:
+        self.files = files
+        self.folder = folder
+        self.end = asyncio.Event()
+
+    async def begin(self, id_: str, seen: int = 2 * MIB, **more: Any) -> None:
+        link = await self.files.told("upload", id_, **more)
+        offset = link["offset"]
+
+        async def parts() -> AsyncIterator[bytes]:
+            yield LARGE[offset:seen]
+            await self.end.wait()
+            raise ConnectionError
+
+        self.task = asyncio.create_task(self.files.put(link, parts()))
+        await until(lambda: self._arrived() > max(offset, MIB - 1))
+
+    async def cut(self) -> None:
+        self.end.set()
+        with contextlib.suppress(ConnectionError, httpx.TransportError):
+            await self.task
+        await until(lambda: all("." in name for name in self.partials()))
+
+    def partials(self) -> list[str]:
+        return sorted(path.name for path in (self.folder / stores.PARTIALS).iterdir())
+
+    def _arrived(self) -> int:
+        partials = self.folder / stores.PARTIALS
+        if not partials.exists():
+            return 0
+        sizes = [path.stat().st_size for path in partials.iterdir() if "." not in path.name]
+        return max(sizes, default=0)
+
+
+@pytest.fixture
+def broken(files: Files, folder: Path) -> Broken:
+    return Broken(files, folder)
+
+
+async def test_upload_that_broke_off_goes_on(files: Files, broken: Broken) -> None:
+    id_ = await files.create(LARGE)
+    await broken.begin(id_, 2 * MIB + 1000)
+    await broken.cut()
+    assert (await files.told("upload", id_))["offset"] == 0
+    link = await files.told("upload", id_, resume=True)
+    offset = link["offset"]
+    assert MIB <= offset <= 2 * MIB + 1000
+    receipt = (await files.put(link, LARGE[offset:])).json()["receipt"]
+    assert (await files.told("confirm", id_, receipt=receipt))["sha256"] == sha256(LARGE)
+    assert (await files.get(id_)).content == LARGE
+    assert broken.partials() == []
+    again = await files.put(link, LARGE[offset:])
+    assert (again.status_code, again.json()["code"]) == (409, "uploaded")
+
+
+async def test_upload_goes_on_at_another_gateway_and_breaks_off_again(
+    files: Files, broken: Broken, folder: Path, gateway_dsn: str
+) -> None:
+    id_ = await files.create(LARGE, sha256=sha256(LARGE))
+    await broken.begin(id_, MIB + 100_000)
+    await broken.cut()
+    async with Service(settings_for(gateway_dsn, files_url=folder.as_uri())) as other:
+        second = Broken(Files(other), folder)
+        await second.begin(id_, 2 * MIB + MIB // 2, resume=True)
+        await second.cut()
+    link = await files.told("upload", id_, resume=True)
+    assert link["offset"] > MIB + 5
+    assert (await files.put(link, LARGE[link["offset"] :])).status_code == 200
+    assert (await files.told("confirm", id_))["sha256"] == sha256(LARGE)
+
+
+async def test_connection_that_is_lost_unnoticed_does_not_keep_the_next_waiting(
+    files: Files, broken: Broken
+) -> None:
+    id_ = await files.create(LARGE)
+    await broken.begin(id_)
+    link = await files.told("upload", id_, resume=True)
+    assert link["offset"] >= MIB
+    assert (await files.put(link, LARGE[link["offset"] :])).status_code == 200
+    await broken.cut()
+    assert broken.partials() == []
+    assert (await files.told("confirm", id_))["sha256"] == sha256(LARGE)
+
+
+async def test_gateway_that_stops_leaves_what_it_has(files: Files, broken: Broken) -> None:
+    id_ = await files.create(LARGE)
+    await broken.begin(id_)
+    (arrival,) = files.service.gateway.files._uploading[id_]
+    stopping = [task for task in asyncio.all_tasks() if "RequestResponseCycle" in repr(task)]
+    for task in stopping:
+        task.cancel()
+    await arrival.over.wait()
+    broken.end.set()
+    with contextlib.suppress(ConnectionError, httpx.TransportError):
+        await broken.task
+    assert (await files.told("upload", id_, resume=True))["offset"] >= MIB
+
+
+async def test_what_was_left_is_taken_once(files: Files, broken: Broken, folder: Path) -> None:
+    id_ = await files.create(LARGE)
+    await broken.begin(id_)
+    await broken.cut()
+    link = await files.told("upload", id_, resume=True)
+    rest = LARGE[link["offset"] :]
+    one, two = await asyncio.gather(*(files.put(link, rest) for _ in range(2)))
+    first, second = sorted((one, two), key=lambda answer: answer.status_code)
+    assert first.status_code == 200
+    assert second.json()["code"] in ("moved_on", "uploaded")
+    assert len(stored(folder)) == 1
+    assert (await files.told("confirm", id_))["sha256"] == sha256(LARGE)
+
+
+@pytest.mark.parametrize("more", [1, -1, MIB])
+async def test_rest_of_another_length_stores_nothing(
+    files: Files, broken: Broken, folder: Path, more: int
+) -> None:
+    id_ = await files.create(LARGE)
+    await broken.begin(id_)
+    await broken.cut()
+    link = await files.told("upload", id_, resume=True)
+    content = bytes(len(LARGE) - link["offset"] + more)
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield content
+
+    expect_bad_link(await files.put(link, content))
+    expect_bad_link(await files.put(link, parts()))
+    assert stored(folder) == []
+
+
+async def test_nobody_goes_on_with_what_another_has_sent(
+    local: Service, files: Files, broken: Broken
+) -> None:
+    id_ = await files.create(LARGE)
+    await broken.begin(id_)
+    bob = Files(local, BOB)
+    # Neither is it ended for him.
+    assert (await bob.told("upload", id_, resume=True))["offset"] == 0
+    assert not broken.task.done()
+    await broken.cut()
+    assert (await bob.told("upload", id_, resume=True))["offset"] == 0
+
+
+async def test_bytes_that_rotted_meanwhile_are_sent_again(files: Files, broken: Broken) -> None:
+    id_ = await files.create(LARGE, sha256=sha256(LARGE))
+    await broken.begin(id_)
+    await broken.cut()
+    (partial,) = broken.partials()
+    (broken.folder / stores.PARTIALS / partial).write_bytes(bytes(MIB))
+    link = await files.told("upload", id_, resume=True)
+    assert link["offset"] == MIB
+    wrong = await files.put(link, LARGE[MIB:])
+    assert (wrong.status_code, wrong.json()["code"]) == (409, "mismatch")
+    assert stored(broken.folder) == []
+    link = await files.told("upload", id_, resume=True)
+    assert link["offset"] == 0
+    assert (await files.put(link, LARGE)).status_code == 200
+
+
+async def test_what_broke_off_is_swept(
+    run: Callable[..., Any], files: Files, broken: Broken, folder: Path
+) -> None:
+    store = files.service.gateway.files.store
+    for how in ("time", "record"):
+        broken.end.clear()
+        id_ = await files.create(LARGE)
+        await broken.begin(id_)
+        await broken.cut()
+        (partial,) = broken.partials()
+        if how == "record":
+            run("delete from public.task_files where id = %s", id_)
+            await expire(files)
+            assert await swept(files) == 1
+        else:
+            for age, there in ((stores.PARTIAL_SECONDS, True), (stores.LEFT_SECONDS, False)):
+                old = time.time() - age - 1
+                os.utime(folder / stores.PARTIALS / partial, (old, old))
+                await store.tidy()
+                assert (stored(folder) != []) is there
+    assert stored(folder) == []
+
+
+async def test_bucket_begins_anew(s3: S3, gateway_dsn: str) -> None:
+    async with Service(settings_for(gateway_dsn, **s3.settings("rowcast"))) as service:
+        files = Files(service)
+        id_ = await files.create(CONTENT, sha256=sha256(CONTENT))
+        link = await files.told("upload", id_, resume=True)
+        assert link["offset"] == 0
+
+        async def short() -> AsyncIterator[bytes]:
+            yield CONTENT[:-1]
+
+        expect_bad_link(await files.put(link, short()))
+        assert (await files.put(link, CONTENT[::-1])).json()["code"] == "mismatch"
+        assert await service.gateway.files.store.sizes(id_) == {}
+        assert (await files.put(link, CONTENT)).status_code == 200
+
+
 # --- rights --------------------------------------------------------------------------------------
 
 
@@ -515,7 +753,7 @@ async def test_upload_that_breaks_off_leaves_nothing(files: Files, folder: Path)
     assert (await files.put(link, CONTENT)).status_code == 200
 
 
-@pytest.mark.parametrize("how", ["silent", "deadline"])
+@pytest.mark.parametrize("how", ["silent", "deadline", "trickle"])
 async def test_upload_that_never_ends_is_cut(
     files: Files, folder: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
@@ -523,6 +761,10 @@ async def test_upload_that_never_ends_is_cut(
     link = await files.told("upload", id_)
     if how == "silent":
         monkeypatch.setattr(transfers, "SILENT_SECONDS", 0.2)
+    if how == "trickle":
+        # Not silent at all, but a byte at a time.
+        monkeypatch.setattr(transfers, "GRACE_SECONDS", 0.2)
+        monkeypatch.setattr(transfers, "SLOWEST", 1e9)
 
     host = urlsplit(files.service.url)
     reader, writer = await asyncio.open_connection(host.hostname, host.port)
@@ -758,6 +1000,43 @@ async def test_wrong_bytes_in_a_bucket_make_room_for_the_right_ones(
             assert (await files.ask("confirm", id_)).status_code == status
 
 
+async def test_confirmation_that_lags_behind_removes_nothing_that_was_confirmed(
+    direct: tuple[Files, str, Json], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has read wrong bytes; meanwhile another has made room and the right ones have come."""
+    files, _, _ = direct
+    id_ = await files.create(CONTENT, sha256=sha256(CONTENT))
+    looked, go_on = asyncio.Event(), asyncio.Event()
+    reject = calls.reject_upload
+
+    async def lag(*given: Any) -> bool:
+        if not looked.is_set():
+            looked.set()
+            await go_on.wait()
+        return await reject(*given)
+
+    monkeypatch.setattr(calls, "reject_upload", lag)
+    async with httpx.AsyncClient() as http:
+
+        async def put(content: bytes) -> str:
+            link = await files.told("upload", id_)
+            sent = await http.put(link["url"], content=content, headers=link["headers"])
+            assert sent.status_code == 200
+            url: str = link["url"]
+            return url
+
+        wrong = await put(CONTENT[::-1])
+        lagging = asyncio.create_task(files.ask("confirm", id_))
+        await looked.wait()
+        assert (await files.ask("confirm", id_)).json()["code"] == "mismatch"
+        right = await put(CONTENT)
+        assert urlsplit(right).path != urlsplit(wrong).path
+        assert (await files.told("confirm", id_))["state"] == "ready"
+        go_on.set()
+        assert (await lagging).json()["code"] == "mismatch"
+    assert (await files.get(id_)).content == CONTENT
+
+
 # --- sweeping ------------------------------------------------------------------------------------
 
 
@@ -806,8 +1085,8 @@ async def test_orphans_are_removed_when_old_and_unknown(
     strange = "00000000-0000-7000-8000-00000000dead"
     store: Store = local.gateway.files.store
     for id_ in (strange, strange.replace("dead", "beef")):
-        async with store.writer(id_, "x") as write:
-            await write(b"x")
+        async with store.writer(id_, "x") as writer:
+            await writer.write(b"x")
     (folder / "no id").mkdir()
     (folder / "no id" / "x").write_text("")
     old = time.time() - 100_000
@@ -840,6 +1119,28 @@ async def test_command_sweeps_as_the_gateway_does(
         out, _ = await process.communicate()
         assert (process.returncode, out.decode().strip()) == (0, said)
     assert stored(folder) == []
+
+
+async def test_sweeper_lives_on_whatever_went_wrong(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = asyncio.Event()
+    count = 0
+
+    async def failing(*_: Any) -> int:
+        nonlocal count
+        count += 1
+        if count > 1:
+            again.set()
+        raise RuntimeError
+
+    monkeypatch.setattr(transfers, "sweep", failing)
+    for name in ("FIRST_SWEEP_SECONDS", "SWEEP_SECONDS"):
+        monkeypatch.setattr(transfers, name, 0.01)
+    sweeping = asyncio.create_task(files.service.gateway.files._sweep_forever())
+    async with asyncio.timeout(10):
+        await again.wait()
+    sweeping.cancel()
 
 
 # --- logs ----------------------------------------------------------------------------------------
@@ -950,3 +1251,29 @@ async def test_pages_may_send_to_the_bucket_where_uploads_go_there(
     async with Service(settings_for(gateway_dsn, files_direct=direct, **given)) as service:
         policy = (await service.http.get("/")).headers["content-security-policy"]
     assert ("connect-src 'self' https://s3.example.com;" in policy) is direct
+
+
+async def test_what_a_thread_works_on_is_not_taken_away_when_its_task_is_cancelled() -> None:
+    go, done = threading.Event(), threading.Event()
+
+    def work() -> None:
+        go.wait(20)
+        done.set()
+
+    task = asyncio.create_task(stores.in_thread(work))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task], timeout=0)
+    assert not task.done()
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert done.is_set()
+
+
+async def test_one_user_does_not_take_all_places() -> None:
+    streams = Streams(4, 1)
+    async with streams.slot("ann"), streams.slot("bob"):
+        with pytest.raises(Problem, match="finish one"):
+            async with streams.slot("ann"):
+                pass

@@ -44,6 +44,7 @@ GATEWAY_API = {
     "gateway_bell(boolean)",
     "gateway_changes(text,boolean)",
     "gateway_confirm_file(text,text,text,bigint,text)",
+    "gateway_reject_upload(text,text,integer)",
     "gateway_fence()",
     "gateway_file(text,text,text)",
     "gateway_file_key()",

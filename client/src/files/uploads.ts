@@ -25,7 +25,7 @@ export interface UploadState {
   /** What its record was created with: the parent's id above all. */
   readonly record: { readonly [key: string]: unknown };
   readonly step: UploadStep;
-  /** Bytes sent so far, of this try. */
+  /** Bytes sent so far. */
   readonly sent: number;
   /** Why it failed, or why it is waiting to be tried again. */
   readonly error: RowcastError | null;
@@ -85,6 +85,8 @@ interface Job {
   /** Whether its record may be on the server: the write was confirmed, or is of an earlier page. */
   there: boolean;
   running: AbortController | undefined;
+  /** The write of its record, once it has begun in this page. */
+  saving: Promise<void> | undefined;
   /** What calls off the next try. */
   pause: (() => void) | undefined;
   unlock: (() => void) | undefined;
@@ -114,7 +116,9 @@ export class Uploads {
   private readonly jobs = new Map<string, Job>();
   private readonly links = new Map<string, { url: Promise<string>; until: number }>();
   private readonly ends: (() => void)[] = [];
-  private readonly opened: Promise<Shelf>;
+  private readonly shelf: OpenShelf;
+  private opened: Promise<Shelf>;
+  private owner: string | null | undefined;
   private name = "";
   private closed = false;
 
@@ -130,12 +134,11 @@ export class Uploads {
     this.runtime = options.runtime ?? browserRuntime();
     this.list = new Cell<readonly UploadState[]>(this.batch, []);
     this.all = this.list;
-    this.opened = this.open(options.shelf ?? defaultShelf());
-    // Whoever needs it is told where he waits for it.
-    this.opened.catch(() => {});
+    this.shelf = options.shelf ?? defaultShelf();
+    this.opened = this.open();
     this.ends.push(
       this.runtime.onWake(() => this.wake()),
-      client.status.subscribe(() => this.next()),
+      client.status.subscribe(() => this.look()),
     );
   }
 
@@ -192,6 +195,8 @@ export class Uploads {
     if (!job) return;
     this.end(job, "aborted", new UploadAbortedError());
     await (await this.opened).remove(id);
+    // What is being written has to be there before it can be deleted.
+    await job.saving?.catch(() => {});
     if (job.kept.created) {
       const { table } = job.kept;
       await this.client.write({ type: "delete", table, id }, { undo: false }).saved;
@@ -232,6 +237,12 @@ export class Uploads {
     if (this.closed) return;
     this.closed = true;
     for (const end of this.ends) end();
+    this.letGo();
+  }
+
+  // --- inside ---
+
+  private letGo(): void {
     for (const job of this.jobs.values()) {
       job.pause?.();
       job.running?.abort();
@@ -243,16 +254,37 @@ export class Uploads {
     );
   }
 
-  // --- inside ---
+  /** What one user has added is not sent as another, who may be signed in without a new page. */
+  private look(): void {
+    const { userId } = this.client.status.getSnapshot();
+    if (userId !== undefined && this.owner !== undefined && userId !== this.owner) {
+      this.letGo();
+      this.jobs.clear();
+      this.links.clear();
+      this.owner = undefined;
+      this.opened = this.open();
+      this.tell();
+    }
+    this.next();
+  }
+
+  private open(): Promise<Shelf> {
+    const opened = this.begin();
+    // Whoever needs it is told where he waits for it.
+    opened.catch(() => {});
+    return opened;
+  }
 
   /** Whose uploads they are is known first; then what an earlier page has left goes on. */
-  private async open(shelf: OpenShelf): Promise<Shelf> {
+  private async begin(): Promise<Shelf> {
     const user = await this.user();
-    this.name = `rowcast-files:${this.base}:${user === null ? "" : `=${user}`}`;
-    const opened = await shelf(this.name).catch(() => memoryShelf()(this.name));
+    this.owner = user;
+    const name = `rowcast-files:${this.base}:${user === null ? "" : `=${user}`}`;
+    this.name = name;
+    const opened = await this.shelf(name).catch(() => memoryShelf()(name));
     const left = (await opened.all()).sort((a, b) => a.addedAt - b.addedAt);
     for (const kept of left) {
-      if (this.closed || this.jobs.has(kept.id)) continue;
+      if (this.closed || this.name !== name || this.jobs.has(kept.id)) continue;
       const job = this.job(kept, true);
       job.there = kept.created;
       this.lock(job, async () => {
@@ -308,6 +340,7 @@ export class Uploads {
       mine: false,
       there: false,
       running: undefined,
+      saving: undefined,
       pause: undefined,
       unlock: undefined,
       bytes: undefined,
@@ -352,8 +385,10 @@ export class Uploads {
       );
       // Whoever awaits the first alone would leave the other unheard.
       write.confirmed.catch(() => {});
-      await write.saved;
-      job.kept = { ...job.kept, created: true };
+      job.saving = write.saved.then(() => {
+        job.kept = { ...job.kept, created: true };
+      });
+      await job.saving;
       const shelf = await this.opened;
       if (!this.over(job)) await shelf.put(job.kept).catch(() => {});
       await write.confirmed;
@@ -415,6 +450,7 @@ export class Uploads {
     const { table, id } = job.kept;
     try {
       const bytes = job.bytes ?? (await (await this.opened).bytes(id));
+      if (this.over(job)) return;
       if (!bytes) throw new RowcastError("lost", "The bytes are not on this device any more.");
       const receipt = await this.transfer(job, bytes, running.signal);
       if (running.signal.aborted) return;
@@ -435,13 +471,15 @@ export class Uploads {
     const { table, id } = job.kept;
     let link: FileUploadAnswer;
     try {
-      link = (await this.client.request("/api/files/upload", { table, id })) as FileUploadAnswer;
+      const body = { table, id, resume: true };
+      link = (await this.client.request("/api/files/upload", body)) as FileUploadAnswer;
     } catch (error) {
       if ((error as RowcastError).code === "uploaded") return undefined;
       throw error;
     }
     if (signal.aborted) throw new UploadAbortedError();
-    this.set(job, { step: "uploading", sent: 0, error: null });
+    const { offset } = link;
+    this.set(job, { step: "uploading", sent: offset, error: null });
     const stalled = new AbortController();
     const watch = () => this.runtime.later(() => stalled.abort(), STALLED);
     let stop = watch();
@@ -450,12 +488,12 @@ export class Uploads {
     try {
       const { status, body } = await this.send(
         this.absolute(link.url),
-        bytes,
+        offset ? bytes.slice(offset) : bytes,
         link.headers,
         (sent) => {
           stop();
           stop = watch();
-          if (!this.over(job)) this.set(job, { sent: Math.min(sent, job.kept.size) });
+          if (!this.over(job)) this.set(job, { sent: Math.min(offset + sent, job.kept.size) });
         },
         stalled.signal,
       );
@@ -464,7 +502,9 @@ export class Uploads {
       // It was sent before, and the answer was lost: by the gateway's word, or the bucket's.
       if (code === "uploaded" || status === 412) return undefined;
       if (code === "mismatch") throw new RowcastError(code, "Other bytes arrived than were sent.");
-      if (status === 403 || isTransient(status)) {
+      // A link that expired; what had arrived is gone; a bucket where two have written at once.
+      const passes = status === 403 || code === "moved_on" || (status === 409 && !code);
+      if (passes || isTransient(status)) {
         throw new NetworkError(`The store answered ${status}`);
       }
       throw new RowcastError(code ?? "http", `The store answered ${status}.`);

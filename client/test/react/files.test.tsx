@@ -17,7 +17,7 @@ function make(send: Send, refuse: (path: string) => void = () => {}): Uploads {
       status: new Cell(new Batch(() => {}), { userId: "ann" } as unknown as Status),
       request: async (path) => {
         refuse(path);
-        return { url: `/link/${++links}`, headers: {} };
+        return { url: `/link/${++links}`, headers: {}, offset: 0 };
       },
       write: () => ({ saved: Promise.resolve(), confirmed: Promise.resolve() }),
     },

@@ -2,7 +2,7 @@
 -- Missing, invisible and not permitted are one answer, PT403. p_body: {"table", "id"}.
 
 -- What the gateway needs to know to give out a link or to look for the bytes. p_for: download, upload or confirm.
--- {"table", "id", "name", "type", "size", "sha256", "state", "object"}; of an upload also when its link expires and until
+-- {"table", "id", "name", "type", "size", "sha256", "state", "object", "attempt"}; of an upload also when its link expires and until
 -- when it may run, of a download when its link expires, in seconds since 1970: "expires", "until".
 --
 -- PT409 not_ready where there is nothing to download yet, uploaded where there is nothing to upload any more.
@@ -34,7 +34,8 @@ begin
     v_expires := v_now + sync_internal.setting('file_upload_seconds');
     -- Who sends less than 16 KiB a second is cut, sooner or later.
     v_until := v_expires + 60 + (v_file ->> 'size')::bigint / 16384;
-    perform sync_internal.expect_upload((v_file ->> 'id')::uuid, v_until);
+    -- An hour more, in which a slow store puts together what has arrived.
+    perform sync_internal.expect_upload((v_file ->> 'id')::uuid, v_until + 3600);
     return v_file || jsonb_build_object('expires', v_expires, 'until', v_until);
 end
 $$;
@@ -67,6 +68,25 @@ end
 $$;
 
 comment on function sync.gateway_confirm_file(text, text, text, bigint, text) is 'Makes a file ready.';
+
+-- What an upload straight to a bucket has left is not what the row names: the next one has a place of its own, and
+-- nothing under the name of this one is believed any more, so that it can be removed. True for whoever says so first. A few
+-- times a file: each may leave as many bytes as it counts, until the sweep.
+create or replace function sync.gateway_reject_upload(p_claims text, p_body text, p_attempt integer)
+returns boolean
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+as $$
+declare
+    v_file constant jsonb := sync_internal.find_file(p_claims, p_body, 'confirm');
+begin
+    return sync_internal.next_attempt((v_file ->> 'id')::uuid, p_attempt);
+end
+$$;
+
+comment on function sync.gateway_reject_upload(text, text, integer) is 'Gives the next upload another place.';
 
 -- The row of a file as the user may read it, or edit it, and what it stands for. Afterwards nobody's role is on.
 create or replace function sync_internal.find_file(p_claims text, p_body text, p_for text)
@@ -111,9 +131,7 @@ begin
             jsonb_build_object('table', v_request -> 'table', 'id', v_request -> 'id')
         );
     end if;
-    return v_file || jsonb_build_object(
-        'table', v_request -> 'table', 'id', v_id, 'object', sync_internal.file_object(v_id)
-    );
+    return v_file || jsonb_build_object('table', v_request -> 'table', 'id', v_id) || sync_internal.stored_file(v_id);
 exception
     when undefined_column or undefined_table or datatype_mismatch then
         perform sync_internal.refuse_shape();
@@ -139,19 +157,22 @@ $$;
 
 comment on function sync_internal.file_table(text) is 'The table of files with a wire name.';
 
--- The object that holds a file's bytes; null before it is confirmed. Definer: the table is private.
-create or replace function sync_internal.file_object(p_id uuid)
-returns text
+-- The object that holds a file's bytes, null before it is confirmed, and how many uploads to a bucket were rejected:
+-- {"object", "attempt"}. Definer: the table is private.
+create or replace function sync_internal.stored_file(p_id uuid)
+returns jsonb
 language sql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select f.object from sync_internal.files f where f.id = p_id
+    select jsonb_build_object('object', max(f.object), 'attempt', coalesce(max(f.attempt), 0))
+    from sync_internal.files f
+    where f.id = p_id
 $$;
 
-comment on function sync_internal.file_object(uuid) is 'The object that holds a file''s bytes.';
+comment on function sync_internal.stored_file(uuid) is 'The object that holds a file''s bytes.';
 
 -- Notes until when an upload may run, so that the sweep waits for it. Definer: the table is private.
 create or replace function sync_internal.expect_upload(p_id uuid, p_until bigint)
@@ -167,7 +188,26 @@ $$;
 
 comment on function sync_internal.expect_upload(uuid, bigint) is 'Notes until when an upload may run.';
 
--- Says that the bytes of a file are there. Definer: neither the table nor the state is anybody's to write. Its caller has
+-- For gateway_reject_upload. Definer: the table is private.
+create or replace function sync_internal.next_attempt(p_id uuid, p_attempt integer)
+returns boolean
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    update sync_internal.files f
+    set attempt = f.attempt + 1
+    where f.id = p_id and f.attempt = p_attempt and f.attempt < 4 and f.object is null;
+    return found;
+end
+$$;
+
+comment on function sync_internal.next_attempt(uuid, integer) is 'Counts a rejected upload to a bucket.';
+
+-- Says that the bytes of a file are there. PT409 missing for a place in a bucket that was rejected meanwhile. Definer: neither the table nor the state is anybody's to write. Its caller has
 -- locked the row, as the user.
 create or replace function sync_internal.settle_file(p_id uuid, p_object text, p_bytes bigint, p_sha256 text)
 returns void
@@ -179,11 +219,15 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_relation regclass;
+    v_attempt integer;
 begin
     update sync_internal.files f
     set object = p_object, bytes = p_bytes, untidy = true
     where f.id = p_id and f.object is null and not f.doomed
-    returning f.relation into strict v_relation;
+    returning f.relation, f.attempt into strict v_relation, v_attempt;
+    if p_object like 'direct-%' and p_object <> 'direct-' || v_attempt then
+        perform sync_internal.refuse(409, 'missing', 'The bytes of this file are not there; upload it');
+    end if;
     perform sync_internal.mark_ready(v_relation, p_id, p_sha256);
 end
 $$;
@@ -221,6 +265,7 @@ comment on function sync.gateway_file_key() is 'The key that signs links to file
 
 grant execute on function
 sync.gateway_file(text, text, text), sync.gateway_confirm_file(text, text, text, bigint, text), sync.gateway_file_key(),
-sync_internal.find_file(text, text, text), sync_internal.file_table(text), sync_internal.file_object(uuid),
+sync.gateway_reject_upload(text, text, integer), sync_internal.next_attempt(uuid, integer),
+sync_internal.find_file(text, text, text), sync_internal.file_table(text), sync_internal.stored_file(uuid),
 sync_internal.expect_upload(uuid, bigint), sync_internal.settle_file(uuid, text, bigint, text)
 to rowcast_gateway;

@@ -60,7 +60,8 @@ begin
         p_relation
     ) using p_relation, p_pending, p_limit;
     execute format(
-        'delete from %s r where r.id = any (array('
+        -- Once more of the row itself, which may have been restored while the delete waited for it.
+        'delete from %s r where r.deleted < now() - $1 and r.id = any (array('
         'select d.id from %s d where d.deleted < now() - $1 order by d.deleted limit $2))',
         p_relation, p_relation
     ) using p_trash, p_limit;

@@ -257,6 +257,35 @@ def test_two_confirmations_at_once_are_one(db: Database, files: Files) -> None:
     assert record["version"] == 2
 
 
+def test_place_in_a_bucket_that_was_rejected_is_never_believed(files: Files) -> None:
+    """One has read wrong bytes and removes them; another has found right ones there meanwhile."""
+    id_ = files.made()
+
+    def reject(user: str, attempt: int) -> Any:
+        body = json.dumps({"table": "taskFiles", "id": id_})
+        return files._ask(
+            "select to_jsonb(sync.gateway_reject_upload(%s, %s, %s))::text",
+            claims_of(user), body, attempt,
+        )  # fmt: skip
+
+    assert files.file(ALICE, id_, "confirm")["attempt"] == 0
+    assert reject(CAROL, 0)["status"] == 403
+    assert [reject(ALICE, 0), reject(BOB, 0)] == [True, False]
+    assert files.confirm(ALICE, id_, object_="direct-0")["code"] == "missing"
+    assert files.file(ALICE, id_, "upload")["attempt"] == 1
+    # No more than a few times: what was rejected may still be there.
+    assert [reject(ALICE, n) for n in range(1, 6)] == [True, True, True, False, False]
+    assert files.confirm(ALICE, id_, object_="direct-4")["state"] == "ready"
+    assert reject(ALICE, 4) is False
+
+
+def test_sweep_waits_for_what_has_arrived_to_be_put_together(db: Database, files: Files) -> None:
+    id_ = files.made()
+    until = files.file(ALICE, id_, "upload")["until"]
+    busy = "select extract(epoch from busy_until)::bigint from sync_internal.files where id = %s"
+    assert value(db.connect(), busy, id_) == until + 3600
+
+
 def test_bytes_that_are_not_those_named_are_refused(files: Files) -> None:
     id_ = files.made(sha256="cd" * 32)
     assert files.confirm(ALICE, id_)["code"] == "mismatch"
@@ -341,7 +370,7 @@ def test_nobody_but_the_gateway_says_what_is_stored(tx: psycopg.Connection, role
         "sync.gateway_file_key()",
         "sync_internal.settle_file(gen_random_uuid(), 'o', 1, 'x')",
         "sync_internal.expect_upload(gen_random_uuid(), 1)",
-        "sync_internal.file_object(gen_random_uuid())",
+        "sync_internal.stored_file(gen_random_uuid())",
     ):
         with pytest.raises(psycopg.errors.InsufficientPrivilege), tx.transaction():
             tx.execute(f"set local role {role}; select {call}".encode())
@@ -421,6 +450,22 @@ def test_deleted_file_can_be_restored_until_the_trash_is_emptied(
     assert files.sweep() == {id_: None}
     restore = {"type": "restore", "table": "taskFiles", "id": id_}
     assert files.gate.write(ALICE, restore).status == 403
+
+
+def test_file_that_is_restored_while_the_trash_is_emptied_stays(db: Database, files: Files) -> None:
+    """The sweep has found it and waits for the restoring transaction."""
+    conn, restoring, sweeping = db.connect(), db.connect(autocommit=False), db.connect()
+    id_ = files.ready()
+    conn.execute("update public.task_files set deleted = now() - interval '31 days'")
+    restoring.execute("update public.task_files set deleted = null where id = %s", [id_])
+    waiting = Background(lambda: sweeping.execute("select sync.gateway_sweep()").fetchone())
+    wait_blocked(conn, pid(sweeping))
+    restoring.commit()
+    waiting.result()
+    record = files.record(ALICE, id_)
+    assert record is not None
+    assert record["deleted"] is None
+    assert files.sweep() == {id_: "o"}
 
 
 @pytest.mark.parametrize("end", ["truncate public.task_files", "drop table public.task_files"])
