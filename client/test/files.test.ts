@@ -422,7 +422,8 @@ it("a write of an earlier page that is still on its way is waited for", async ()
   await page.world.advance(300_000);
   expect(page.uploads.get("f")?.getSnapshot().step).toBe("waiting");
   page.server.create("f", record);
-  await page.world.until(() => page.uploads.all.getSnapshot().length === 0);
+  page.say({ pending: 0 });
+  await page.world.until(() => page.uploads.all.getSnapshot().length === 0, 10);
 });
 
 it("two tabs send a file once; the second goes on where the first is closed", async () => {

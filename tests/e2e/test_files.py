@@ -66,8 +66,13 @@ def attach(tab: Tab, *files: File) -> None:
 def held(tab: Tab) -> list[Route]:
     """Uploads of this tab stop here from now on."""
     routes: list[Route] = []
-    tab.page.route(CONTENT, routes.append)
+    tab.page.route(CONTENT, lambda route: routes.append(route))
     return routes
+
+
+def arrived(tab: Tab, routes: list[Route]) -> None:
+    """Waits until one is there. Asking the page anything lets what it has sent come in."""
+    until(lambda: tab.page.title() and routes)
 
 
 def loaded(picture: Locator) -> None:
@@ -147,7 +152,7 @@ def test_without_a_network_a_file_waits_and_goes_on_by_itself(
         attached(alice, REPORT[0]).click()
     assert download.value.path().read_bytes() == REPORT[2]
     site.stop()
-    attached(alice, REPORT[0]).click()
+    attached(alice, "Second.txt").click()
     expect(alice.toasts).to_contain_text("cannot be downloaded. The server cannot be reached.")
 
 
@@ -160,9 +165,9 @@ def test_what_the_network_breaks_off_is_sent_again(open_as: Visit, sql: Sql) -> 
     alice.open(DEMO_TASK)
     broken = held(alice)
     attach(alice, REPORT)
-    until(lambda: broken or alice.page.title() == "")
-    alice.page.unroute(CONTENT)
+    arrived(alice, broken)
     broken[0].abort()
+    alice.page.unroute(CONTENT)
     alice.wake()
     expect(attached(alice, REPORT[0])).to_be_enabled()
 
@@ -248,7 +253,7 @@ def test_a_refusal_says_why_and_may_be_tried_again(open_as: Visit, sql: Sql) -> 
     # Where the right is gone.
     routes = held(alice)
     attach(alice, ("Late.txt", "text/plain", b"late"))
-    until(lambda: routes or alice.page.title() == "")
+    arrived(alice, routes)
     sql("update workspaces set owner_id = '00000000-0000-7000-8000-00000000ca01', member_ids = '[]'")
     expect(alice.page.get_by_role("heading", name="This board is not here")).to_be_visible()
     assert sql("select count(*) from task_files where name = 'Late.txt' and state = 'ready'") == 0
@@ -287,14 +292,14 @@ def test_an_image_in_a_note_is_seen_by_others(open_as: Visit, sql: Sql) -> None:
     area.evaluate("(area) => area.setSelectionRange(7, 7)")
     routes = held(alice)
     alice.bring("paste", "textarea", ("Pic [1]_*.png", "image/png", png(40)))
-    id_ = str(until_value(lambda: sql("select id from note_files")))
+    until(lambda: sql("select count(*) from note_files") == 1)
+    id_ = sql("select id from note_files")
     expect(area).to_have_value(f"before\n![Pic \\[1\\]\\_\\*.png](files/{id_})\nafter")
     preview = bob.page.get_by_label("Preview")
     expect(preview).to_contain_text("Pic [1]_*.png This image is on its way.")
     expect(alice.page.get_by_label("Preview")).to_contain_text("Pic [1]_*.png Uploading")
-    alice.page.unroute(CONTENT)
-    until(lambda: routes or alice.page.title() == "")
-    routes[0].continue_()
+    arrived(alice, routes)
+    alice.page.unroute(CONTENT)  # and goes on
     for tab in (alice, bob):
         loaded(tab.page.get_by_role("img", name="Pic [1]_*.png"))
     # Its link has died, and the page asks for another.
@@ -320,10 +325,3 @@ def test_an_image_in_a_note_is_seen_by_others(open_as: Visit, sql: Sql) -> None:
     for name in ("Pic [1]_*.png", REPORT[0]):
         bob.page.get_by_role("button", name=f"Remove {name}").click()
     expect(alice.page.get_by_text("Not in the text")).to_have_count(0)
-
-
-def until_value(find) -> object:
-    """What is found at last."""
-    found: list[object] = []
-    until(lambda: (value := find()) is not None and (found.append(value) or True))
-    return found[0]

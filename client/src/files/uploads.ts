@@ -125,6 +125,7 @@ export class Uploads {
   private opened: Promise<Shelf>;
   /** Whose uploads these are; undefined until it is known. */
   private user: string | null | undefined;
+  private pending = 0;
   private name = "";
   private closed = false;
 
@@ -287,13 +288,17 @@ export class Uploads {
 
   /** Another user's uploads are not this one's. */
   private look(): void {
-    const { userId } = this.client.status.getSnapshot();
+    const { userId, pending } = this.client.status.getSnapshot();
     if (this.user !== undefined && userId !== undefined && userId !== this.user) {
       this.stop();
       this.user = undefined;
       this.opened = this.open();
       this.opened.catch(() => {});
     }
+    // The write that creates its record may have been among those that were answered now.
+    if (pending < this.pending)
+      this.wake((job) => job.cell.getSnapshot().error?.code === "forbidden");
+    this.pending = pending;
     this.next();
   }
 
@@ -468,8 +473,9 @@ export class Uploads {
     );
   }
 
-  private wake(): void {
+  private wake(which: (job: Job) => boolean = () => true): void {
     for (const job of this.jobs.values()) {
+      if (!which(job)) continue;
       job.pause?.();
       job.pause = undefined;
     }

@@ -10,7 +10,7 @@ export function sizeText(bytes: number): string {
   return new Intl.NumberFormat(undefined, {
     style: "unit",
     unit: UNITS[step],
-    unitDisplay: "short",
+    unitDisplay: step ? "short" : "long",
     maximumFractionDigits: 1,
   }).format(bytes / 1000 ** step);
 }
