@@ -44,6 +44,14 @@ import type {
 } from "./wire.gen.js";
 import type { Receipt, Rejected, Written } from "./written.js";
 
+/** What keeps more of the user on this device than the client does, as uploads do. */
+export interface ClientPart {
+  /** How much of it is nowhere else: signing out asks before that is lost. */
+  unsent(): number | Promise<number>;
+  /** The client has ended, and so does this. `remove`: the user has signed out, and what is kept of him goes. */
+  end(remove: boolean): unknown;
+}
+
 /** What a client is made of. */
 export interface ClientOptions {
   /** The gateway's address; left out, the page's own. */
@@ -376,14 +384,14 @@ export class Client {
       expect?: readonly Expectation[] | null;
     },
   ): Promise<WriteHandle[]> {
-    const ids = typeof id === "string" ? [id] : id;
+    const ids = [id].flat();
     const given = changes as Parameters<Engine["retry"]>[1];
     return (await this.core.use((engine) => engine.retry(ids, given))).map(handle);
   }
 
   /** Forgets refused writes. */
   discard(id: string | readonly string[]): Promise<void> {
-    return this.core.use(({ queue }) => queue.discard(typeof id === "string" ? [id] : id));
+    return this.core.use(({ queue }) => queue.discard([id].flat()));
   }
 
   // --- what is not live ---
@@ -437,9 +445,15 @@ export class Client {
     this.core.engine?.resume();
   }
 
+  /** Ends something together with the client, and has it asked and told when the user signs out. */
+  attach(part: ClientPart): void {
+    this.core.parts.push(part);
+  }
+
   /**
    * Removes what is kept of the user, in all tabs, and closes. With "ask" (the default) it throws PendingWritesError
-   * where writes are not confirmed; "keep" leaves those for the next sign-in of the same user, "discard" does not.
+   * where writes are not confirmed, or files not sent; "keep" leaves those for the next sign-in of the same user, "discard"
+   * does not.
    */
   async signOut({ pending = "ask" }: { pending?: "ask" | "keep" | "discard" } = {}): Promise<void> {
     if (this.core.closed) throw new ClosedError();

@@ -1,6 +1,6 @@
 import type { Pending } from "./cache.js";
 import { Cache, type ServerChange } from "./cache.js";
-import type { ClientOptions, DebugState, Status } from "./client.js";
+import type { ClientOptions, ClientPart, DebugState, Status } from "./client.js";
 import type { Engine } from "./engine.js";
 import { ClosedError, loadPart, RowcastError } from "./errors.js";
 import { createIds, ServerClock } from "./ids.js";
@@ -35,6 +35,7 @@ export class Core {
   /** Who follows the server's copies. */
   readonly streams = new Set<(changes: readonly ServerChange[]) => void>();
   readonly onlookers: Listeners = new Set();
+  readonly parts: ClientPart[] = [];
   debugState: DebugState | undefined;
   user: string | null | undefined;
   lastError: RowcastError | null = null;
@@ -144,7 +145,7 @@ export class Core {
   }
 
   /** Something went wrong; undefined: something went well again. */
-  failed(error: unknown): void {
+  failed(error: unknown): undefined {
     if (error === undefined && !this.lastError) return;
     this.lastError =
       error === undefined
@@ -171,9 +172,15 @@ export class Core {
     this.cache.batch.changed(this.onlookers);
   }
 
+  /** Nothing new is begun, and what ends with the client does. */
+  shut(remove = false): Promise<unknown> {
+    this.closed = true;
+    return Promise.all(this.parts.splice(0).map((part) => part.end(remove)));
+  }
+
   /** Nothing more is done. */
   end(): void {
-    this.closed = true;
+    void this.shut();
     for (const { saved, confirmed } of this.written.values()) {
       saved.fail(new ClosedError());
       confirmed.fail(new ClosedError());

@@ -40,7 +40,7 @@ export class Engine {
   private readonly fixedUser: string | null | undefined;
   private readonly tab: string;
   private readonly ends: (() => void)[] = [];
-  private readonly frames: SeenFrame[] = [];
+  private frames: readonly SeenFrame[] = [];
   private channel: Channel | undefined;
   private opening: Promise<void> | undefined;
   private hello: WelcomeFrame | undefined;
@@ -52,7 +52,8 @@ export class Engine {
     this.auth = options.auth;
     this.url = options.url ?? (typeof location === "undefined" ? "" : location.origin);
     this.fixedUser = options.userId;
-    this.storage = options.storage ?? defaultStorage();
+    this.storage =
+      options.storage ?? (typeof indexedDB === "undefined" ? memoryStorage() : indexedDbStorage());
     this.givenTabs = options.tabs ?? browserTabs();
     this.tab = core.newId().slice(-12);
     const transport = options.transport ?? browserTransport(this.url);
@@ -97,9 +98,10 @@ export class Engine {
     this.presences.joined(key);
   }
 
-  /** Another tab has signed out. */
+  /** Another tab has signed out and removed everything. */
   signedOut(): void {
-    this.removed();
+    this.pausedBy = "auth";
+    void this.end();
   }
 
   /** Whether a request is likely to arrive. */
@@ -119,7 +121,7 @@ export class Engine {
     ids: readonly string[],
     changes?: { operations?: readonly Operation[]; expect?: readonly RecordVersion[] | null },
   ): Promise<Written[]> {
-    const { operations } = changes ?? {};
+    const operations = changes?.operations;
     if (operations) {
       const tx = { txId: this.core.newId(), operations };
       const problem = checkTransaction(tx, this.core.context(tx.txId));
@@ -136,46 +138,47 @@ export class Engine {
 
   /** Goes on after a new sign-in, or an update. */
   resume(): void {
-    const { closed, lastError } = this.core;
-    if (!closed && !(lastError instanceof UserChangedError)) this.socket.resume();
+    const { core } = this;
+    if (!core.closed && !(core.lastError instanceof UserChangedError)) this.socket.resume();
   }
 
   /** Removes what is kept of the user, in all tabs, and ends. */
   async signOut(pending: "ask" | "keep" | "discard"): Promise<void> {
     await this.opening;
     await this.queue.saved();
-    const rejected = this.core.rejected.getSnapshot().length;
-    const count = this.core.cache.pending.length;
-    if (pending === "ask" && count + rejected) throw new PendingWritesError(count, rejected);
-    const keep = pending === "keep" && count + rejected > 0;
-    const { vault } = this;
+    const { core, vault } = this;
+    let files = 0;
+    for (const part of core.parts) files += await part.unsent();
+    const rejected = core.rejected.getSnapshot().length;
+    const count = core.cache.pending.length;
+    const unsent = count + rejected + files > 0;
+    if (unsent && pending === "ask") throw new PendingWritesError(count, rejected, files);
+    const keep = unsent && pending === "keep";
     this.queue.tellSignedOut();
-    this.end();
+    await this.end(!keep);
     await this.remember(undefined);
     if (!vault) return;
+    const { store } = vault;
     // What is being written must not come after.
     await vault.flush().catch(() => {});
     if (keep) {
       const changes: Change[] = [];
-      for (const store of ["records", "keys", "queries", "meta"] as const) {
-        for (const [key] of await vault.store.all(store))
-          changes.push({ store, key, remove: true });
+      for (const name of ["records", "keys", "queries", "meta"] as const) {
+        for (const [key] of await store.all(name)) changes.push({ store: name, key, remove: true });
       }
-      await vault.store.commit(changes, { strict: true });
-      vault.store.close();
-    } else {
-      vault.store.close();
-      await this.storage.remove(this.namespace());
+      await store.commit(changes, { strict: true });
     }
+    store.close();
+    if (!keep) await this.storage.remove(this.namespace());
   }
 
   /** Stores what is to be stored, and ends. */
   async close(): Promise<void> {
     await this.opening;
     await this.queue.saved();
-    const { vault } = this;
-    await vault?.flush().catch((error) => this.core.failed(error));
-    this.end();
+    const { core, vault } = this;
+    await vault?.flush().catch((error) => core.failed(error));
+    await this.end();
     vault?.store.close();
   }
 
@@ -183,10 +186,7 @@ export class Engine {
 
   /** Finds out whose data to open, opens it, and connects. */
   private async boot(): Promise<void> {
-    const user = await this.whoIs().catch((error) => {
-      this.core.failed(error);
-      return undefined;
-    });
+    const user = await this.whoIs().catch((error) => this.core.failed(error));
     if (this.core.closed) return;
     if (user !== undefined) await this.open(user);
     if (!this.core.closed && !this.pausedBy) this.socket.start();
@@ -210,7 +210,7 @@ export class Engine {
   }
 
   private namespace(user = this.core.user): string {
-    return `rowcast:${this.url}:${user === null || user === undefined ? "" : `=${user}`}`;
+    return `rowcast:${this.url}:${typeof user === "string" ? `=${user}` : ""}`;
   }
 
   private async remembered(): Promise<string | null | undefined> {
@@ -223,10 +223,8 @@ export class Engine {
   private async remember(id: string | null | undefined): Promise<void> {
     try {
       const store = await this.storage.open(`rowcast:${this.url}`);
-      const place = { store: "meta", key: "user" } as const;
-      await store.commit([
-        id === undefined ? { ...place, remove: true } : { ...place, value: { id } },
-      ]);
+      const what = id === undefined ? { remove: true as const } : { value: { id } };
+      await store.commit([{ store: "meta", key: "user", ...what }]);
       store.close();
     } catch (error) {
       this.core.failed(error);
@@ -259,7 +257,7 @@ export class Engine {
     // Without a shared storage every tab has a queue of its own.
     const tabs = store.durable ? this.givenTabs : oneTab();
     store.onRemoved?.(() => {
-      if (mine()) this.removed();
+      if (mine()) this.signedOut();
     });
     await this.queue.open(vault, tabs, name);
     const loaded = await vault.load();
@@ -353,20 +351,15 @@ export class Engine {
     this.sync.close();
   }
 
-  /** Another tab has signed out and removed everything. */
-  private removed(): void {
-    this.pausedBy = "auth";
-    this.end();
-  }
-
-  /** The client does nothing any more. */
-  end(): void {
-    if (this.core.closed) return;
-    this.core.closed = true;
+  /** The client does nothing any more; `remove` tells what ends with it to keep nothing. */
+  end(remove = false): Promise<unknown> | undefined {
+    if (this.core.closed) return undefined;
+    const ended = this.core.shut(remove);
     for (const end of this.ends) end();
     this.socket.stop();
     this.shut();
     this.core.changed();
+    return ended;
   }
 
   private take(frame: ServerFrame): void {
@@ -397,8 +390,8 @@ export class Engine {
   private see(direction: "in" | "out", frame: ClientFrame | ServerFrame): void {
     // Tokens are nobody's to look at.
     const shown = "token" in frame ? { ...frame, token: "..." } : frame;
-    this.frames.push({ at: this.core.runtime.now(), direction, frame: shown });
-    if (this.frames.length > FRAMES) this.frames.shift();
+    const seen = { at: this.core.runtime.now(), direction, frame: shown };
+    this.frames = [...this.frames.slice(1 - FRAMES), seen];
     this.core.stir();
   }
 
@@ -409,17 +402,13 @@ export class Engine {
       epoch: this.vault?.epoch,
       cursor: this.vault?.cursor,
       ...this.sync.describe(),
-      pending: this.core.cache.pending.map(({ tx, attempted }) => ({
-        txId: tx.txId,
-        operations: tx.operations,
+      pending: this.core.cache.pending.map(({ tx: { txId, operations }, attempted }) => ({
+        txId,
+        operations,
         attempted,
       })),
       rejected: this.core.rejected.getSnapshot(),
-      frames: [...this.frames],
+      frames: this.frames,
     };
   }
-}
-
-function defaultStorage(): Storage {
-  return typeof indexedDB === "undefined" ? memoryStorage() : indexedDbStorage();
 }

@@ -128,14 +128,17 @@ export class PendingWritesError extends RowcastError {
   readonly pending: number;
   /** Writes that were refused. */
   readonly rejected: number;
+  /** Files that are not uploaded. */
+  readonly files: number;
 
-  constructor(pending: number, rejected: number) {
+  constructor(pending: number, rejected: number, files = 0) {
     super(
       "pending_writes",
-      `${pending} unsent and ${rejected} refused writes are on this device. Ask the user, then call signOut with pending: "keep" or "discard".`,
+      `${pending} unsent, ${rejected} refused writes, ${files} files. Ask the user: "keep" or "discard"?`,
     );
     this.pending = pending;
     this.rejected = rejected;
+    this.files = files;
   }
 }
 

@@ -1,5 +1,6 @@
 export type {
   ClientOptions,
+  ClientPart,
   DebugState,
   Query,
   QueryOptions,

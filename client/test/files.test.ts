@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { IDBFactory } from "fake-indexeddb";
 import { expect, it, vi } from "vitest";
-import type { Status } from "../src/client.js";
+import type { ClientPart, Status } from "../src/client.js";
 import { RefusedError, RowcastError } from "../src/errors.js";
 import {
   createUploads,
@@ -20,6 +20,7 @@ import { Batch, Cell } from "../src/readable.js";
 import { StorageFullError } from "../src/storage.js";
 import { HttpError, NetworkError } from "../src/transport.js";
 import type { Problem } from "../src/wire.gen.js";
+import type { Rejected } from "../src/written.js";
 import { Browser, Page, settle, World } from "./world.js";
 
 const URL_ = "http://test";
@@ -118,6 +119,9 @@ class Server {
 class Stage {
   readonly page: Page;
   readonly status: Cell<Status>;
+  readonly rejected = new Cell<readonly Rejected[]>(new Batch(() => {}), []);
+  readonly discarded: string[] = [];
+  part: ClientPart | undefined;
   readonly written: object[] = [];
   uploads: Uploads;
   private hash: string | undefined;
@@ -140,6 +144,13 @@ class Stage {
     this.uploads = createUploads(
       {
         status: this.status,
+        rejected: this.rejected,
+        attach: (part) => {
+          this.part = part;
+        },
+        discard: async (id) => {
+          this.discarded.push(id as string);
+        },
         request: (path, body) => server.request(path, body),
         write: (operation) => {
           this.written.push(operation);
@@ -401,33 +412,6 @@ it("a link whose beginning is gone meanwhile, and a bucket written at once, are 
   }
 });
 
-it("an upload aborted while its record is being written takes the record with it", async () => {
-  const page = stage();
-  let save = () => {};
-  const saved = new Promise<void>((resolve) => {
-    save = resolve;
-  });
-  const written: object[] = [];
-  const uploads = createUploads(
-    {
-      status: page.status,
-      request: () => Promise.reject(new NetworkError("none")),
-      write: (operation) => {
-        written.push(operation);
-        return { saved, confirmed: saved };
-      },
-    },
-    { url: URL_, hash: async () => undefined, runtime: page.page, shelf: memoryShelf() },
-  );
-  const upload = uploads.add("taskFiles", new File(["x"], "a"), { taskId: "t" });
-  await page.world.until(() => written.length === 1);
-  const aborted = uploads.abort(upload.id);
-  await page.world.advance(1000);
-  save();
-  await aborted;
-  expect(written.at(-1)).toEqual({ type: "delete", table: "taskFiles", id: upload.id });
-});
-
 it("what one user added is not sent as another who signs in meanwhile, and goes on as his", async () => {
   const shelf = memoryShelf();
   const page = stage({ shelf });
@@ -505,7 +489,8 @@ it("a write of an earlier page that is still on its way is waited for", async ()
   await page.world.advance(300_000);
   expect(page.uploads.get("f")?.getSnapshot().step).toBe("waiting");
   page.server.create("f", record);
-  await page.world.until(() => page.uploads.all.getSnapshot().length === 0);
+  page.say({ pending: 0 });
+  await page.world.until(() => page.uploads.all.getSnapshot().length === 0, 10);
 });
 
 it("two tabs send a file once; the second goes on where the first is closed", async () => {
@@ -633,4 +618,132 @@ it("a mistake of the app's own is told, not swallowed", async () => {
   const upload = page.add();
   await page.world.until(() => upload.getSnapshot().step === "failed");
   expect(upload.getSnapshot().error?.code).toBe("closed");
+});
+
+it("signing out takes uploads along, and the end of the client leaves them for the next time", async () => {
+  for (const remove of [true, false]) {
+    const factory = new IDBFactory();
+    const shelf = indexedDbShelf(factory);
+    const server = new Server();
+    const world = new World();
+    world.rounds = 30;
+    server.gate = new Promise(() => {});
+    const browser = new Browser(world);
+    const page = new Stage(server, world, { shelf }, browser);
+    expect(await page.part?.unsent()).toBe(0);
+    const upload = page.add();
+    await world.until(() => upload.getSnapshot().step === "uploading");
+    const beside = new Stage(server, world, { shelf }, browser);
+    await world.until(() => beside.uploads.all.getSnapshot().length === 1);
+    const elsewhere = new Stage(server, world, { shelf: memoryShelf() }, undefined, "bob");
+    expect(await page.part?.unsent()).toBe(1);
+    expect(await beside.part?.unsent()).toBe(1);
+    expect(await elsewhere.part?.unsent()).toBe(0);
+    await beside.part?.end(false);
+    await page.part?.end(remove);
+    await world.advance(10);
+    expect(page.uploads.all.getSnapshot()).toEqual([]);
+    expect(server.sending).toBe(0);
+    expect((await factory.databases()).length).toBe(remove ? 0 : 1);
+    const next = new Stage(server, world, { shelf });
+    await world.advance(1000);
+    expect(next.uploads.all.getSnapshot()).toHaveLength(remove ? 0 : 1);
+  }
+});
+
+it("signing out does not wait for a user who is not known", async () => {
+  const page = new Stage(new Server(), new World(), {}, undefined, false);
+  page.add();
+  expect(await page.part?.unsent()).toBe(1);
+  await page.part?.end(true);
+});
+
+it("where the client goes over to another user, so do its uploads", async () => {
+  const shelf = memoryShelf();
+  const page = stage({ shelf });
+  page.server.gate = new Promise(() => {});
+  const upload = page.add();
+  page.server.records.set("f", { size: 1, state: "ready" });
+  const link = await page.uploads.url("taskFiles", "f");
+  await page.world.until(() => upload.getSnapshot().step === "uploading");
+  page.say({ userId: "bob" });
+  await page.world.advance(1000);
+  expect(page.uploads.all.getSnapshot()).toEqual([]);
+  expect(page.server.sending).toBe(0);
+  expect(await page.uploads.url("taskFiles", "f")).not.toBe(link);
+  page.server.gate = undefined;
+  const other = page.add("other");
+  await page.world.until(() => other.getSnapshot().step === "ready");
+  expect(page.server.objects.has(upload.id)).toBe(false);
+  page.say({ userId: "ann" });
+  await page.world.until(() => page.server.objects.has(upload.id));
+});
+
+it("a refused file is told of here alone, after a reload too", async () => {
+  const shelf = memoryShelf();
+  const server = new Server();
+  const world = new World();
+  const browser = new Browser(world);
+  const first = new Stage(server, world, { shelf }, browser);
+  const error = new RefusedError(problem(422, "quota"));
+  const refuse = (page: Stage, id: string, told = error) => {
+    const operation = { type: "create", table: "taskFiles", id, value: {} } as const;
+    page.rejected.set([
+      { id: "r1", txId: "t", operations: [operation], problem: told.problem, error: told, at: 0 },
+    ]);
+  };
+  server.once("create", error);
+  const upload = first.add();
+  await world.until(() => upload.getSnapshot().step === "failed");
+  refuse(first, "another");
+  await world.advance(10);
+  refuse(first, upload.id);
+  await world.advance(10);
+  expect(first.discarded).toEqual(["r1"]);
+  first.uploads.close();
+  server.once("create", error);
+  const second = new Stage(server, world, { shelf }, browser);
+  await world.until(() => second.uploads.get(upload.id)?.getSnapshot().step === "failed");
+  expect(second.uploads.get(upload.id)?.getSnapshot().error?.code).toBe("quota");
+  refuse(second, upload.id);
+  await world.advance(10);
+  // Cancelled, it leaves nothing to delete.
+  await second.uploads.abort(upload.id);
+  expect(second.written.map((operation) => (operation as { type: string }).type)).toEqual([
+    "create",
+  ]);
+  const third = new Stage(server, world, { shelf }, browser);
+  const there = third.add("x");
+  await world.until(() => there.getSnapshot().step === "ready");
+  refuse(third, there.id);
+  await world.advance(10);
+  expect(third.discarded).toEqual([]);
+});
+
+it("a refusal that an earlier page did not live to hear is told", async () => {
+  const shelf = memoryShelf();
+  const kept = await shelf(`rowcast-files:${URL_}:=ann`);
+  const record = { taskId: "t", name: "a", type: "x/y", size: "2" };
+  const entry = { id: "f", table: "taskFiles", name: "a", type: "x/y", size: 2, addedAt: 1 };
+  await kept.put({ ...entry, record, created: true }, new Blob(["hi"]));
+  const page = stage({ shelf });
+  const error = new RefusedError(problem(413, "too_large"));
+  const operation = { type: "create", table: "taskFiles", id: "f", value: {} } as const;
+  page.rejected.set([
+    { id: "r", txId: "t", operations: [operation], problem: error.problem, error, at: 0 },
+  ]);
+  await page.world.until(() => page.uploads.get("f")?.getSnapshot().step === "failed");
+  expect(page.uploads.get("f")?.getSnapshot().error?.code).toBe("too_large");
+  expect(page.discarded).toEqual(["r"]);
+});
+
+it("what is aborted while its record is being written leaves none behind", async () => {
+  const page = stage();
+  const upload = page.add();
+  await page.world.until(() => page.written.length === 1);
+  const gone = page.uploads.abort(upload.id);
+  await page.world.advance(1000);
+  await gone;
+  expect(page.written.at(-1)).toEqual({ type: "delete", table: "taskFiles", id: upload.id });
+  expect(page.server.asked).toEqual([]);
 });

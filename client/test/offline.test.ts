@@ -432,6 +432,29 @@ describe("R14 users", () => {
     expect(server.get("tasks", "a")?.count).toBe(pending === "discard" ? 0 : 1);
   });
 
+  it("R14.5 signOut asks what else would be lost, and has it removed", async () => {
+    for (const pending of ["keep", "discard"] as const) {
+      const stage = new Stage();
+      const [client, other] = [stage.open(), stage.open()];
+      const ends: boolean[] = [];
+      const others: boolean[] = [];
+      client.attach({ unsent: async () => 2, end: (remove) => ends.push(remove) });
+      other.attach({ unsent: () => 0, end: (remove) => others.push(remove) });
+      await stage.advance();
+      await expect(client.signOut()).rejects.toMatchObject({ pending: 0, rejected: 0, files: 2 });
+      expect(ends).toEqual([]);
+      await Promise.all([client.signOut({ pending }), stage.advance()]);
+      await client.close();
+      expect(ends).toEqual([pending === "discard"]);
+      expect(others).toEqual([false]);
+      const closed = stage.open({ userId: "bob" });
+      closed.attach({ unsent: () => 0, end: (remove) => ends.push(remove) });
+      await stage.advance();
+      await closed.close();
+      expect(ends).toEqual([pending === "discard", false]);
+    }
+  });
+
   it("R14.5 ends the client in all tabs", async () => {
     const stage = new Stage();
     stage.server.put("tasks", "a", { title: "A", boardId: "b1" });

@@ -22,7 +22,7 @@ it("the test in README.md runs", async () => {
     "createTestServer",
     "schema",
     "expect",
-    `return (async () => {${blocks.at(-1)}})();`,
+    `return (async () => {${blocks.find((block) => block?.includes("createTestServer("))}})();`,
   );
   await run(createTestServer, schema, expect);
 });

@@ -34,6 +34,7 @@ class Site:
         self._environment = {
             "PATH": os.environ["PATH"],
             "ROWCAST_DATABASE_URL": dsn,
+            "ROWCAST_DATA_DIR": str(folder / "data"),
             "ROWCAST_JWT_SECRET": SECRET,
             "ROWCAST_DEV_SIGN_IN": "true",
             "ROWCAST_LOG_LEVEL": "warning",

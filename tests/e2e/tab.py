@@ -2,7 +2,8 @@
 
 import json
 import re
-from typing import Any
+from base64 import b64encode
+from typing import Any, TypeAlias
 
 from playwright.sync_api import Locator, Page, expect
 
@@ -42,6 +43,23 @@ CACHES = """async () => {
   }
   return found;
 }"""
+# What the browser makes of files that come from outside: no test can hold them with a mouse.
+BRING = """(element, [event, files]) => {
+  const transfer = new DataTransfer();
+  for (const [name, type, text] of files) {
+    const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+    transfer.items.add(new File([bytes], name, { type }));
+  }
+  const options = { bubbles: true, cancelable: true };
+  element.dispatchEvent(
+    event === "paste"
+      ? new ClipboardEvent(event, { ...options, clipboardData: transfer })
+      : new DragEvent(event, { ...options, dataTransfer: transfer }),
+  );
+}"""
+
+# A name, a media type, the bytes.
+File: TypeAlias = tuple[str, str, bytes]
 
 
 class Tab:
@@ -94,7 +112,7 @@ class Tab:
 
     def until_sent(self, user: str = "") -> None:
         """Waits until nothing (of this user) waits for the server. The badge takes a moment."""
-        until(lambda: not any(self.databases()[name]["queue"] for name in self.of(user)))
+        until(lambda: not any(self.databases()[name].get("queue") for name in self.of(user)))
 
     def until_not_kept(self, *words: str) -> None:
         """Waits until nothing with these words is left on this device."""
@@ -154,6 +172,19 @@ class Tab:
         field.press("Enter")
         self.close()
         expect(self.card(new)).to_be_visible()
+
+    def choose(self, button: str, *files: File) -> None:
+        """Chooses files by a button."""
+        with self.page.expect_file_chooser() as chooser:
+            self.page.get_by_role("button", name=button).click()
+        chooser.value.set_files(
+            [{"name": name, "mimeType": kind, "buffer": data} for name, kind, data in files]
+        )
+
+    def bring(self, event: str, target: str, *files: File) -> None:
+        """Pastes files, or drops them (`event`), at an element."""
+        given = [[name, kind, b64encode(data).decode()] for name, kind, data in files]
+        self.page.locator(target).first.evaluate(BRING, [event, given])
 
     # --- what is kept ----------------------------------------------------------------------------
 

@@ -6,8 +6,10 @@ const THINGS: Record<string, string> = {
   notebookInvitations: "invitation",
   notebookMembers: "membership",
   notebooks: "notebook",
+  noteFiles: "file of a note",
   notes: "note",
   profiles: "profile",
+  taskFiles: "attachment",
   tasks: "task",
   workspaceInvitations: "invitation",
   workspaceMembers: "membership",
@@ -55,7 +57,17 @@ export function reason(problem: Problem): string {
       return "It belongs to something that could not be made.";
     case "too_old":
       return "It waited too long on this device.";
+    case "too_large":
+      return problem.detail?.includes("max_file_bytes")
+        ? "The file is larger than files may be here."
+        : told(problem);
     default:
-      return problem.detail || problem.title;
+      return told(problem);
   }
+}
+
+/** What the server said, as a sentence. */
+function told({ detail, title }: Problem): string {
+  const words = detail || title;
+  return /[.!?]$/.test(words) ? words : `${words}.`;
 }

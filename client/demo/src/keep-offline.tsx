@@ -8,6 +8,9 @@ import { useRecords } from "rowcast/react";
 export function KeepOffline() {
   const boards = useRecords("boards");
   const notebooks = useRecords("notebooks");
+  // What files there are; their bytes come when they are looked at.
+  useRecords("taskFiles");
+  useRecords("noteFiles");
   return (
     <>
       {boards.map(({ id }) => (

@@ -1,4 +1,5 @@
-import { useEffect, useState } from "react";
+import { useEffect, useState, useSyncExternalStore } from "react";
+import { useUploads } from "rowcast/files/react";
 import { useRejected, useStatus, useUndoRedo } from "rowcast/react";
 import { SignInAgain } from "./account/sign-in-again.js";
 import { describe, reason } from "./describe.js";
@@ -58,7 +59,9 @@ function Saved() {
   // Offline too: what has waited for the network is being saved from the first moment on.
   const saving = useLasting(pending > 0, PATIENCE_MS);
   const forgetful = useLasting(!durable, STARTING_MS);
+  const files = useUnsentFiles();
   const changes = `${pending} ${pending === 1 ? "change" : "changes"}`;
+  const filesText = `${files} ${files === 1 ? "file" : "files"}`;
   if (upgrade) {
     return (
       <button type="button" className="badge warn" onClick={() => location.reload()}>
@@ -73,6 +76,7 @@ function Saved() {
       <span className="badge off" role="status" title={pending ? why : undefined}>
         <Icon name="cloudOff" size={15} /> Offline
         {pending > 0 && <span className="count">{changes} waiting</span>}
+        {files > 0 && <span className="count">{filesText} waiting</span>}
       </span>
     );
   }
@@ -83,6 +87,14 @@ function Saved() {
       </span>
     );
   }
+  if (files > 0 && !saving) {
+    return (
+      <span className="badge busy" role="status">
+        <Icon name="up" size={15} />
+        <span className="words">Uploading {filesText}</span>
+      </span>
+    );
+  }
   // Beside what was refused, “Saved” would be half the truth.
   if (rejected > 0 && !saving) return null;
   return (
@@ -90,6 +102,15 @@ function Saved() {
       <Icon name={saving ? "sync" : "check"} size={15} />
       <span className="words">{saving ? `Saving ${changes}` : "Saved"}</span>
     </span>
+  );
+}
+
+/** How many files are under way. Those that were refused wait for a decision where they were added. */
+function useUnsentFiles(): number {
+  const { all } = useUploads();
+  return useSyncExternalStore(
+    all.subscribe,
+    () => all.getSnapshot().filter(({ step }) => step !== "failed").length,
   );
 }
 

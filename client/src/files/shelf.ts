@@ -28,6 +28,8 @@ export interface Shelf {
   /** Removes everything. */
   clear(): Promise<void>;
   close(): void;
+  /** Removes everything and the shelf itself, closed or not. */
+  destroy(): Promise<void>;
 }
 
 /** Opens a shelf by name. */
@@ -54,6 +56,10 @@ export function memoryShelf(): OpenShelf {
         files.clear();
       },
       close() {},
+      async destroy() {
+        files.clear();
+        shelves.delete(name);
+      },
     };
   };
 }
@@ -108,6 +114,10 @@ export function indexedDbShelf(factory: IDBFactory = indexedDB): OpenShelf {
           bytes.clear();
         }),
       close: () => database.close(),
+      async destroy() {
+        database.close();
+        await done(factory.deleteDatabase(name));
+      },
     };
   };
 }

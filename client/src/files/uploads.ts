@@ -1,6 +1,7 @@
 import type { Client } from "../client.js";
 import { RowcastError } from "../errors.js";
 import { isTransient } from "../http.js";
+import { createIds } from "../ids.js";
 import type { Json } from "../json.js";
 import { Batch, Cell, type Readable } from "../readable.js";
 import { backoff, browserRuntime, type Runtime } from "../runtime.js";
@@ -59,7 +60,10 @@ export interface UploadsOptions {
 }
 
 /** The part of a client that uploads need. */
-export type UploadClient = Pick<Client, "request" | "status"> & {
+export type UploadClient = Pick<
+  Client,
+  "attach" | "discard" | "rejected" | "request" | "status"
+> & {
   write(
     operation: object,
     options?: { undo?: boolean },
@@ -85,8 +89,6 @@ interface Job {
   /** Whether its record may be on the server: the write was confirmed, or is of an earlier page. */
   there: boolean;
   running: AbortController | undefined;
-  /** The write of its record, once it has begun in this page. */
-  saving: Promise<void> | undefined;
   /** What calls off the next try. */
   pause: (() => void) | undefined;
   unlock: (() => void) | undefined;
@@ -116,9 +118,14 @@ export class Uploads {
   private readonly jobs = new Map<string, Job>();
   private readonly links = new Map<string, { url: Promise<string>; until: number }>();
   private readonly ends: (() => void)[] = [];
-  private readonly shelf: OpenShelf;
+  private readonly newId: () => string;
+  private readonly openShelf: OpenShelf;
+  /** Refusals that were seen: they leave the client's list a moment later. */
+  private readonly heard = new Set<string>();
   private opened: Promise<Shelf>;
-  private owner: string | null | undefined;
+  /** Whose uploads these are; undefined until it is known. */
+  private user: string | null | undefined;
+  private pending = 0;
   private name = "";
   private closed = false;
 
@@ -134,12 +141,17 @@ export class Uploads {
     this.runtime = options.runtime ?? browserRuntime();
     this.list = new Cell<readonly UploadState[]>(this.batch, []);
     this.all = this.list;
-    this.shelf = options.shelf ?? defaultShelf();
+    this.newId = createIds(() => this.runtime.now(), this.runtime.fill);
+    this.openShelf = options.shelf ?? defaultShelf();
     this.opened = this.open();
+    // Whoever needs it is told where he waits for it.
+    this.opened.catch(() => {});
     this.ends.push(
       this.runtime.onWake(() => this.wake()),
       client.status.subscribe(() => this.look()),
+      client.rejected.subscribe(() => this.hear()),
     );
+    client.attach({ unsent: () => this.unsent(), end: (remove) => this.leave(remove) });
   }
 
   /**
@@ -150,7 +162,7 @@ export class Uploads {
     table: string,
     file: Blob & { readonly name?: string },
     values: { readonly [key: string]: Json },
-    { id = crypto.randomUUID(), name = file.name ?? "file" }: { id?: string; name?: string } = {},
+    { id = this.newId(), name = file.name ?? "file" }: { id?: string; name?: string } = {},
   ): Upload {
     const type = plainType(file.type);
     const record = { ...values, name: plainName(name), type, size: String(file.size) };
@@ -193,14 +205,11 @@ export class Uploads {
   async abort(id: string): Promise<void> {
     const job = this.jobs.get(id);
     if (!job) return;
+    // Where it failed so, there is no record, or none that could be deleted.
+    const forbidden = job.cell.getSnapshot().error?.code === "forbidden";
     this.end(job, "aborted", new UploadAbortedError());
     await (await this.opened).remove(id);
-    // What is being written has to be there before it can be deleted.
-    await job.saving?.catch(() => {});
-    if (job.kept.created) {
-      const { table } = job.kept;
-      await this.client.write({ type: "delete", table, id }, { undo: false }).saved;
-    }
+    if (job.kept.created && !forbidden) await this.remove(job);
   }
 
   /**
@@ -226,65 +235,103 @@ export class Uploads {
     return url;
   }
 
-  /** Forgets all uploads and their bytes on this device. Call it before the client's signOut. */
+  /** Forgets all uploads and their bytes on this device, as the client's signOut does. */
   async clear(): Promise<void> {
     for (const job of [...this.jobs.values()]) this.end(job, "aborted", new UploadAbortedError());
     await (await this.opened).clear();
   }
 
-  /** Lets go of everything; what is kept stays, and goes on the next time. */
+  /** Lets go of everything; what is kept stays, and goes on the next time. The end of the client does it. */
   close(): void {
     if (this.closed) return;
     this.closed = true;
     for (const end of this.ends) end();
-    this.letGo();
+    this.stop();
   }
 
   // --- inside ---
 
-  private letGo(): void {
+  /** Nothing goes on in this page. */
+  private stop(): void {
     for (const job of this.jobs.values()) {
       job.pause?.();
       job.running?.abort();
       job.unlock?.();
     }
-    void this.opened.then(
-      (shelf) => shelf.close(),
-      () => {},
-    );
+    this.jobs.clear();
+    this.links.clear();
+    this.tell();
+    this.opened.then((shelf) => shelf.close()).catch(() => {});
   }
 
-  /** What one user has added is not sent as another, who may be signed in without a new page. */
+  /** How many files would be lost: of all tabs, where they are kept. */
+  private async unsent(): Promise<number> {
+    const ids = new Set(this.jobs.keys());
+    // Before the user is known nothing is kept of him.
+    const kept = this.user === undefined ? [] : await this.kept().catch(() => []);
+    for (const { id } of kept) ids.add(id);
+    return ids.size;
+  }
+
+  private async kept(): Promise<Kept[]> {
+    return (await this.opened).all();
+  }
+
+  /** The client has ended. */
+  private async leave(remove: boolean): Promise<void> {
+    const { opened } = this;
+    this.close();
+    // What cannot be removed is no reason to stay.
+    if (remove && this.user !== undefined)
+      await opened.then((shelf) => shelf.destroy()).catch(() => {});
+  }
+
+  /** Another user's uploads are not this one's. */
   private look(): void {
-    const { userId } = this.client.status.getSnapshot();
-    if (userId !== undefined && this.owner !== undefined && userId !== this.owner) {
-      this.letGo();
-      this.jobs.clear();
-      this.links.clear();
-      this.owner = undefined;
+    const { userId, pending } = this.client.status.getSnapshot();
+    if (this.user !== undefined && userId !== undefined && userId !== this.user) {
+      this.stop();
+      this.user = undefined;
       this.opened = this.open();
-      this.tell();
+      this.opened.catch(() => {});
     }
+    // The write that creates its record may have been among those that were answered now.
+    if (pending < this.pending)
+      this.wake((job) => job.cell.getSnapshot().error?.code === "forbidden");
+    this.pending = pending;
     this.next();
   }
 
-  private open(): Promise<Shelf> {
-    const opened = this.begin();
-    // Whoever needs it is told where he waits for it.
-    opened.catch(() => {});
-    return opened;
+  /** What the server refused to create is shown here, and nowhere else. */
+  private hear(): void {
+    for (const { id: entry, operations, error } of this.client.rejected.getSnapshot()) {
+      const [create] = operations;
+      const job = create?.type === "create" ? this.jobs.get(create.id) : undefined;
+      if (!job || operations.length > 1 || this.heard.has(entry)) continue;
+      this.heard.add(entry);
+      this.client.discard(entry).catch(() => {});
+      // By an earlier page, whose end came between the write and the note of it.
+      if (error.code === "exists") continue;
+      // After a reload it is tried again, and its reason known again.
+      job.kept = { ...job.kept, created: false };
+      this.opened
+        .then(async (shelf) => {
+          if (!this.over(job)) await shelf.put(job.kept);
+        })
+        .catch(() => {});
+      this.fail(job, error);
+    }
   }
 
   /** Whose uploads they are is known first; then what an earlier page has left goes on. */
-  private async begin(): Promise<Shelf> {
-    const user = await this.user();
-    this.owner = user;
-    const name = `rowcast-files:${this.base}:${user === null ? "" : `=${user}`}`;
-    this.name = name;
-    const opened = await this.shelf(name).catch(() => memoryShelf()(name));
+  private async open(): Promise<Shelf> {
+    const user = await this.whose();
+    this.user = user;
+    this.name = `rowcast-files:${this.base}:${user === null ? "" : `=${user}`}`;
+    const opened = await this.openShelf(this.name).catch(() => memoryShelf()(this.name));
     const left = (await opened.all()).sort((a, b) => a.addedAt - b.addedAt);
     for (const kept of left) {
-      if (this.closed || this.name !== name || this.jobs.has(kept.id)) continue;
+      if (this.closed || this.user !== user || this.jobs.has(kept.id)) continue;
       const job = this.job(kept, true);
       job.there = kept.created;
       this.lock(job, async () => {
@@ -293,10 +340,11 @@ export class Uploads {
         else if (!kept.created) await this.create(job);
       });
     }
+    this.hear();
     return opened;
   }
 
-  private user(): Promise<string | null> {
+  private whose(): Promise<string | null> {
     const { status } = this.client;
     return new Promise((resolve) => {
       let end = () => {};
@@ -340,7 +388,6 @@ export class Uploads {
       mine: false,
       there: false,
       running: undefined,
-      saving: undefined,
       pause: undefined,
       unlock: undefined,
       bytes: undefined,
@@ -385,10 +432,10 @@ export class Uploads {
       );
       // Whoever awaits the first alone would leave the other unheard.
       write.confirmed.catch(() => {});
-      job.saving = write.saved.then(() => {
-        job.kept = { ...job.kept, created: true };
-      });
-      await job.saving;
+      await write.saved;
+      job.kept = { ...job.kept, created: true };
+      // Aborted before there was anything to delete.
+      if (!this.closed && job.cell.getSnapshot().step === "aborted") return void this.remove(job);
       const shelf = await this.opened;
       if (!this.over(job)) await shelf.put(job.kept).catch(() => {});
       await write.confirmed;
@@ -401,6 +448,10 @@ export class Uploads {
     }
     job.there = true;
     this.next();
+  }
+
+  private async remove({ kept: { table, id } }: Job): Promise<void> {
+    await this.client.write({ type: "delete", table, id }, { undo: false }).saved;
   }
 
   private lock(job: Job, held: () => Promise<void> = async () => {}): void {
@@ -422,8 +473,9 @@ export class Uploads {
     );
   }
 
-  private wake(): void {
+  private wake(which: (job: Job) => boolean = () => true): void {
     for (const job of this.jobs.values()) {
+      if (!which(job)) continue;
       job.pause?.();
       job.pause = undefined;
     }

@@ -2,8 +2,7 @@
 import { createRoot } from "react-dom/client";
 import { createClient } from "rowcast";
 import { createSession } from "rowcast/auth";
-import { createUploads } from "rowcast/files";
-import { useFileUrl, useUpload } from "rowcast/files/react";
+import { useFileUrl, useUpload, useUploads } from "rowcast/files/react";
 import { RowcastProvider, useField, useRecords, useUndoRedo, useWrite } from "rowcast/react";
 import { createTestServer } from "rowcast/testing";
 import { expect } from "vitest";
@@ -80,9 +79,8 @@ export async function test() {
   await server.close();
 }
 
-const uploads = createUploads(client, { url: "http://localhost:8000" });
-
 export function Attachments({ taskId }: { taskId: string }) {
+  const uploads = useUploads("http://localhost:8000");
   const files = useRecords("taskFiles", { taskId });
   const upload = useUpload(uploads, "taskFiles", { taskId });
   const open = async (id: string) => window.open(await uploads.url("taskFiles", id));
@@ -116,6 +114,7 @@ export function Attachments({ taskId }: { taskId: string }) {
 }
 
 export function Picture({ id }: { id: string }) {
+  const uploads = useUploads("http://localhost:8000");
   const { url, refresh } = useFileUrl(uploads, "taskFiles", id);
   return <img src={url} alt="" onError={refresh} />;
 }

@@ -66,6 +66,8 @@ export function useSignOut(): { signOut: (everywhere?: boolean) => void; dialog:
         <Dialog title="There are changes that were not saved" onClose={() => setUnsent(undefined)}>
           <p>
             {unsent.pending > 0 && `${unsent.pending} not sent yet. `}
+            {unsent.files > 0 &&
+              `${unsent.files} ${unsent.files === 1 ? "file" : "files"} not uploaded. `}
             {unsent.rejected > 0 && `${unsent.rejected} refused by the server. `}
             This is on this device only.
           </p>

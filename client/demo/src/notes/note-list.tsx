@@ -72,6 +72,7 @@ const Row = memo(function Row({
 }) {
   // Without the signs of Markdown, as far as they disturb.
   const words = content
+    .replace(/!?\[([^\]\n]*)\]\(files\/[^)]*\)/g, "$1")
     .slice(0, EXCERPT * 2)
     .replace(/[#*_`>[\]]+/g, "")
     .trim();

@@ -1,6 +1,6 @@
 import { useMemo, useState } from "react";
 import { recordKey } from "rowcast";
-import { useField, usePresence, useQuery, useRecord, useWrite } from "rowcast/react";
+import { useField, usePresence, useQuery, useRecord, useRecords, useWrite } from "rowcast/react";
 import { Empty, Topbar } from "../layout.js";
 import { Present } from "../people.js";
 import { navigate } from "../router.js";
@@ -21,6 +21,13 @@ export function BoardPage({ boardId, taskId }: { boardId: string; taskId: string
     { boardId },
     { orderBy: [{ key: "orderKey" }] },
   );
+  // Of all boards: one key for all cards, which the device keeps as a whole besides.
+  const attached = useRecords("taskFiles");
+  const files = useMemo(() => {
+    const counts = new Map<string, number>();
+    for (const { taskId } of attached) counts.set(taskId, (counts.get(taskId) ?? 0) + 1);
+    return counts;
+  }, [attached]);
   const peers = usePresence(recordKey("boards", boardId), { taskId: taskId ?? null });
   const [filters, setFilters] = useState(NO_FILTERS);
   const [sharing, setSharing] = useState(false);
@@ -86,7 +93,7 @@ export function BoardPage({ boardId, taskId }: { boardId: string; taskId: string
       {status === "loading" ? (
         <p className="soft loading">Loading …</p>
       ) : (
-        <Kanban boardId={boardId} tasks={shown} peers={peers} />
+        <Kanban boardId={boardId} tasks={shown} peers={peers} files={files} />
       )}
       {sharing && workspace && (
         <ShareDialog

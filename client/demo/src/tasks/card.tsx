@@ -11,9 +11,12 @@ import { daysUntil, dueText } from "./due.js";
 export const Card = memo(function Card({
   task,
   present,
+  files = 0,
   onPress,
 }: {
   task: Task;
+  /** How many are attached. */
+  files?: number;
   /** Who has it open, as a text, so that it is equal when it is the same. */
   present: string;
   onPress: (event: PointerEvent<HTMLElement>, task: Task) => void;
@@ -34,10 +37,17 @@ export const Card = memo(function Card({
           {title || "Untitled"}
         </Link>
       </div>
-      {(priority || dueDate || tags.length > 0 || assigneeId) && (
+      {(priority || dueDate || tags.length > 0 || files > 0 || assigneeId) && (
         <div className="card-meta">
           {priority && <Priority priority={priority} />}
           {dueDate && <Due date={dueDate} done={task.status === "done"} />}
+          {files > 0 && (
+            <span className="clip">
+              <Icon name="clip" size={13} />
+              <span className="visually-hidden">Attachments: </span>
+              {files}
+            </span>
+          )}
           {tags.map((tag) => (
             <Tag key={tag} name={tag} />
           ))}

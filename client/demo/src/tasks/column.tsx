@@ -15,6 +15,7 @@ export function Column({
   tasks,
   drag,
   present,
+  files,
   columns,
   onPress,
   onAdd,
@@ -24,6 +25,7 @@ export function Column({
   tasks: readonly Task[];
   drag: Drag | null;
   present: ReadonlyMap<string, string>;
+  files: ReadonlyMap<string, number>;
   columns: Map<TaskStatus, ColumnHandle>;
   onPress: (event: PointerEvent<HTMLElement>, task: Task) => void;
   onAdd: (title: string) => void;
@@ -100,7 +102,12 @@ export function Column({
                   aria-posinset={index + 1}
                   style={{ transform: `translateY(${start + shift(index)}px)` }}
                 >
-                  <Card task={task} present={present.get(task.id) ?? ""} onPress={onPress} />
+                  <Card
+                    task={task}
+                    present={present.get(task.id) ?? ""}
+                    files={files.get(task.id) ?? 0}
+                    onPress={onPress}
+                  />
                 </li>
               )
             );

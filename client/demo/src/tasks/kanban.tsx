@@ -18,11 +18,14 @@ export function Kanban({
   boardId,
   tasks,
   peers,
+  files,
 }: {
   boardId: string;
   /** Those to show, in order. */
   tasks: readonly Task[];
   peers: readonly Peer[];
+  /** How many files are attached, by the id of the task. */
+  files: ReadonlyMap<string, number>;
 }) {
   const write = useWrite();
   const present = usePresent(peers);
@@ -111,6 +114,7 @@ export function Kanban({
           tasks={byStatus[id]}
           drag={drag}
           present={present}
+          files={files}
           columns={columns}
           onPress={onPress}
           onAdd={(title) => add(id, title)}
@@ -124,7 +128,7 @@ export function Kanban({
           aria-hidden="true"
           inert
         >
-          <Card task={drag.task} present="" onPress={ignore} />
+          <Card task={drag.task} present="" files={files.get(drag.task.id) ?? 0} onPress={ignore} />
         </div>
       )}
     </div>

@@ -8,6 +8,7 @@ import { IconButton } from "../ui/icon.js";
 import { TagList } from "../ui/tag-list.js";
 import { notify } from "../ui/toasts.js";
 import { useSteadyCaret } from "../ui/use-steady-caret.js";
+import { Attachments } from "./attachments.js";
 import { Comments } from "./comments.js";
 import { PRIORITIES, STATUSES } from "./statuses.js";
 
@@ -58,6 +59,7 @@ export function TaskDialog({
           <Title id={taskId} />
           <Fields task={task} people={people} tags={tags} />
           <Description id={taskId} />
+          <Attachments taskId={taskId} />
           <Comments taskId={taskId} />
         </>
       ) : (

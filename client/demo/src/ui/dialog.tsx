@@ -1,5 +1,6 @@
 import { type ReactNode, useId, useLayoutEffect, useRef } from "react";
 import { IconButton } from "./icon.js";
+import { Toasts } from "./toasts.js";
 
 /**
  * A dialog above the page: the browser keeps the focus in it, closes it on Escape and gives the focus back. `sheet`
@@ -56,6 +57,7 @@ export function Dialog({
         </header>
         {children}
       </div>
+      <Toasts above />
     </dialog>
   );
 }

@@ -1,4 +1,4 @@
-import { useSyncExternalStore } from "react";
+import { useEffect, useId, useSyncExternalStore } from "react";
 import { IconButton } from "./icon.js";
 
 interface Toast {
@@ -12,6 +12,8 @@ const listeners = new Set<() => void>();
 let toasts: readonly Toast[] = [];
 let announced = "";
 let last = 0;
+/** Where they can appear, the uppermost last: below a dialog nothing can be pressed, and nothing is read out. */
+let places: readonly string[] = [];
 
 /** Says something at the edge of the window, perhaps with something to do about it. */
 export function notify(
@@ -32,10 +34,21 @@ export function announce(text: string): void {
   tell();
 }
 
-/** Where both appear. */
-export function Toasts() {
+/** Where both appear: on the page, or in a dialog above it. */
+export function Toasts({ above = false }: { above?: boolean }) {
+  const place = useId();
+  useEffect(() => {
+    places = above ? [...places, place] : [place, ...places];
+    tell();
+    return () => {
+      places = places.filter((other) => other !== place);
+      tell();
+    };
+  }, [place, above]);
+  const here = useSyncExternalStore(subscribe, () => places.at(-1) === place);
   const shown = useSyncExternalStore(subscribe, () => toasts);
   const text = useSyncExternalStore(subscribe, () => announced);
+  if (!here) return null;
   return (
     <>
       <p className="visually-hidden" role="status" aria-live="polite">

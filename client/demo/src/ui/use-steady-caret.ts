@@ -35,3 +35,12 @@ export function movedCaret(before: string, after: string, caret: number): number
   // Behind the change it stays as far from the end as it was; inside, it goes to where the change ends.
   return tail === fromEnd ? after.length - fromEnd : after.length - tail;
 }
+
+/** Writes at the caret, as if it had been typed. */
+export function insertText(area: HTMLTextAreaElement, text: string): void {
+  area.focus();
+  // By the browser, so that its undo knows of it; where it does not, as before it could.
+  if (document.execCommand("insertText", false, text)) return;
+  area.setRangeText(text, area.selectionStart, area.selectionEnd, "end");
+  area.dispatchEvent(new Event("input", { bubbles: true }));
+}

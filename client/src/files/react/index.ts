@@ -1,9 +1,26 @@
 import { useCallback, useEffect, useMemo, useState, useSyncExternalStore } from "react";
-import type { RowcastError } from "../../errors.js";
+import type { Client } from "../../client.js";
+import { RowcastError } from "../../errors.js";
 import type { Json } from "../../json.js";
-import type { Upload, UploadState, Uploads } from "../uploads.js";
+import { useClient } from "../../react/index.js";
+import { createUploads, type Upload, type UploadState, type Uploads } from "../uploads.js";
 
 const NONE: readonly UploadState[] = [];
+const made = new WeakMap<Client, Uploads>();
+/** What cannot be shown by a link younger than this is no picture. */
+const FRESH_MILLISECONDS = 20_000;
+
+/** The uploads of the client above, made when they are first asked for. `url`: the gateway's address, as of the client. */
+export function useUploads(url?: string): Uploads {
+  const client = useClient();
+  let uploads = made.get(client);
+  if (!uploads) {
+    // It ends with the client, and one that was thrown away with its render would be another of the same.
+    uploads = createUploads(client, url === undefined ? {} : { url });
+    made.set(client, uploads);
+  }
+  return uploads;
+}
 
 /** What `useUpload` gives. */
 export interface UploadHook {
@@ -50,8 +67,21 @@ export interface FileUrl {
   /** Undefined while it is fetched, and where it cannot be had. */
   readonly url: string | undefined;
   readonly error: RowcastError | null;
-  /** Asks for another: a link lives for a minute. For `onError` of an image. */
+  /**
+   * Asks for another: a link lives for a minute. For `onError` of an image: what a new link does not show either is the
+   * error `unreadable`.
+   */
   refresh(): void;
+}
+
+interface Found {
+  /** What was asked for. */
+  readonly for: string;
+  /** When the answer came. */
+  readonly at: number;
+  readonly turn: number;
+  readonly url?: string | undefined;
+  readonly error?: RowcastError;
 }
 
 /**
@@ -65,20 +95,27 @@ export function useFileUrl(
   { inline = true }: { inline?: boolean } = {},
 ): FileUrl {
   const [turn, setTurn] = useState(0);
-  const [found, show] = useState<{ for: string; url?: string; error?: RowcastError }>();
+  const [found, show] = useState<Found>();
   const key = JSON.stringify([table, id, inline, turn]);
   useEffect(() => {
     if (id === null) return;
     let wanted = true;
     uploads.url(table, id, { inline, fresh: turn > 0 }).then(
-      (url) => wanted && show({ for: key, url }),
-      (error) => wanted && show({ for: key, error: error as RowcastError }),
+      (url) => wanted && show({ for: key, at: Date.now(), url, turn }),
+      (error) => wanted && show({ for: key, at: Date.now(), error: error as RowcastError, turn }),
     );
     return () => {
       wanted = false;
     };
   }, [uploads, table, id, inline, turn, key]);
-  const refresh = useCallback(() => setTurn((last) => last + 1), []);
+  const refresh = useCallback(() => {
+    if (found?.url && found.turn > 0 && Date.now() - found.at < FRESH_MILLISECONDS) {
+      const error = new RowcastError("unreadable", "What the link leads to cannot be shown.");
+      show({ ...found, url: undefined, error });
+    } else {
+      setTurn((last) => last + 1);
+    }
+  }, [found]);
   const current = found?.for === key ? found : undefined;
   return { url: current?.url, error: current?.error ?? null, refresh };
 }
