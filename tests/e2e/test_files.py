@@ -21,7 +21,8 @@ REPORT: File = ("Report.pdf", "application/pdf", b"%PDF- of a few words")
 WATCH = """() => {
   window.sent = [];
   new MutationObserver(() => {
-    for (const { value, max } of document.querySelectorAll("progress")) window.sent.push(value / max);
+    const bars = document.querySelectorAll("progress");
+    for (const { value, max } of bars) window.sent.push(value / max);
   }).observe(document.body, { subtree: true, childList: true, attributes: true });
 }"""
 # Whether a link that somebody has kept still gives anything.
@@ -66,7 +67,11 @@ def attach(tab: Tab, *files: File) -> None:
 def held(tab: Tab) -> list[Route]:
     """Uploads of this tab stop here from now on."""
     routes: list[Route] = []
-    tab.page.route(CONTENT, lambda route: routes.append(route))
+
+    def hold(route: Route) -> None:
+        routes.append(route)
+
+    tab.page.route(CONTENT, hold)
     return routes
 
 
@@ -254,7 +259,8 @@ def test_a_refusal_says_why_and_may_be_tried_again(open_as: Visit, sql: Sql) -> 
     routes = held(alice)
     attach(alice, ("Late.txt", "text/plain", b"late"))
     arrived(alice, routes)
-    sql("update workspaces set owner_id = '00000000-0000-7000-8000-00000000ca01', member_ids = '[]'")
+    carol = "00000000-0000-7000-8000-00000000ca01"
+    sql("update workspaces set owner_id = %s, member_ids = '[]'", carol)
     expect(alice.page.get_by_role("heading", name="This board is not here")).to_be_visible()
     assert sql("select count(*) from task_files where name = 'Late.txt' and state = 'ready'") == 0
 

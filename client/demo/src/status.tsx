@@ -90,7 +90,7 @@ function Saved() {
   if (files > 0 && !saving) {
     return (
       <span className="badge busy" role="status">
-        <Icon name="up" size={15} />
+        <Icon name="sync" size={15} />
         <span className="words">Uploading {filesText}</span>
       </span>
     );
