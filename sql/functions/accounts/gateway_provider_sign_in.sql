@@ -14,7 +14,9 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_email constant text := case when p_email_verified then accounts.normal_email(p_email) end;
+    v_email constant text := case
+        when p_email_verified and p_email is not null then accounts.normal_email(p_email)
+    end;
     v_user uuid;
 begin
     perform accounts.take('link_address', p_address);
