@@ -903,7 +903,11 @@ def test_tables_of_accounts_cannot_be_made_live(conn: psycopg.Connection) -> Non
     ],
 )
 def test_names_in_mails_are_no_links(name: str, shown: str) -> None:
-    mail: dict[str, Any] = {"id": str(uuid.uuid4()), "kind": "invitation", "recipient": "d@example.org"}
+    mail: dict[str, Any] = {
+        "id": str(uuid.uuid4()),
+        "kind": "invitation",
+        "recipient": "d@example.org",
+    }
     mail |= {"details": {"by": "A", "to": name}, "createdAt": ""}
     signer = tokens.Signer(settings_for("", accounts=True, public_url="http://app.example"))
     assert f'"{shown}"' in mails.render(mail, "http://app.example", signer)["text"]
