@@ -13,7 +13,7 @@ security invoker
 as $$
     select
         u.id, u.email,
-        u.email is null and not exists (select from accounts.identities i where i.user_id = u.id),
+        accounts.is_guest(u.id),
         u.password_hash is not null,
         array(select distinct i.provider from accounts.identities i where i.user_id = u.id order by 1),
         (select count(*) from accounts.sessions s where s.user_id = u.id and s.expires_at > now()),
@@ -45,7 +45,7 @@ begin
         select g.id
         from accounts.users g
         where g.email is null and g.created_at < now() - interval '1 day'
-            and not exists (select from accounts.identities i where i.user_id = g.id)
+            and accounts.is_guest(g.id)
             and not exists (select from accounts.sessions s where s.user_id = g.id)
             -- A sign-up of his may still be confirmed.
             and not exists (

@@ -46,8 +46,7 @@ begin
         p_link, 'sign_up', p_token_hash, v_email,
         (
             select u.id from accounts.users u
-            where u.id = accounts.session_user_id(p_session, p_family_hash, p_secret_hash)
-                and (accounts.describe(u.id) ->> 'guest')::boolean
+            where u.id = accounts.session_user_id(p_session, p_family_hash, p_secret_hash) and accounts.is_guest(u.id)
         ),
         p_password_hash, p_browser_hash, case when v_taken then now() else now() + v_lasts end
     )

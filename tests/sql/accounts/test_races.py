@@ -86,3 +86,38 @@ def test_who_changes_his_password_while_his_sessions_end_is_told_so(
     assert job.result() == "PT401"
     row = db.connect().execute("select password_hash from accounts.users where id = %s", [user])
     assert row.fetchone() == (HASH,)
+
+
+def test_a_guest_who_becomes_somebody_meanwhile_is_not_made_another(
+    db: Database, user: uuid.UUID
+) -> None:
+    """By a provider, while his sign-up is confirmed: the sign-up makes a user of its own."""
+    conn = db.connect()
+    row = conn.execute("insert into accounts.users default values returning id").fetchone()
+    assert row is not None
+    guest = row[0]
+    session = open_session(conn, guest)
+    conn.execute(
+        "insert into accounts.links (id, purpose, token_hash, email, user_id, password_hash,"
+        " expires_at) values (gen_random_uuid(), 'sign_up', %s, 'g@example.org', %s, %s,"
+        " now() + interval '1 h')",
+        [SECRET, guest, HASH],
+    )
+    verifying = db.connect()
+    with psycopg.connect(db.dsn()) as coming:
+        coming.execute(
+            "select accounts.gateway_provider_sign_in('p', 'i', 's', null, false, %s, '', %s, %s,"
+            " %s)",
+            [session, uuid.uuid4(), FAMILY, SECRET],
+        )
+        job = Background(
+            lambda: verifying.execute(
+                "select accounts.gateway_verify(%s, %s, %s, %s) -> 'user' ->> 'id'",
+                [SECRET, uuid.uuid4(), FAMILY, SECRET],
+            ).fetchone()
+        )
+        blocked(db, verifying)
+        coming.commit()
+    assert job.result() != (str(guest),)
+    found = conn.execute("select email from accounts.users where id = %s", [guest]).fetchone()
+    assert found == (None,)
