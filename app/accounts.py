@@ -31,6 +31,8 @@ PENDING: Final = "rowcast_pending"
 FLOW: Final = "rowcast_flow"
 PENDING_SECONDS: Final = 24 * 3600
 FLOW_SECONDS: Final = 600
+KNOWN: Final = "rowcast_known"
+KNOWN_SECONDS: Final = 365 * 24 * 3600
 MAX_TEXT: Final = 2048
 OIDC_ERRORS: Final = frozenset({"disabled", "rate_limited", "unavailable", "retry"})
 
@@ -87,6 +89,7 @@ async def sign_up(request: Request) -> Response:
     email, password = _text(body, "email"), _text(body, "password")
     passwords.check(password, email)
     _count(request)
+    await _call(gateway, calls.BEGIN_SIGN_UP, email=email, address=caller_address(request))
     link, browser = uuid.uuid4(), secrets.token_bytes(PART_BYTES)
     hashed = await _hasher(gateway).hash(password)
     known = _known(_cookie(request))
@@ -98,7 +101,6 @@ async def sign_up(request: Request) -> Response:
         link=link,
         token_hash=link_hash(gateway.signer.link(link)),
         browser_hash=digest(browser),
-        address=caller_address(request),
         **known,
     )
     answer = JSONResponse({"status": "check_mail"}, 202)
@@ -136,23 +138,25 @@ async def sign_in(request: Request) -> Response:
     gateway, body = gateway_of(request), await _body(request)
     email, password = _text(body, "email"), _text(body, "password")
     _count(request)
-    address = caller_address(request)
+    # A browser in which he signed in before counts by itself: strangers cannot lock him out.
+    known_user, known_browser = _known_browser(request) or (None, None)
+    counted = {
+        "email": email,
+        "address": caller_address(request),
+        "known": known_user,
+        "browser": known_browser,
+    }
     begun = await _call(
-        gateway,
-        calls.BEGIN_SIGN_IN,
-        email=email,
-        address=address,
-        development=gateway.settings.dev_sign_in,
+        gateway, calls.BEGIN_SIGN_IN, development=gateway.settings.dev_sign_in, **counted
     )
     known = begun["passwordHash"]
     right, new = await _hasher(gateway).verify(password, known)
     return await _signed_in(
         request,
         calls.SIGN_IN,
-        email=email,
-        address=address,
         password_hash=known if right else None,
         new_hash=new,
+        **counted,
     )
 
 
@@ -384,6 +388,10 @@ def _welcome(request: Request, signed: dict[str, Any], cookie: Cookie) -> Respon
         }
     )
     _set(request, answer, SESSION, cookie.text(), int(signed["seconds"]))
+    user, known = uuid.UUID(signed["user"]["id"]), _known_browser(request)
+    if signed["user"]["hasPassword"] and (known is None or known[0] != user):
+        name = gateway_of(request).signer.browser(user)
+        _set(request, answer, KNOWN, name, KNOWN_SECONDS)
     return answer
 
 
@@ -520,6 +528,11 @@ def _drop(request: Request, answer: Response, name: str) -> None:
 
 def _cookie(request: Request) -> Cookie | None:
     return Cookie.read(request.cookies.get(_name(request, SESSION)))
+
+
+def _known_browser(request: Request) -> tuple[uuid.UUID, str] | None:
+    """Who has signed in in this browser before, and its name."""
+    return gateway_of(request).signer.known(request.cookies.get(_name(request, KNOWN), ""))
 
 
 def _known(cookie: Cookie | None) -> dict[str, Any]:

@@ -116,12 +116,10 @@ class Verifier:
             raise sign_in_again("The token is not readable") from None
         # Decided before any key is touched: `none`, and a public key used as an HMAC secret.
         algorithm = header.get("alg")
-        known = isinstance(algorithm, str) and algorithm in self._algorithms
-        if not known or "crit" in header:
-            raise sign_in_again("The token's algorithm is not accepted")
         key_name = header.get("kid")
         own = self._own.get(key_name) if isinstance(key_name, str) else None
-        if own is not None and algorithm != OWN_ALGORITHM:
+        accepted = (OWN_ALGORITHM,) if own else self._algorithms
+        if not isinstance(algorithm, str) or algorithm not in accepted or "crit" in header:
             raise sign_in_again("The token's algorithm is not accepted")
         key = own or await self._key(str(algorithm), key_name)
         issuer = self._own_issuer if own else self._issuer or None

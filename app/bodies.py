@@ -345,6 +345,100 @@ class DevSignInAnswer(Body):
     user_id: str
 
 
+Password = Annotated[str, Field(max_length=2048)]
+LinkToken = Annotated[str, Field(description="What stands behind `#token=` of a mailed link.")]
+
+
+class SignUpBody(Body):
+    """A new account. The same answer for every address."""
+
+    email: str
+    password: Password
+
+
+class VerifyBody(Body):
+    """Ends a sign-up. The password chosen then is needed in another browser."""
+
+    token: LinkToken
+    password: Password | None = None
+
+
+class SignInBody(Body):
+    """Address and password."""
+
+    email: str
+    password: Password
+
+
+class ChangePasswordBody(Body):
+    """Another password, and the present one where there is one."""
+
+    current: Password | None = None
+    password: Password
+
+
+class RequestResetBody(Body):
+    """Whose password is to be set anew."""
+
+    email: str
+
+
+class ResetBody(Body):
+    """Another password, by a link."""
+
+    token: LinkToken
+    password: Password
+
+
+class CheckMail(Body):
+    """A mail was sent, or would have been."""
+
+    status: Literal["check_mail"]
+
+
+class AccountUser(Body):
+    """A user, as he himself may see him."""
+
+    id: str
+    email: Annotated[
+        str | None, Field(description="Verified, in lower case; a guest has none.")
+    ] = None
+    guest: bool
+    has_password: bool
+    providers: list[str]
+    created_at: str
+
+
+class SignedIn(Body):
+    """A token of ten minutes; the session is a cookie."""
+
+    token: str
+    expires_at: Annotated[str, Field(description="ISO 8601 in UTC.")]
+    user: AccountUser
+
+
+class MeAnswer(Body):
+    """Null: a token of another issuer, whose user has no account here."""
+
+    user: AccountUser | None
+
+
+class SignInProvider(Body):
+    """A provider to sign in by: open `startUrl` as a page."""
+
+    id: str
+    name: str
+    start_url: str
+
+
+class SignInWays(Body):
+    """By what one can sign in."""
+
+    providers: list[SignInProvider]
+    guests: bool
+    password_min_length: int
+
+
 class Health(Body):
     """The process runs."""
 

@@ -135,11 +135,16 @@ DEV_SIGN_IN: Final[LiteralString] = (
 )
 
 # Accounts. Parameters by name: what is secret in them is a hash.
+BEGIN_SIGN_UP: Final[LiteralString] = (
+    "select accounts.gateway_begin_sign_up("
+    "p_email => %(email)s::text, p_address => %(address)s::text"
+    ") where current_user = session_user"
+)
 SIGN_UP: Final[LiteralString] = (
     "select accounts.gateway_sign_up("
     "p_email => %(email)s::text, p_password_hash => %(password_hash)s::text, "
     "p_link => %(link)s::uuid, p_token_hash => %(token_hash)s::bytea, "
-    "p_browser_hash => %(browser_hash)s::bytea, p_address => %(address)s::text, "
+    "p_browser_hash => %(browser_hash)s::bytea, "
     "p_session => %(session)s::uuid, p_family_hash => %(family)s::bytea, "
     "p_secret_hash => %(secret)s::bytea"
     ") where current_user = session_user"
@@ -159,7 +164,8 @@ VERIFY: Final[LiteralString] = (
 BEGIN_SIGN_IN: Final[LiteralString] = (
     "select accounts.gateway_begin_sign_in("
     "p_email => %(email)s::text, p_address => %(address)s::text, "
-    "p_development => %(development)s::boolean"
+    "p_development => %(development)s::boolean, "
+    "p_known => %(known)s::uuid, p_browser => %(browser)s::text"
     ") where current_user = session_user"
 )
 SIGN_IN: Final[LiteralString] = (
@@ -167,7 +173,8 @@ SIGN_IN: Final[LiteralString] = (
     "p_email => %(email)s::text, p_address => %(address)s::text, "
     "p_password_hash => %(password_hash)s::text, p_new_hash => %(new_hash)s::text, "
     "p_session => %(session)s::uuid, p_family_hash => %(family)s::bytea, "
-    "p_secret_hash => %(secret)s::bytea"
+    "p_secret_hash => %(secret)s::bytea, "
+    "p_known => %(known)s::uuid, p_browser => %(browser)s::text"
     ") where current_user = session_user"
 )
 GUEST: Final[LiteralString] = (

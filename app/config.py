@@ -253,7 +253,8 @@ class Settings(BaseSettings):
     log_level: str = Field(
         default="info",
         pattern="^(debug|info|warning|error)$",
-        description="Least severe message logged: debug, info, warning or error.",
+        description="Least severe message logged: debug (of the gateway's own), info, warning or "
+        "error.",
     )
 
     @classmethod

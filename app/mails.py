@@ -1,5 +1,6 @@
 """What the mails of accounts say. Plain text; names in them were chosen by people."""
 
+import re
 import uuid
 from typing import Any, Final
 
@@ -78,4 +79,4 @@ def _text(kind: str, details: dict[str, Any], public_url: str, link: str | None)
 def _name(details: dict[str, Any], key: str) -> str:
     """In one line, and nothing a mail program would make a link of."""
     shown = "".join(c if c.isprintable() else " " for c in str(details.get(key) or ""))
-    return shown.replace("://", " ")
+    return re.sub(r"(?<=\w)\.(?=[^\W\d_])|://|@", " ", shown)

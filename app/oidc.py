@@ -4,6 +4,7 @@ import logging
 import secrets
 import time
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import httpx2
 import jwt
@@ -132,7 +133,9 @@ class Client:
                 found = (await http.get(address)).raise_for_status().json()
             if found["issuer"] != self.provider.issuer:
                 raise ValueError("another issuer")
-            if not all(isinstance(found[name], str) for name in NAMED):
+            # What is said over https is not undone by an address without.
+            scheme = urlsplit(self.provider.issuer).scheme
+            if not all(urlsplit(found[name]).scheme in ("https", scheme) for name in NAMED):
                 raise ValueError("no address")
         except (httpx2.HTTPError, ValueError, KeyError, TypeError) as exc:
             log.warning("provider %s not read class=%s", self.provider.id, type(exc).__name__)

@@ -44,14 +44,24 @@ _REFUSALS: Final = {
 }
 
 
+_NOT_AS_SAID: Final = "Not as described; `key` names the member"
+_ACCOUNTS: Final = {
+    401: "Wrong, or no session; sign in",
+    410: "The link was used or is too old",
+    413: "Too many bytes",
+    415: "Send JSON",
+    429: "Too many attempts (Retry-After)",
+}
+
+
 @functools.cache
-def document_text(dev_sign_in: bool) -> str:
-    """The document as JSON; with the development sign-in where it is turned on."""
-    return orjson.dumps(document(dev_sign_in), option=orjson.OPT_INDENT_2).decode()
+def document_text(paths: frozenset[str]) -> str:
+    """The document of a gateway that serves these paths, as JSON."""
+    return orjson.dumps(document(paths), option=orjson.OPT_INDENT_2).decode()
 
 
-def document(dev_sign_in: bool) -> dict[str, Any]:
-    """The document as an object."""
+def document(served: frozenset[str] | None = None) -> dict[str, Any]:
+    """The document as an object; of all there is, where it is not said what is served."""
     from . import __version__
 
     models: list[tuple[type[BaseModel], JsonSchemaMode]] = [
@@ -62,9 +72,9 @@ def document(dev_sign_in: bool) -> dict[str, Any]:
     schemas: dict[str, Any] = dict(sorted(definitions["$defs"].items()))
     schemas["ClientFrame"] = _one_of(CLIENT_FRAMES)
     schemas["ServerFrame"] = _one_of(SERVER_FRAMES)
-    paths = _paths()
-    if not dev_sign_in:
-        del paths["/api/auth/dev-sign-in"]
+    paths = {**_paths(), **_account_paths()}
+    if served is not None:
+        paths = {path: said for path, said in paths.items() if path in served}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -81,6 +91,12 @@ def document(dev_sign_in: bool) -> dict[str, Any]:
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
                 "cookie": {"type": "apiKey", "in": "cookie", "name": "rowcast_session"},
+                "session": {
+                    "type": "apiKey",
+                    "in": "cookie",
+                    "name": "rowcast_account",
+                    "description": "Over https `__Host-rowcast_account`.",
+                },
             },
         },
     }
@@ -97,6 +113,12 @@ def requests() -> tuple[type[BaseModel], ...]:
         bodies.FileConfirmBody,
         bodies.FileDownloadBody,
         bodies.DevSignInBody,
+        bodies.SignUpBody,
+        bodies.VerifyBody,
+        bodies.SignInBody,
+        bodies.ChangePasswordBody,
+        bodies.RequestResetBody,
+        bodies.ResetBody,
     )
 
 
@@ -113,6 +135,12 @@ def answers() -> tuple[type[BaseModel], ...]:
         bodies.FileReceipt,
         bodies.Problem,
         bodies.DevSignInAnswer,
+        bodies.CheckMail,
+        bodies.AccountUser,
+        bodies.SignedIn,
+        bodies.MeAnswer,
+        bodies.SignInProvider,
+        bodies.SignInWays,
         bodies.Health,
         bodies.Readiness,
     )
@@ -208,6 +236,66 @@ def _paths() -> dict[str, Any]:
             )
         },
     }
+
+
+def _account_paths() -> dict[str, Any]:
+    """docs/reference/accounts.md says more."""
+    public: list[Any] = []
+    session: list[Any] = [{"session": []}]
+    signed, mailed = bodies.SignedIn, bodies.CheckMail
+
+    def post(
+        summary: str,
+        takes: type[BaseModel] | None,
+        gives: type[BaseModel] | None,
+        security: list[Any],
+        *more: int,
+        status: str = "200",
+    ) -> dict[str, Any]:
+        made = _post(summary, f"{summary}.", [takes] if takes else [], [gives] if gives else [])
+        ok = made["responses"].pop("200")
+        if gives is None:
+            del ok["content"]
+        refusals = {400: _NOT_AS_SAID, 403: "From another page, or disabled", **_ACCOUNTS}
+        known = {str(code): _problem(refusals[code]) for code in (400, 403, 413, 415, 429, *more)}
+        known["503"] = made["responses"]["503"]
+        return {
+            "post": {
+                **made,
+                "responses": {status: ok, **dict(sorted(known.items()))},
+                "security": security,
+            }
+        }
+
+    ways = _get("List ways to sign in", "Providers, and whether guests are let in.", {}, True)
+    ways["responses"] = {"200": _answer(bodies.SignInWays)}
+    me = _get("Get the user of a token", "Whose the token is.", {})
+    me["responses"] = {"200": _answer(bodies.MeAnswer), "401": _problem(_REFUSALS["401"])}
+    me["security"] = [{"bearer": []}]
+    return {
+        "/api/auth/providers": {"get": ways},
+        "/api/auth/sign-up": post("Sign up", bodies.SignUpBody, mailed, public, status="202"),
+        "/api/auth/verify": post("End a sign-up", bodies.VerifyBody, signed, public, 410),
+        "/api/auth/sign-in": post("Sign in", bodies.SignInBody, signed, public, 401),
+        "/api/auth/guest": post("Begin as a guest", None, signed, public),
+        "/api/auth/refresh": post("Get the next token", None, signed, session, 401),
+        "/api/auth/sign-out": post("Sign out", None, None, session, status="204"),
+        "/api/auth/sign-out-everywhere": post(
+            "Sign out everywhere", None, None, session, status="204"
+        ),
+        "/api/auth/me": {"get": me},
+        "/api/auth/change-password": post(
+            "Change the password", bodies.ChangePasswordBody, signed, session, 401
+        ),
+        "/api/auth/request-reset": post(
+            "Ask for another password", bodies.RequestResetBody, mailed, public, status="202"
+        ),
+        "/api/auth/reset": post("Set another password", bodies.ResetBody, signed, public, 410),
+    }
+
+
+def _answer(model: type[BaseModel]) -> dict[str, Any]:
+    return {"description": "OK", "content": {"application/json": {"schema": _one_of([model])}}}
 
 
 def _content() -> dict[str, Any]:
@@ -307,5 +395,7 @@ def _operation(summary: str) -> str:
 
 
 def _one_of(models: list[type[BaseModel]] | tuple[type[BaseModel], ...]) -> dict[str, Any]:
+    if not models:
+        return {"type": "object"}
     references = [{"$ref": REFERENCE.format(model=model.__name__)} for model in models]
     return references[0] if len(references) == 1 else {"oneOf": references}

@@ -1,9 +1,11 @@
 """Passwords: Argon2id, off the event loop, a bounded number at once."""
 
 import asyncio
+import re
 import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from pwdlib import PasswordHash
@@ -16,6 +18,12 @@ T = TypeVar("T")
 
 MIN_CHARACTERS: Final = 8  # NIST SP 800-63B
 MAX_CHARACTERS: Final = 256
+# What most people choose, with or without digits and marks around it (NIST SP 800-63B 3.1.1.2).
+COMMON: Final = frozenset(
+    Path(__file__).with_name("common_passwords.txt").read_text("utf-8").split()
+)
+ROWS: Final = ("01234567890123456789", "qwertyuiopqwertyuiop", "abcdefghijklmnopqrstuvwxyz")
+LOOKS: Final = str.maketrans("@4310$57!", "aaeiossti")
 MAX_WAITING: Final = 64  # at a tenth of a second each
 
 
@@ -69,8 +77,20 @@ def check(password: str, email: str) -> None:
     if not MIN_CHARACTERS <= length <= MAX_CHARACTERS:
         raise _weak(f"A password has {MIN_CHARACTERS} to {MAX_CHARACTERS} characters")
     lowered = password.casefold()
-    if lowered in (email.casefold(), email.casefold().partition("@")[0]) or len(set(lowered)) < 3:
+    if (
+        lowered in (email.casefold(), email.casefold().partition("@")[0])
+        or len(set(lowered)) < 3
+        or _common(lowered)
+    ):
         raise _weak("This password is too easy to guess")
+
+
+def _common(lowered: str) -> bool:
+    if any(lowered in row or lowered in row[::-1] for row in ROWS):
+        return True
+    word = re.sub(r"^[\W\d_]+|[\W\d_]+$", "", lowered)
+    # A common word is a small part of a long password.
+    return len(lowered) < len(word) + 8 and not COMMON.isdisjoint((word, word.translate(LOOKS)))
 
 
 def _weak(detail: str) -> Problem:

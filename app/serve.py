@@ -101,7 +101,9 @@ def _logging(level: str) -> dict[str, Any]:
                 "filters": ["trace"],
             }
         },
-        "root": {"handlers": ["stderr"], "level": level.upper()},
+        # Of what others say, nothing below info: there are frames of sockets in it, tokens and all.
+        "root": {"handlers": ["stderr"], "level": "INFO" if level == "debug" else level.upper()},
+        "loggers": {"rowcast": {"level": level.upper()}},
     }
 
 

@@ -98,6 +98,25 @@ class Signer:
             return None
         return flow
 
+    def browser(self, user: uuid.UUID) -> str:
+        """A name for a browser in which a user has signed in; nobody else can make one."""
+        named = user.bytes + secrets.token_bytes(16)
+        return _encoded(named + self._browser_mac(named))
+
+    def known(self, text: str) -> tuple[uuid.UUID, str] | None:
+        """The user and the name of such a browser; None for anything else."""
+        raw = _decoded(text)
+        if (
+            raw is None
+            or len(raw) != 64
+            or not hmac.compare_digest(raw[32:], self._browser_mac(raw[:32]))
+        ):
+            return None
+        return uuid.UUID(bytes=raw[:16]), raw[16:32].hex()
+
+    def _browser_mac(self, named: bytes) -> bytes:
+        return hmac.digest(self._secret.encode(), b"rowcast browser" + named, "sha256")
+
     def _flow_key(self) -> bytes:
         return hmac.digest(self._secret.encode(), b"rowcast flow", "sha256")
 

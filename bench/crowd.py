@@ -76,6 +76,7 @@ class Socket(asyncio.Protocol):
         self.upgraded = False
         self.data_at = 0.0
         self.word_at = 0.0
+        self.closed_at = 0.0
         self.tries = 0
         self.last = b""
         self.cursor: str | None = None
@@ -91,6 +92,7 @@ class Socket(asyncio.Protocol):
         self.transport.write(HANDSHAKE)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.closed_at = time.monotonic()
         if self.live:
             self.live = False
             self.home.lost(self)
@@ -133,6 +135,8 @@ class Socket(asyncio.Protocol):
                 self.frame(data[start + head : end])
             elif kind == 9:
                 self.transport.write(_frame(10, data[start + head : end]))
+            elif kind == 8:
+                self.transport.close()
             start = end
         if start < size:
             self._buffer = data[start:]
@@ -269,6 +273,12 @@ class Home:
         await self.until(lambda: socket.word_at > 0)
         await asyncio.sleep(0.5)  # what would come after it
         return socket.data_at, socket.word_at
+
+    async def closed(self, numbers: list[int]) -> float:
+        """When the last of these sockets was closed."""
+        sockets = [self.sockets[number] for number in numbers]
+        await self.until(lambda: all(socket.closed_at > 0 for socket in sockets))
+        return max(socket.closed_at for socket in sockets)
 
     async def persist(self) -> None:
         """From now on lost sockets are opened again."""

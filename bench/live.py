@@ -8,6 +8,7 @@ import signal
 import statistics
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -242,7 +243,60 @@ def revocation(stage: Stage, say: Say, longer: int) -> list[Figure]:
     return [
         _within("revocation to the last byte of the board, p99", lasts["p99"], 1000, "ms"),
         _within("revocation to `stale` or `gone`, p99", words["p99"], 1000, "ms"),
+        *_ends(stage, say, longer),
     ]
+
+
+def _ends(stage: Stage, say: Say, longer: int) -> list[Figure]:
+    """Sessions end, of one user after the other and then of all, on two gateways at once, while
+    the board is edited: until the last socket is closed and the first request is refused.
+    """
+    say("ends of sessions: 500 users on two gateways")
+    count, closed, refused = SOCKETS // 2, [], []
+    with ExitStack() as stack:
+        conn, first = _prepared(stage, stack)
+        second = stack.enter_context(stage.gateway())
+        writer = stack.enter_context(stage.connect(stage.admin))
+        crowd = stack.enter_context(Crowd())
+        for gateway in (first, second):
+            crowd.open(gateway.port, _members(count))
+        for number in range(50 * longer):
+            _edit_for(writer, 0.05)
+            end = ("end_sessions", "disable_user")[number % 2]
+            conn.execute(f"select sync.{end}(%s)".encode(), (uid(USERS + number),))
+            committed = time.monotonic()
+            for gateway in (first, second):
+                _until_refused(gateway.port, token(USERS + number))
+                refused.append((time.monotonic() - committed) * 1000)
+            closed.append(
+                (crowd.ask("closed", numbers=[number, count + number]) - committed) * 1000
+            )
+        rest = [*range(50 * longer, count), *range(count + 50 * longer, 2 * count)]
+        conn.execute("select sync.end_all_sessions()")
+        committed = time.monotonic()
+        all_closed = (crowd.ask("closed", numbers=rest) - committed) * 1000
+    return [
+        _within("session ended to 401 on two gateways, p99", latencies(refused)["p99"], 1000, "ms"),
+        _within("session ended to sockets closed, p99", latencies(closed)["p99"], 1000, "ms"),
+        _within("everybody's ended to the last of 900 closed", all_closed, 1000, "ms"),
+    ]
+
+
+def _until_refused(port: int, bearer: str) -> None:
+    """Asks until the answer is 401, which the first should be."""
+    asked = urllib.request.Request(
+        f"http://127.0.0.1:{port}/api/realtime/query",
+        json.dumps({"table": "tasks", "limit": 1}).encode(),
+        {"Authorization": f"Bearer {bearer}", "Content-Type": "application/json"},
+    )
+    while True:
+        try:
+            urllib.request.urlopen(asked, timeout=10).close()
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code == 401:
+                return
+            raise
 
 
 def storm(stage: Stage, say: Say, longer: int) -> list[Figure]:

@@ -98,6 +98,7 @@ export type ProblemCode =
   | "wrong_credentials"
   | "session_ended"
   | "disabled"
+  | "sign_up_first"
   | "password_needed"
   | "link_spent"
   | "bad_media_type";
@@ -338,6 +339,43 @@ export interface DevSignInBody {
   user: string;
 }
 
+/** A new account. The same answer for every address. */
+export interface SignUpBody {
+  email: string;
+  password: string;
+}
+
+/** Ends a sign-up. The password chosen then is needed in another browser. */
+export interface VerifyBody {
+  /** What stands behind `#token=` of a mailed link. */
+  token: string;
+  password?: string;
+}
+
+/** Address and password. */
+export interface SignInBody {
+  email: string;
+  password: string;
+}
+
+/** Another password, and the present one where there is one. */
+export interface ChangePasswordBody {
+  current?: string;
+  password: string;
+}
+
+/** Whose password is to be set anew. */
+export interface RequestResetBody {
+  email: string;
+}
+
+/** Another password, by a link. */
+export interface ResetBody {
+  /** What stands behind `#token=` of a mailed link. */
+  token: string;
+  password: string;
+}
+
 /** Keys a socket may hold; bytes a frame to the server may have. */
 export interface SocketLimits {
   keys: number;
@@ -570,6 +608,49 @@ export interface FileReceipt {
 export interface DevSignInAnswer {
   token: string;
   userId: string;
+}
+
+/** A mail was sent, or would have been. */
+export interface CheckMail {
+  status: "check_mail";
+}
+
+/** A user, as he himself may see him. */
+export interface AccountUser {
+  id: string;
+  /** Verified, in lower case; a guest has none. */
+  email?: string | null;
+  guest: boolean;
+  hasPassword: boolean;
+  providers: readonly string[];
+  createdAt: string;
+}
+
+/** A token of ten minutes; the session is a cookie. */
+export interface SignedIn {
+  token: string;
+  /** ISO 8601 in UTC. */
+  expiresAt: string;
+  user: AccountUser;
+}
+
+/** Null: a token of another issuer, whose user has no account here. */
+export interface MeAnswer {
+  user: AccountUser | null;
+}
+
+/** A provider to sign in by: open `startUrl` as a page. */
+export interface SignInProvider {
+  id: string;
+  name: string;
+  startUrl: string;
+}
+
+/** By what one can sign in. */
+export interface SignInWays {
+  providers: readonly SignInProvider[];
+  guests: boolean;
+  passwordMinLength: number;
 }
 
 /** The process runs. */

@@ -125,6 +125,37 @@ FAULTS = (
         "where false",
         ("tests/sql/access/test_replay.py",),
     ),
+    Fault(
+        "spent-cookies-good-for-ever",
+        "sql/functions/accounts/gateway_refresh.sql",
+        "sync_internal.setting('refresh_grace_seconds') * interval '1 s' then",
+        "sync_internal.setting('refresh_grace_seconds') * interval '1 day' then",
+        ("tests/gateway/test_accounts.py::test_a_cookie_used_again_later_ends_its_session",),
+    ),
+    Fault(
+        "address-of-a-provider-believed",
+        "sql/functions/accounts/gateway_provider_sign_in.sql",
+        "when p_email_verified and p_email is not null then",
+        "when p_email is not null then",
+        ("tests/gateway/test_oidc.py::test_an_address_that_is_not_verified_finds_nobody",),
+    ),
+    Fault(
+        "tokens-outlive-their-session",
+        "sql/functions/auth/end_sessions.sql",
+        "            or not exists (",
+        "            or false and not exists (",
+        (
+            "tests/gateway/test_accounts.py"
+            "::test_signing_out_ends_token_and_socket_of_this_session_alone",
+        ),
+    ),
+    Fault(
+        "sign-ins-outlive-the-end-of-all",
+        "sql/functions/auth/end_sessions.sql",
+        "lock table accounts.sessions in exclusive mode;",
+        "null;",
+        ("tests/sql/accounts/test_races.py",),
+    ),
 )
 
 

@@ -16,4 +16,6 @@ def test_a_planted_fault_applies_and_its_tests_exist(fault: Fault, tmp_path: Pat
     fault.plant(tmp_path)
     if target.suffix == ".py":
         compile(target.read_text(), str(target), "exec")
-    assert all((ROOT / test).is_file() for test in fault.caught_by)
+    for test in fault.caught_by:
+        path, _, name = test.partition("::")
+        assert f"def {name}" in (ROOT / path).read_text()

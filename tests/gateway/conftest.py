@@ -221,27 +221,32 @@ def run(db: Database) -> Callable[..., Any]:
 
 
 class Process:
-    """The gateway as a process of its own."""
+    """The gateway as a process of its own; `log`: where what it says goes."""
 
-    def __init__(self, dsn: str, listener: Any) -> None:
+    def __init__(self, dsn: str, listener: Any, log: Path | None = None, **more: str) -> None:
         self._listener = listener
+        self._log = log
         self._environment = {
             "PATH": os.environ["PATH"],
             "ROWCAST_DATABASE_URL": dsn,
             "ROWCAST_JWT_SECRET": SECRET,
             "ROWCAST_LOG_LEVEL": "warning",
+            **more,
         }
         self.held, self._lifeline = os.pipe()
         self.child: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         handles = f"{self._listener.fileno()},{self.held}"
-        self.child = subprocess.Popen(
-            [sys.executable, "-m", "app", "serve", "--handles", handles],
-            cwd=Path(__file__).parents[2],
-            env=self._environment,
-            pass_fds=(self._listener.fileno(), self.held),
-        )
+        with contextlib.nullcontext() if self._log is None else self._log.open("ab") as log:
+            self.child = subprocess.Popen(
+                [sys.executable, "-m", "app", "serve", "--handles", handles],
+                cwd=Path(__file__).parents[2],
+                env=self._environment,
+                pass_fds=(self._listener.fileno(), self.held),
+                stdout=log,
+                stderr=log,
+            )
 
     def end(self, how: signal.Signals) -> int:
         assert self.child is not None

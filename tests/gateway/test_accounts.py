@@ -15,7 +15,7 @@ import psycopg
 import pytest
 import pytest_asyncio
 
-from app import tokens
+from app import mails, tokens
 from app.db import Lane
 from tests.gateway.conftest import (
     ALICE,
@@ -745,6 +745,102 @@ async def test_nothing_secret_is_in_any_log(
         assert word not in logged
 
 
+async def test_sign_ups_are_counted_before_a_password_is_hashed(
+    browser: Browser, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else whoever asks often enough keeps everybody's sign-in waiting for the hasher."""
+    run("select accounts.set_limit('sign_up_address', 2, 1)")
+    passwords = browser.service.gateway.passwords
+    assert passwords is not None
+    hashed, real = [], passwords.hash
+
+    async def noted(password: str) -> str:
+        hashed.append(password)
+        return await real(password)
+
+    monkeypatch.setattr(passwords, "hash", noted)
+    answers = [
+        await browser.post("sign-up", {"email": f"{n}@example.org", "password": PASSWORD})
+        for n in range(4)
+    ]
+    assert [a.status_code for a in answers] == [202, 202, 429, 429]
+    assert len(hashed) == 2
+
+
+async def test_a_browser_that_signed_in_before_is_not_locked_out_by_strangers(
+    browser: Browser, run: Run
+) -> None:
+    await browser.sign_up("dora@example.org")
+    await browser.post("sign-out")
+    run("select accounts.set_limit('sign_in_account', 2, 1)")
+    stranger = Browser(browser.service)
+    wrong = {"email": "dora@example.org", "password": "wrong horse"}
+    assert [(await stranger.post("sign-in", wrong)).status_code for _ in range(3)] == [401] * 2 + [
+        429
+    ]
+    # His attempts are his own, and as few.
+    run("select accounts.set_limit('sign_in_pair', 3, 1)")
+    right = {"email": " DORA@example.org", "password": PASSWORD}
+    assert (await browser.post("sign-in", right)).status_code == 200
+    seen = [(await browser.post("sign-in", wrong)).status_code for _ in range(4)]
+    assert seen == [401] * 3 + [429]
+    # What one browser is known by is good for nobody else's account, nor when forged.
+    await stranger.sign_up("mallory@example.org")
+    assert code(await stranger.post("sign-in", wrong)) == (429, "rate_limited")
+    known = browser.cookie("rowcast_known") or ""
+    forger = Browser(browser.service)
+    forger.http.cookies.set("rowcast_known", ("A" if known[0] != "A" else "B") + known[1:])
+    assert code(await forger.post("sign-in", wrong)) == (429, "rate_limited")
+
+
+async def test_guests_invite_nobody(browser: Browser, run: Run) -> None:
+    """Else anybody may have mails of his wording sent to anybody."""
+    guest = (await browser.post("guest")).json()
+    bearer = {"authorization": f"Bearer {guest['token']}"}
+    space = str(uuid.uuid4())
+    operations = [
+        {
+            "type": "create",
+            "table": "workspaces",
+            "id": space,
+            "value": {"name": "buy at spam.example"},
+        },
+        invitation("victim@example.org", space),
+    ]
+    answer = await browser.service.post(
+        "/api/realtime/write", transaction(*operations), None, **bearer
+    )
+    assert code(answer) == (403, "sign_up_first")
+    assert run("select count(*) from accounts.mails") == 0
+
+
+async def test_own_tokens_count_whatever_algorithms_others_may_use(gateway_dsn: str) -> None:
+    settings = settings_for(
+        gateway_dsn,
+        accounts=True,
+        public_url="http://app.example",
+        dev_sign_in=False,
+        jwt_jwks_url="http://127.0.0.1:9/keys",
+        jwt_algorithms=("RS256",),
+    )
+    async with Service(settings) as service:
+        await service.ready()
+        signed = (await Browser(service).post("guest")).json()
+        assert (await Browser(service).me(signed["token"])).status_code == 200
+        assert (await Browser(service).me(token(ALICE))).status_code == 401
+
+
+async def test_links_sent_before_everybody_was_signed_out_are_of_no_use(
+    browser: Browser, run: Run
+) -> None:
+    await browser.sign_up("dora@example.org")
+    await browser.post("request-reset", {"email": "dora@example.org"})
+    link = await browser.link("reset", "dora@example.org")
+    run("select sync.end_all_sessions()")
+    answer = await browser.post("reset", {"token": link, "password": "another one at last"})
+    assert code(answer) == (410, "link_spent")
+
+
 async def test_every_door_can_be_repeated(browser: Browser, run: Run) -> None:
     """A connection that is lost after the commit: the gateway says the same again."""
     lane = browser.service.gateway.database.work
@@ -794,3 +890,24 @@ def test_tables_of_accounts_cannot_be_made_live(conn: psycopg.Connection) -> Non
     for name in ("users", "sessions", "links", "mails", "identities"):
         with pytest.raises(psycopg.Error, match="Rowcast's own"):
             conn.execute(f"select sync.enable('accounts.{name}')".encode())
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("Release 1.2 of a.b", "Release 1.2 of a b"),
+        ("https://evil.example/x", "https evil example/x"),
+        ("www.evil1.example", "www evil1 example"),
+        ("dora@evil.example", "dora evil example"),
+        ("two\r\nlines\u202e", "two  lines "),
+    ],
+)
+def test_names_in_mails_are_no_links(name: str, shown: str) -> None:
+    mail: dict[str, Any] = {
+        "id": str(uuid.uuid4()),
+        "kind": "invitation",
+        "recipient": "d@example.org",
+    }
+    mail |= {"details": {"by": "A", "to": name}, "createdAt": ""}
+    signer = tokens.Signer(settings_for("", accounts=True, public_url="http://app.example"))
+    assert f'"{shown}"' in mails.render(mail, "http://app.example", signer)["text"]

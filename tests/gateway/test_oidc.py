@@ -217,3 +217,11 @@ async def test_starting_from_another_site_is_refused(browser: Browser) -> None:
         "/api/auth/oidc/test/start", headers={"sec-fetch-site": "cross-site"}
     )
     assert code(answer) == (403, "origin")
+
+
+async def test_an_address_that_is_said_to_be_verified_and_not_said_is_none(
+    browser: Browser, issuer: str
+) -> None:
+    await say(issuer, sub="8", email_verified=True)
+    assert await go(browser) == HOME
+    assert "email" not in (await browser.post("refresh")).json()["user"]

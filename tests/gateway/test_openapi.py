@@ -5,15 +5,15 @@ from typing import Any
 import pytest
 from starlette.routing import Route
 
-from app import openapi
+from app import accounts, openapi
 from app.gateway import Gateway
 from app.routes import routes
-from tests.gateway.conftest import settings_for
+from tests.gateway.conftest import Service, settings_for
 
 
 @pytest.fixture
 def document() -> dict[str, Any]:
-    return openapi.document(dev_sign_in=True)
+    return openapi.document()
 
 
 def references(value: Any) -> set[str]:
@@ -31,12 +31,11 @@ def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
 
 
 def test_every_api_route_is_described(document: dict[str, Any]) -> None:
-    served = {
-        route.path
-        for route in routes(Gateway(settings_for("host=nowhere")))
-        if isinstance(route, Route)
-    }
-    pages = {"/", "/api/docs", "/api/openapi.json"}
+    settings = settings_for("host=nowhere", accounts=True, public_url="http://app.example")
+    gateway = Gateway(settings)
+    table = [*routes(gateway), *accounts.routes(gateway)]
+    served = {route.path for route in table if isinstance(route, Route)}
+    pages = {"/", "/api/docs", "/api/openapi.json", "/api/auth/dev-mails"}
     assert served - pages == set(document["paths"]) - {"/api/realtime/socket"}
 
 
@@ -63,3 +62,13 @@ def test_wire_names_are_camel_case(document: dict[str, Any]) -> None:
     }
     assert not {name for name in names if "_" in name}
     assert {"txId", "recordMap", "serverTime", "schema", "from"} <= names
+
+
+async def test_what_is_not_turned_on_is_not_described(service: Service, gateway_dsn: str) -> None:
+    paths = (await service.http.get("/api/openapi.json")).json()["paths"]
+    assert "/api/realtime/write" in paths
+    assert "/api/realtime/socket" in paths
+    assert not any(path.startswith("/api/auth/sign") for path in paths)
+    settings = settings_for(gateway_dsn, accounts=True, public_url="http://app.example")
+    async with Service(settings) as other:
+        assert "/api/auth/sign-in" in (await other.http.get("/api/openapi.json")).json()["paths"]

@@ -13,7 +13,7 @@ security invoker
 as $$
     select
         u.id, u.email,
-        u.email is null and not exists (select from accounts.identities i where i.user_id = u.id),
+        accounts.is_guest(u.id),
         u.password_hash is not null,
         array(select distinct i.provider from accounts.identities i where i.user_id = u.id order by 1),
         (select count(*) from accounts.sessions s where s.user_id = u.id and s.expires_at > now()),
@@ -28,7 +28,8 @@ $$;
 comment on function accounts.list_users(text, integer) is 'The users.';
 
 -- Removes what is of no use any more: sessions and links that are too old, mails sent or too old a month ago, limits
--- at rest. Part of sync.prune.
+-- at rest; and guests whose last session has ended, a thousand at once: nobody can be them any more. What they have
+-- made stays, unless the application has a trigger on accounts.users. Part of sync.prune.
 create or replace function accounts.prune()
 returns void
 language plpgsql
@@ -39,6 +40,23 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     delete from accounts.sessions s where s.expires_at < now();
+    delete from accounts.users u
+    where u.id in (
+        select g.id
+        from accounts.users g
+        where g.email is null and g.created_at < now() - interval '1 day'
+            and accounts.is_guest(g.id)
+            and not exists (select from accounts.sessions s where s.user_id = g.id)
+            -- A sign-up of his may still be confirmed.
+            and not exists (
+                select from accounts.links l where l.user_id = g.id and l.used_by is null and l.expires_at > now()
+            )
+            -- Who is disabled stays so.
+            and not exists (select from sync_internal.session_ends e where e.user_id = g.id::text and e.disabled)
+        order by g.created_at
+        limit 1000
+        for update skip locked
+    );
     delete from accounts.links l where l.expires_at < now() - interval '1 day';
     delete from accounts.mails m where m.expires_at < now() - interval '30 days';
     delete from accounts.buckets b

@@ -42,9 +42,12 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_user constant uuid := accounts.session_user_id(p_session, p_family_hash, p_secret_hash);
+    v_user uuid := accounts.session_user_id(p_session, p_family_hash, p_secret_hash);
     v_email text;
 begin
+    perform from accounts.users u where u.id = v_user for no key update;
+    -- Again: his sessions may have ended while this waited.
+    v_user := accounts.session_user_id(p_session, p_family_hash, p_secret_hash);
     if v_user is null then
         perform sync_internal.refuse(401, 'session_ended', 'The session has ended; sign in again');
     end if;

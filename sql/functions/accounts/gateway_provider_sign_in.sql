@@ -14,7 +14,9 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_email constant text := case when p_email_verified then accounts.normal_email(p_email) end;
+    v_email constant text := case
+        when p_email_verified and p_email is not null then accounts.normal_email(p_email)
+    end;
     v_user uuid;
 begin
     perform accounts.take('link_address', p_address);
@@ -25,13 +27,13 @@ begin
             if v_user is not null then
                 perform accounts.post('provider_linked', v_email, jsonb_build_object('provider', p_provider));
             elsif p_guest is not null then
+                perform from accounts.users u
+                where u.id = (select s.user_id from accounts.sessions s where s.id = p_guest)
+                for no key update;
                 -- The session he was a guest in is the proof; it is still there, and he still a guest.
-                select u.id into v_user
-                from accounts.users u
-                join accounts.sessions s on s.user_id = u.id
-                where s.id = p_guest and u.email is null
-                    and not exists (select from accounts.identities i where i.user_id = u.id)
-                for no key update of u;
+                select s.user_id into v_user
+                from accounts.sessions s
+                where s.id = p_guest and s.expires_at > now() and accounts.is_guest(s.user_id);
                 update accounts.users u set email = v_email where u.id = v_user;
                 perform accounts.close_sessions(v_user, null);
             end if;
@@ -68,7 +70,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
     select case
-        when (accounts.describe(accounts.session_user_id(p_session, p_family_hash, p_secret_hash)) ->> 'guest')::boolean
+        when accounts.is_guest(accounts.session_user_id(p_session, p_family_hash, p_secret_hash))
             then jsonb_build_object('guest', p_session)
         else '{}'
     end

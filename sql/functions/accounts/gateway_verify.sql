@@ -24,10 +24,10 @@ begin
     begin
         if v_link.user_id is not null then
             -- A guest who has become somebody meanwhile stays who he is: the link makes another user.
+            perform from accounts.users u where u.id = v_link.user_id for no key update;
             update accounts.users u
             set email = v_link.email, password_hash = v_link.password_hash
-            where u.id = v_link.user_id and u.email is null
-                and not exists (select from accounts.identities i where i.user_id = u.id)
+            where u.id = v_link.user_id and accounts.is_guest(u.id)
             returning u.id into v_user;
         end if;
         if v_user is null then

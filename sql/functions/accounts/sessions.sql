@@ -108,6 +108,22 @@ $$;
 
 comment on function accounts.signed_in(uuid) is 'What a browser is told of its session.';
 
+-- Whether nothing but his sessions makes a user: he has neither a verified address nor a provider. Whoever acts on it
+-- locks the user first, in a statement before.
+create or replace function accounts.is_guest(p_user uuid)
+returns boolean
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select exists (select from accounts.users u where u.id = p_user and u.email is null)
+        and not exists (select from accounts.identities i where i.user_id = p_user)
+$$;
+
+comment on function accounts.is_guest(uuid) is 'Whether nothing but his sessions makes a user.';
+
 -- A user as he himself may see him.
 create or replace function accounts.describe(p_user uuid)
 returns jsonb
@@ -120,7 +136,7 @@ as $$
     select jsonb_strip_nulls(jsonb_build_object(
         'id', u.id,
         'email', u.email,
-        'guest', u.email is null and not exists (select from accounts.identities i where i.user_id = u.id),
+        'guest', accounts.is_guest(u.id),
         'hasPassword', u.password_hash is not null,
         'providers', (
             select coalesce(jsonb_agg(distinct i.provider), '[]') from accounts.identities i where i.user_id = u.id

@@ -54,7 +54,10 @@ declare
     v_user constant text := sync_internal.user_key(p_user_id);
 begin
     if v_user = '' then
+        -- Whoever is signing in is waited for, too. Links count as keys: their tokens are made with the gateway's.
+        lock table accounts.sessions in exclusive mode;
         delete from accounts.sessions s;
+        delete from accounts.links l;
     else
         perform from accounts.users u where u.id = accounts.user_id(v_user) for no key update;
         delete from accounts.sessions s where s.user_id = accounts.user_id(v_user);

@@ -53,7 +53,9 @@ export function useInvitations({ table, id }: Pick<Shared, "table" | "id">) {
           ? `${email} is invited already.`
           : error.code === "bad_email"
             ? `No mail can be sent to ${email}. Look at its spelling.`
-            : `${email} could not be invited: ${error.message}`,
+            : error.code === "sign_up_first"
+              ? "Guests cannot invite. Sign up first."
+              : `${email} could not be invited: ${error.message}`,
       );
     });
   };

@@ -28,7 +28,10 @@ export function explain(error: unknown): Said {
     case "bad_email":
       return { text: "No mail can be sent to this address. Look at its spelling.", field: "email" };
     case "weak_password":
-      return { text: "Choose another password: longer, and not your address.", field: "password" };
+      return {
+        text: "Choose another password: longer, not your address, and not a common one.",
+        field: "password",
+      };
     case "disabled":
       return { text: "This account is disabled. Ask whoever runs this server." };
     case "link_spent":
