@@ -251,10 +251,11 @@ declare
     v_none text;
 begin
     -- A former partition keeps the triggers until they are dropped: its rows are the table's no more.
-    if tg_relid <> %9$L::regclass and not exists (
-        select from pg_partition_ancestors(tg_relid) a where a.relid = %9$L::regclass
-    ) then
-        return null;
+    -- Two conditions: one with a query in it is a statement, whatever its first half says.
+    if tg_relid <> %9$L::regclass then
+        if not exists (select from pg_partition_ancestors(tg_relid) a where a.relid = %9$L::regclass) then
+            return null;
+        end if;
     end if;
     if not %10$s then
         -- What the rows hold would be told wrongly by code made for another shape: let them be read again.

@@ -1,8 +1,39 @@
 -- Writing the functions that lead from a table's wire name to its code, statically, one per role and purpose.
 
--- A function body that is one CASE over the wire names. p_none: what stands in the ELSE.
+-- Code that goes by a name, by halves: the time it takes hardly grows with the number of names, of which each that is
+-- compared costs at the start of every transaction. p_branches: {name: code}. p_none: what is done for any other.
+create or replace function sync_internal.decision(p_subject text, p_branches jsonb, p_none text)
+returns text
+language plpgsql
+immutable
+parallel safe
+security invoker
+as $$
+declare
+    v_names constant text[] := array(select k.name from jsonb_object_keys(p_branches) k (name) order by k.name collate "C");
+    v_middle constant text := v_names[cardinality(v_names) / 2 + 1];
+begin
+    return case cardinality(v_names)
+        when 0 then p_none
+        when 1 then format(
+            E'if %s = %L then\n%s\nelse\n%s\nend if;', p_subject, v_middle, p_branches ->> v_middle, p_none
+        )
+        else format(
+            E'if %1$s collate "C" < %2$L then\n%3$s\nelse\n%4$s\nend if;', p_subject, v_middle,
+            sync_internal.decision(
+                p_subject, p_branches - v_names[cardinality(v_names) / 2 + 1:], p_none
+            ),
+            sync_internal.decision(p_subject, p_branches - v_names[:cardinality(v_names) / 2], p_none)
+        )
+    end;
+end
+$$;
+
+comment on function sync_internal.decision(text, jsonb, text) is 'Code that goes by a name.';
+
+-- A function that goes by the wire name it is given first. p_branches: {name: code}. p_none: what is done for any other.
 create or replace function sync_internal.create_dispatch(
-    p_name text, p_arguments text, p_returns text, p_volatility text, p_branches text, p_none text, p_role text
+    p_name text, p_arguments text, p_returns text, p_volatility text, p_branches jsonb, p_none text, p_role text
 )
 returns void
 language plpgsql
@@ -16,10 +47,8 @@ begin
         'parallel unsafe security invoker as %L',
         p_name, p_arguments, p_returns, p_volatility,
         format(
-            E'\nbegin\n    case %1$s\n%2$s'
-            '        when '''' then\n            %3$s\n'
-            '        else\n            %3$s\n    end case;\nend\n',
-            case when p_arguments like 'p_fn%' then 'p_fn' else 'p_table' end, coalesce(p_branches, ''), p_none
+            E'\nbegin\n%s\nend\n',
+            sync_internal.decision(split_part(p_arguments, ' ', 1), coalesce(p_branches, '{}'), p_none)
         )
     );
     execute format('comment on function sync_internal.%I is %L', p_name, 'Generated: leads to the code of a table.');
@@ -28,7 +57,7 @@ begin
 end
 $$;
 
-comment on function sync_internal.create_dispatch(text, text, text, text, text, text, text)
+comment on function sync_internal.create_dispatch(text, text, text, text, jsonb, text, text)
 is 'Creates one dispatching function.';
 
 create or replace function sync_internal.generate_dispatch()
@@ -48,13 +77,12 @@ begin
     perform sync_internal.create_dispatch(
         'traits_of', 'p_table text', 'sync_internal.traits', 'immutable',
         (
-            select string_agg(
-                format(
-                    E'        when %L then return case when %s then (%L, %s, %L, %L, %L)::sync_internal.traits end;\n',
-                    t.name, sync_internal.shape_condition(t), t.id_type, t.depth,
+            select jsonb_object_agg(
+                t.name, format(
+                    'return case when %s then (%L, %s, %L, %L, %L)::sync_internal.traits end;', sync_internal.shape_condition(t), t.id_type, t.depth,
                     t.foreign_triggers and not t.batch, t.foreign_triggers,
                     t.hard_delete and t.soft_delete is null
-                ), '' order by t.name
+                )
             )
             from sync_internal.tables t
         ),
@@ -63,15 +91,15 @@ begin
     perform sync_internal.create_dispatch(
         'required_keys', 'p_table text', 'text[]', 'immutable',
         (
-            select string_agg(format(
-                E'        when %L then return %L;\n', t.name,
+            select jsonb_object_agg(t.name, format(
+                'return %L;',
                 array(
                     select c.name from sync_internal.columns c
                     where c.table_id = t.table_id and not c.nullable and c.default_expression is null and not c.computed
                         and not c.server_owned and c.column_name not in (t.id_column, t.version_column)
                     order by c.position
                 )
-            ), '' order by t.name)
+            ))
             from sync_internal.tables t
         ),
         'return null;', v_roles
@@ -81,7 +109,7 @@ begin
     perform sync_internal.create_dispatch(
         'id_type', 'p_table text', 'text', 'stable',
         (
-            select string_agg(format(E'        when %L then return %L;\n', t.name, t.id_type), '' order by t.name)
+            select jsonb_object_agg(t.name, format('return %L;', t.id_type))
             from sync_internal.tables t
         ),
         'return null;', v_roles
@@ -153,11 +181,11 @@ begin
                 format('%s_%s', v_purpose.name, v_role), 'p_table text, ' || v_purpose.arguments, v_purpose.result,
                 case v_purpose.name when 'check' then 'stable' else 'volatile' end,
                 (
-                    select string_agg(
-                        format(
-                            E'        when %L then return sync_internal.%I(%s);\n', t.name,
+                    select jsonb_object_agg(
+                        t.name, format(
+                            'return sync_internal.%I(%s);',
                             format('%s_%s_%s', v_purpose.name, t.name, v_role), v_purpose.call
-                        ), '' order by t.name
+                        )
                     )
                     from sync_internal.tables t
                     where exists (
@@ -175,13 +203,13 @@ begin
             format('rows_%s', v_role), 'p_table text, p_ids text[], p_records boolean',
             'table (id text, version bigint, class text, record text)', 'stable',
             (
-                select string_agg(
-                    format(
+                select jsonb_object_agg(
+                    t.name, format(
                         -- Asked beforehand: a plan made for these ids is made at every call.
-                        E'        when %1$L then\n            if %8$s then\n'
-                        '                return query select t.%2$I::text, %3$s, %4$s, case when p_records then %5$s end from %6$s t '
-                        'where t.%2$I = any (p_ids::%7$s[]);\n            end if;\n',
-                        t.name, t.id_column,
+                        E'if %7$s then\n'
+                        'return query select t.%1$I::text, %2$s, %3$s, case when p_records then %4$s end from %5$s t '
+                        'where t.%1$I = any (p_ids::%6$s[]);\nend if;',
+                        t.id_column,
                         case
                             when g.readable && array[t.version_column] then format('t.%I::bigint', t.version_column)
                             else '0::bigint'
@@ -191,7 +219,7 @@ begin
                         end,
                         sync_internal.record_expression(g.readable_columns, 't'), t.relation, sync_internal.id_sql_type(t),
                         sync_internal.shape_condition(t)
-                    ), '' order by t.name
+                    )
                 )
                 from sync_internal.tables t
                 cross join lateral (
@@ -213,12 +241,11 @@ begin
         perform sync_internal.create_dispatch(
             format('seen_%s', v_role), 'p_table text, p_ids text[]', 'text[]', 'stable',
             (
-                select string_agg(
-                    format(
-                        E'        when %1$L then return array(select t.%2$I::text from %3$s t '
-                        'where t.%2$I = any (p_ids::%4$s[]));\n',
-                        t.name, t.id_column, t.relation, sync_internal.id_sql_type(t)
-                    ), '' order by t.name
+                select jsonb_object_agg(
+                    t.name, format(
+                        'return array(select t.%1$I::text from %2$s t where t.%1$I = any (p_ids::%3$s[]));',
+                        t.id_column, t.relation, sync_internal.id_sql_type(t)
+                    )
                 )
                 from sync_internal.tables t
                 where has_column_privilege(v_role, t.relation, t.id_column, 'select')
@@ -231,8 +258,8 @@ begin
             format('classes_%s', v_role), 'p_table text, p_column text, p_values text[]',
             'table (n bigint, classes text[])', 'stable',
             (
-                select string_agg(
-                    sync_internal.classes_branch(t, g.columns, g.classes <@ g.readable), '' order by t.name
+                select jsonb_object_agg(
+                    t.name, sync_internal.classes_branch(t, g.columns, g.classes <@ g.readable)
                 )
                 from sync_internal.tables t
                 cross join lateral (
@@ -253,11 +280,11 @@ begin
         perform sync_internal.create_dispatch(
             format('meta_%s', v_role), 'p_table text', 'jsonb', 'immutable',
             (
-                select string_agg(
-                    format(
-                        E'        when %L then return case when %s then %L::jsonb end;\n',
-                        t.name, sync_internal.shape_condition(t), sync_internal.table_meta(t.table_id, v_role)
-                    ), '' order by t.name
+                select jsonb_object_agg(
+                    t.name, format(
+                        'return case when %s then %L::jsonb end;',
+                        sync_internal.shape_condition(t), sync_internal.table_meta(t.table_id, v_role)
+                    )
                 )
                 from sync_internal.tables t
             ),
@@ -268,7 +295,7 @@ begin
         perform sync_internal.create_dispatch(
             format('call_%s', v_role), 'p_fn text, p_args jsonb', 'jsonb', 'volatile',
             (
-                select string_agg(sync_internal.call_branch(c), '' order by c.name)
+                select jsonb_object_agg(c.name, sync_internal.call_branch(c))
                 from sync_internal.callables c
                 where has_function_privilege(v_role, to_regprocedure(c.function), 'execute')
             ),
@@ -337,11 +364,9 @@ begin
         cross join lateral sync_internal.type_kind(t.type) k
     ) a;
     return format(
-        E'        when %L then\n'
-        '            perform sync_internal.check_callable(%L, %L);\n'
-        '            perform sync_internal.check_arguments(p_args, %L, %L);\n'
-        '            return %s;\n',
-        p_callable.name, p_callable.function, p_callable.signature, v_names, v_required,
+        E'perform sync_internal.check_callable(%L, %L);\n'
+        'perform sync_internal.check_arguments(p_args, %L, %L);\nreturn %s;',
+        p_callable.function, p_callable.signature, v_names, v_required,
         case
             when v_function.prorettype = 'void'::regtype
                 then format(
@@ -396,21 +421,18 @@ stable
 parallel safe
 security invoker
 as $$
-    select format(
-        E'        when %L then\n            case p_column\n%s                else return;\n            end case;\n',
-        p_table.name,
-        string_agg(
-            format(
-                E'                when %L then return query select v.n, (select '
+    select sync_internal.decision(
+        'p_column', jsonb_object_agg(
+            k.name, format(
+                'return query select v.n, (select '
                 'case when sum(g.count) > 5000 then array_fill(''''::text, ''{65}'') '
                 'else coalesce((array_agg(g.class))[:65], ''{}'') end from ('
                 'select r.class, count(*) from (select %s as class from %s t%s limit 5001) r group by 1) g)'
-                ' from unnest(p_values) with ordinality v (value, n);\n',
-                k.name,
+                ' from unnest(p_values) with ordinality v (value, n);',
                 case when p_known then sync_internal.class_expression(p_columns, 't') else quote_literal('') end,
                 p_table.relation, k.condition
-            ), '' order by k.name
-        )
+            )
+        ), 'return;'
     )
     from (
         select '' as name, '' as condition
