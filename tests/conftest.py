@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import psycopg
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from tests.postgres import Database, Server, second_version
+from tests.postgres import Database, Server, second_version, sharing
 
 EMBEDDED = "embedded"
 SECOND = "second"
@@ -24,6 +25,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="18: the embedded one; 15: only the second one (ROWCAST_TEST_POSTGRES_BIN, or "
         "Debian's 15); both: the second one for tests marked both_versions, where it is present",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What the servers of the run are made from, until its end."""
+    stack = ExitStack()
+    stack.enter_context(sharing())
+    config.add_cleanup(stack.close)
 
 
 def pytest_report_header(config: pytest.Config) -> str:
