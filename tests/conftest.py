@@ -58,7 +58,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("pg", servers, indirect=True, scope="session")
 
 
-class ByFile(LoadScopeScheduling):
+class ByFile(LoadScopeScheduling):  # type: ignore[misc]
     """Tests of one file run in one process, those of a browser in one at all: it needs a core."""
 
     def _split_scope(self, nodeid: str) -> str:

@@ -94,7 +94,8 @@ class S3:
             "weed", "-logdir", str(folder), "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
             f"-dir={folder / 'data'}", f"-master.port={master}", f"-volume.port={volume}",
             f"-filer.port={filer}", "-s3", f"-s3.port={port}", f"-s3.config={config}",
-            "-volume.max=8", "-master.volumeSizeLimitMB=64", "-s3.port.iceberg=0", "-s3.port.lance=0",
+            "-volume.max=8", "-master.volumeSizeLimitMB=64",
+            "-s3.port.iceberg=0", "-s3.port.lance=0",
             f"-master.port.grpc={master + 1}", f"-volume.port.grpc={volume + 1}",
             f"-filer.port.grpc={filer + 1}", f"-s3.port.grpc={port + 1}", "-s3.iam=false",
         ]  # fmt: skip
