@@ -24,7 +24,7 @@ def test_the_gateway_learns_what_may_be_kept(gate: Gate) -> None:
     assert set(told["tables"]) == {
         "workspaces", "workspaceMembers", "boards", "tasks",
         "comments", "notebooks", "notebookMembers", "notes", "profiles",
-        "workspaceInvitations", "notebookInvitations",
+        "workspaceInvitations", "notebookInvitations", "taskFiles", "noteFiles",
     }  # fmt: skip
     assert told["tables"]["comments"]["authenticated"] == {
         "cacheable": True,
