@@ -39,9 +39,10 @@ run: $(RUNTIME) apps ## Start PostgreSQL, the example apps and the gateway on PO
 run-cluster: $(RUNTIME) apps ## The same with two gateways behind HAProxy
 	@exec $(RUN) -m app run --cluster
 
-# What ARGS narrows are the tests of Python: with them the client's are left out, and node is not needed.
+# What ARGS narrows are the tests of Python: with them the client's are left out, and node is not needed. All of them
+# are run by several processes.
 test: $(DEV) $(if $(ARGS),,$(NODE) $(APPS)) ## Run the tests; ARGS="-k name" narrows them to some of Python's
-	@$(RUN) -m pytest $(ARGS); python=$$?; \
+	@$(RUN) -m pytest $(or $(ARGS),-n auto); python=$$?; \
 	$(if $(ARGS),client=0,$(NPM) test; client=$$?); \
 	word() { [ "$$1" -eq 0 ] && echo passed || echo FAILED; }; \
 	echo; echo "Tests of Python: $$(word $$python)"; \

@@ -25,13 +25,14 @@ def settings() -> str:
 def example_types() -> str:
     """client/demo/src/schema.gen.ts, from a database of its own with the example apps."""
     from app import migrate, typescript
-    from tests.postgres import Server
+    from tests.postgres import TEMPLATE, Server, sharing
 
-    server = Server(None)
-    try:
-        return typescript.render(migrate.describe(server.dsn(server.template)), {})
-    finally:
-        server.stop()
+    with sharing():
+        server = Server(None)
+        try:
+            return typescript.render(migrate.describe(server.dsn(TEMPLATE)), {})
+        finally:
+            server.stop()
 
 
 def client() -> str:

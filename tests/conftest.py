@@ -1,14 +1,19 @@
 """Fixtures: `pg` the server, `db` a clone of the template, `conn` a superuser on such a clone."""
 
+import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import psycopg
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
-from tests.postgres import Database, Server, second_version
+from tests.postgres import Database, Server, second_version, sharing
 
 EMBEDDED = "embedded"
 SECOND = "second"
+BROWSER = "tests/e2e/"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -20,6 +25,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="18: the embedded one; 15: only the second one (ROWCAST_TEST_POSTGRES_BIN, or "
         "Debian's 15); both: the second one for tests marked both_versions, where it is present",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What the servers of the run are made from, until its end."""
+    stack = ExitStack()
+    stack.enter_context(sharing())
+    config.add_cleanup(stack.close)
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -46,12 +58,39 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("pg", servers, indirect=True, scope="session")
 
 
+class ByFile(LoadScopeScheduling):  # type: ignore[misc]
+    """Tests of one file run in one process, those of a browser in one at all: it needs a core."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return BROWSER if file.startswith(BROWSER) else file
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than there are cores (`-n auto`): a third of the time a test waits."""
+    return (os.cpu_count() or 1) + 1
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
+    """Where several processes run the tests: which of them runs which."""
+    return ByFile(config, log)
+
+
 @pytest.fixture(scope="session")
-def pg(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """The server of this run, one per version; it is gone with the run."""
-    server = Server(second_version() if request.param == SECOND else None)
-    yield server
-    server.stop()
+def servers() -> Iterator[dict[str, Server]]:
+    """The servers of this process, one per version, each from when it is first used."""
+    running: dict[str, Server] = {}
+    yield running
+    for server in running.values():
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def pg(request: pytest.FixtureRequest, servers: dict[str, Server]) -> Server:
+    """The server of a version."""
+    if request.param not in servers:
+        servers[request.param] = Server(second_version() if request.param == SECOND else None)
+    return servers[request.param]
 
 
 @pytest.fixture

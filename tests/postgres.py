@@ -1,9 +1,10 @@
 """PostgreSQL servers and databases for tests; the only module that knows testing.postgresql.
 
-One server a run and version, one template database migrated once with the example apps, and a clone
-of it per test (about 14 ms, since nothing is flushed).
+One server a process and version, all with a template database that was migrated once with the
+example apps, and a clone of it per test (about 20 ms, since nothing is flushed).
 """
 
+import fcntl
 import itertools
 import os
 import re
@@ -13,7 +14,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import Any, LiteralString
 
@@ -26,6 +26,7 @@ from app.binaries import Binaries, find_binaries, run_as, server_user
 
 DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
 TEMPLATE = "template_rowcast"
+PREPARED = "ROWCAST_TEST_PREPARED"  # in the environment: the folder that processes of a run share
 
 # A clone of the template is about a thousand files: in memory where there is room for both servers.
 MEMORY = Path("/dev/shm")
@@ -55,12 +56,16 @@ class Postgresql(testing.postgresql.Postgresql):  # type: ignore[misc, unused-ig
 
     user = server_user()
     binaries: Binaries
+    prepared: Path | None
 
     def initialize_database(self) -> None:
         data = Path(self.base_dir) / "data"
         if self.user is not None:
             for path in (Path(self.base_dir), data, Path(self.base_dir) / "tmp"):
                 os.chown(path, self.user.pw_uid, self.user.pw_gid)
+        if self.prepared is not None:
+            subprocess.run(["cp", "-a", f"{self.prepared}/.", str(data)], check=True)
+            return
         command = [self.initdb, "-D", str(data), "--no-sync", "-U", "postgres", "-A", "trust"]
         run_as(self.user, [*command, *self.binaries.locale])
 
@@ -84,21 +89,58 @@ def _room() -> Path | None:
     return None
 
 
+def prepared_data(binaries: Binaries) -> Path:
+    """The data of a server that has the template, made by the first process of the run to ask."""
+    shared = Path(os.environ[PREPARED])
+    made = shared / binaries.version
+    with (shared / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            server = Server(binaries.folder, prepared=False)
+            migrate.create_database(server.dsn(), TEMPLATE)
+            migrate.migrate(server.dsn(TEMPLATE), examples=True)
+            # A third of it is what migrating has left behind, which each clone would copy.
+            with psycopg.connect(server.dsn(TEMPLATE), autocommit=True) as conn:
+                conn.execute("vacuum full")
+            server.stop(keep=made)
+    return made
+
+
+@contextmanager
+def sharing() -> Iterator[None]:
+    """One folder for what the processes of a run share; it is gone with the first of them."""
+    if PREPARED in os.environ:
+        yield
+        return
+    os.environ[PREPARED] = tempfile.mkdtemp(prefix="rowcast-prepared-", dir=_room())
+    try:
+        yield
+    finally:
+        shutil.rmtree(os.environ.pop(PREPARED))
+
+
 class Server:
     """One running server: makes databases, and knows the folder of its programs."""
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, *, prepared: bool = True) -> None:
         self.binaries = find_binaries(folder, server_user())
         self.version = self.binaries.version
         self._number = itertools.count()
         programs = {name: str(self.binaries.folder / name) for name in ("initdb", "postgres")}
         options = " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
-        kind = type("Postgresql", (Postgresql,), {"binaries": self.binaries})
+        data = prepared_data(self.binaries) if prepared else None
+        kind = type("Postgresql", (Postgresql,), {"binaries": self.binaries, "prepared": data})
         self._folder = tempfile.mkdtemp(prefix="rowcast-test-", dir=_room())
         self._server = kind(**programs, postgres_args=options, port=5432, base_dir=self._folder)
+        self._connection: psycopg.Connection | None = None
 
-    def stop(self) -> None:
+    def stop(self, keep: Path | None = None) -> None:
+        """Its data are gone with it, or moved to `keep`."""
+        if self._connection is not None:
+            self._connection.close()
         self._server.stop()
+        if keep is not None:
+            subprocess.run(["mv", f"{self._folder}/data", str(keep)], check=True)
         shutil.rmtree(self._folder)
 
     @property
@@ -120,25 +162,31 @@ class Server:
         with psycopg.connect(self.dsn(), autocommit=True) as conn:
             conn.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
 
-    @cached_property
-    def template(self) -> str:
-        """Name of the database with Rowcast and the example apps, made at first use."""
-        migrate.create_database(self.dsn(), TEMPLATE)
-        migrate.migrate(self.dsn(TEMPLATE), examples=True)
-        return TEMPLATE
+    def _manage(self, statement: LiteralString, *names: str) -> None:
+        """As `run`, on a connection that is kept: every test makes and drops a database."""
+        if self._connection is None or self._connection.closed:
+            self._connection = psycopg.connect(self.dsn(), autocommit=True)
+        command = sql.SQL(statement).format(*map(sql.Identifier, names))
+        try:
+            self._connection.execute(command)
+        except psycopg.OperationalError:
+            # A test may have ended the server, which is there again.
+            if not self._connection.closed:
+                raise
+            self.run(statement, *names)
 
     @contextmanager
     def database(self, *, empty: bool = False) -> Iterator["Database"]:
         """A database of its own, dropped at the end: a clone of the template, or an empty one."""
         name = f"test_{next(self._number)}"
-        template = "template0" if empty else self.template
-        self.run("create database {} template {} strategy file_copy", name, template)
+        template = "template0" if empty else TEMPLATE
+        self._manage("create database {} template {} strategy file_copy", name, template)
         made = Database(self, name)
         try:
             yield made
         finally:
             made.close()
-            self.run("drop database {} with (force)", name)
+            self._manage("drop database {} with (force)", name)
 
 
 class Standby:

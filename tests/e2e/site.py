@@ -4,13 +4,14 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from app import pages, serve
+from tests.e2e import forks
+from tests.e2e.forks import FORKS
 
 ROOT = Path(__file__).parents[2]
 SECRET = "a secret for tests only, long enough for HS256"
@@ -28,7 +29,8 @@ def until(condition: Callable[[], object]) -> None:
 class Site:
     """A gateway on a port of its own, which it keeps. Stopped, it refuses connections."""
 
-    def __init__(self, dsn: str, folder: Path) -> None:
+    def __init__(self, dsn: str, folder: Path, *, accounts: bool = False) -> None:
+        """`accounts`: people sign up; the links in their mails lead here."""
         self.folder = folder / "apps"
         shutil.copytree(pages.apps_folder(), self.folder)
         self._environment = {
@@ -39,40 +41,41 @@ class Site:
             "ROWCAST_DEV_SIGN_IN": "true",
             "ROWCAST_LOG_LEVEL": "warning",
         }
-        self._lifeline, self._held = os.pipe()
+        self._accounts = accounts
         self._port = 0
-        self._process: subprocess.Popen[bytes] | None = None
+        self._lifeline, self._held = FORKS.Pipe(duplex=False)
+        self._process: ForkServerProcess | None = None
         self.start()
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._port}"
 
-    def start(self) -> None:
-        """Returns when it serves."""
+    def start(self, **environment: str) -> None:
+        """Returns when it serves. What is named goes to the environment of this and later ones."""
+        self._environment |= environment
         with serve.listen("127.0.0.1", self._port) as listener:
             self._port = listener.getsockname()[1]
-            handles = (listener.fileno(), self._lifeline)
-            command = [sys.executable, "-m", "tests.e2e.serve", str(self.folder), "serve"]
-            self._process = subprocess.Popen(
-                [*command, "--handles", "{},{}".format(*handles)],
-                cwd=ROOT,
-                env=self._environment,
-                pass_fds=handles,
-            )
+            if self._accounts:
+                self._environment |= {"ROWCAST_ACCOUNTS": "true", "ROWCAST_PUBLIC_URL": self.url}
+            given = (self.folder, self._environment, listener, self._lifeline)
+            self._process = FORKS.Process(target=forks.serve, args=given)
+            self._process.start()
         until(lambda: serve.is_ready(self.url))
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         """Returns when it is gone."""
         assert self._process is not None
-        self._process.send_signal(how)
-        self._process.wait(PATIENCE_SECONDS)
+        assert self._process.pid is not None
+        os.kill(self._process.pid, how)
+        self._process.join(PATIENCE_SECONDS)
+        assert not self._process.is_alive()
 
     def close(self) -> None:
-        if self._process is not None and self._process.poll() is None:
+        if self._process is not None and self._process.is_alive():
             self.stop(signal.SIGKILL)
-        os.close(self._held)
-        os.close(self._lifeline)
+        self._held.close()
+        self._lifeline.close()
 
     def publish(self, marker: str) -> None:
         """Puts a new build in place of this one: its files have other names, its page a marker."""

@@ -27,10 +27,7 @@ PHONE = {"viewport": {"width": 375, "height": 720}, "has_touch": True, "is_mobil
 @pytest.fixture
 def site(db: Database, gateway_dsn: str, tmp_path: Path) -> Iterator[Site]:
     """A gateway with accounts, whose links lead to itself."""
-    made = Site(gateway_dsn, tmp_path)
-    made.stop()
-    made._environment |= {"ROWCAST_ACCOUNTS": "true", "ROWCAST_PUBLIC_URL": made.url}
-    made.start()
+    made = Site(gateway_dsn, tmp_path, accounts=True)
     yield made
     made.close()
 
@@ -345,8 +342,7 @@ def test_a_provider_leads_in(visit: Visit, site: Site, issuer: str) -> None:
     listed = {"id": "p", "name": "Example", "issuer": issuer}
     known = {"clientId": CLIENT, "clientSecret": SECRET}
     site.stop()
-    site._environment["ROWCAST_OIDC_PROVIDERS"] = json.dumps([listed | known])
-    site.start()
+    site.start(ROWCAST_OIDC_PROVIDERS=json.dumps([listed | known]))
     until(lambda: answers(f"{issuer}/keys"))
     claims = {"sub": "7", "email": "dora@example.net", "email_verified": True}
     httpx.post(f"{issuer}/say", json={"claims": claims})

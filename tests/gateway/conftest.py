@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -31,6 +32,8 @@ BOB = "00000000-0000-7000-8000-000000000b0b"
 CAROL = "00000000-0000-7000-8000-00000000ca01"
 BOARD = "00000000-0000-7000-8000-0000000b0001"
 DEADLINE_SECONDS = 10.0
+# Made once: it reads all certificates there are, for clients that speak plain HTTP to ourselves.
+TLS = ssl.create_default_context()
 
 
 def token(user: str | None = ALICE, seconds: float = 600, secret: str = SECRET, **more: Any) -> str:
@@ -130,7 +133,7 @@ class Service:
                 **server,
             )
         )
-        self.http = httpx.AsyncClient(base_url=self.url, timeout=30)
+        self.http = httpx.AsyncClient(base_url=self.url, timeout=30, verify=TLS)
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:

@@ -21,6 +21,7 @@ from tests.gateway.conftest import (
     ALICE,
     BOARD,
     SECRET,
+    TLS,
     Service,
     eventually,
     settings_for,
@@ -45,7 +46,7 @@ class Browser:
     def __init__(self, service: Service) -> None:
         self.service = service
         self.opened.append(self)
-        self.http = httpx.AsyncClient(base_url=service.url, timeout=30)
+        self.http = httpx.AsyncClient(base_url=service.url, timeout=30, verify=TLS)
 
     async def post(self, path: str, body: Any = None, **headers: str) -> httpx.Response:
         sent = {**JSON, "origin": self.service.url, **headers}

@@ -117,7 +117,7 @@ WRONG_FORM: list[Any] = [
     {"txId": None, "operations": []}, {"txId": 5, "operations": []}, {"txId": [], "operations": []},
     {"txId": {}, "operations": []}, {"txId": "", "operations": []}, {"txId": "x", "operations": []},
     {"txId": new_tx_id() + "0", "operations": []},
-    {"txId": new_tx_id().replace("-", ""), "operations": []},
+    {"txId": "01890a5dac96774bbcceb302099a8057", "operations": []},
     {"txId": "{" + new_tx_id() + "}", "operations": [title(TASK_1, "half")]},
     {"txId": new_tx_id() + "\n", "operations": [title(TASK_1, "half")]},
     {"txId": new_tx_id(), "operations": None}, {"txId": new_tx_id(), "operations": {}},
