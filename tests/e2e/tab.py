@@ -5,7 +5,7 @@ import re
 from base64 import b64encode
 from typing import Any, TypeAlias
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import FilePayload, Locator, Page, expect
 
 from tests.e2e.site import until
 
@@ -178,7 +178,7 @@ class Tab:
         with self.page.expect_file_chooser() as chooser:
             self.page.get_by_role("button", name=button).click()
         chooser.value.set_files(
-            [{"name": name, "mimeType": kind, "buffer": data} for name, kind, data in files]
+            [FilePayload(name=name, mimeType=kind, buffer=data) for name, kind, data in files]
         )
 
     def bring(self, event: str, target: str, *files: File) -> None:
