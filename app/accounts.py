@@ -38,10 +38,8 @@ OIDC_ERRORS: Final = frozenset({"disabled", "rate_limited", "unavailable", "retr
 
 
 def routes(gateway: Gateway) -> list[BaseRoute]:
-    """The routes of accounts; none where they are not turned on."""
+    """The routes of accounts."""
     settings = gateway.settings
-    if not settings.accounts:
-        return []
     table: list[BaseRoute] = [
         Route("/api/auth/providers", providers),
         Route("/api/auth/sign-up", sign_up, methods=["POST"]),

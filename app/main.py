@@ -16,12 +16,13 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from . import accounts, links, metrics, trace
+from . import links, metrics, trace
 from .config import Settings
 from .errors import Problem, from_database, response, unexpected
 from .gateway import Gateway
@@ -87,7 +88,7 @@ def create_app(settings: Settings) -> Starlette:
             )
         )
     app = Starlette(
-        routes=[*accounts.routes(gateway), *routes(gateway)],
+        routes=[*_account_routes(gateway), *routes(gateway)],
         middleware=middleware,
         exception_handlers={
             Problem: _refused,
@@ -183,6 +184,15 @@ class Edge:
 
 class Truncated(Exception):
     """An answer broke off after its start; what went wrong is in the log."""
+
+
+def _account_routes(gateway: Gateway) -> list[BaseRoute]:
+    if not gateway.settings.accounts:
+        return []
+    # A gateway of an existing provider does without its libraries.
+    from . import accounts
+
+    return accounts.routes(gateway)
 
 
 def _route(scope: Scope) -> str:
