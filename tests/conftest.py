@@ -58,6 +58,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("pg", servers, indirect=True, scope="session")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """For several processes in the order of folders again: in the first is what takes long."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: str(item.path))
+
+
 class ByFile(LoadScopeScheduling):  # type: ignore[misc]
     """Tests of one file run in one process, those of a browser in one at all: it needs a core."""
 
