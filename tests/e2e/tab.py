@@ -134,6 +134,11 @@ class Tab:
         return self.page.locator(".toasts")
 
     @property
+    def shared(self) -> Locator:
+        """What the dialog of sharing answers."""
+        return self.dialog.locator(".invite").get_by_role("status")
+
+    @property
     def dialog(self) -> Locator:
         return self.page.get_by_role("dialog")
 

@@ -34,7 +34,7 @@ def test_a_board_disappears_with_the_right_to_see_it(open_as: Visit, sql: Sql) -
     alice.page.get_by_role("button", name="Share", exact=True).click()
     alice.dialog.get_by_label("Share with").fill("Bob")
     alice.dialog.get_by_role("button", name="Share", exact=True).click()
-    expect(alice.dialog.get_by_role("status")).to_have_text("Bob is in.")
+    expect(alice.shared).to_have_text("Bob is in.")
     bob.page.get_by_role("link", name="Tasks", exact=True).click()
     bob.page.get_by_role("link", name="Launch", exact=True).click()
     expect(bob.card(DEMO_TASK)).to_be_visible()

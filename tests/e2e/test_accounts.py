@@ -13,6 +13,7 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
+from tests.e2e.attachments import ALIVE, NAME, attach, attached, png
 from tests.e2e.conftest import Sql, Visit
 from tests.e2e.site import ROOT, Site, until
 from tests.e2e.tab import Tab
@@ -103,18 +104,11 @@ def make_board(tab: Tab, workspace: str, board: str) -> None:
     expect(tab.column("To do")).to_be_visible()
 
 
-def start_afresh(tab: Tab) -> None:
-    """Once all is sent."""
-    tab.until_sent()
-    tab.page.reload()
-    inside(tab)
-
-
 def invite(tab: Tab, email: str) -> None:
     tab.page.get_by_role("button", name="Share", exact=True).click()
     tab.dialog.get_by_label("Share with").fill(email)
     tab.dialog.get_by_role("button", name="Share", exact=True).click()
-    said = tab.dialog.get_by_role("status")
+    said = tab.shared
     expect(said).to_have_text(
         f"{email} is invited: by mail, and in the app once signed in with this address."
     )
@@ -127,13 +121,12 @@ def test_signed_up_invited_at_work_together_sent_away(visit: Visit, site: Site, 
     assert "token" not in ann.page.url
     expect(ann.page.get_by_role("button", name=ME)).to_contain_text("ann")
     make_board(ann, "Garden", "Spring")
-    start_afresh(ann)
     ann.add("Sow beans")
     invite(ann, "Ben@Example.net".lower())
     # A second time, in other letters, is none.
     ann.dialog.get_by_label("Share with").fill("BEN@example.net")
     ann.dialog.get_by_role("button", name="Share", exact=True).click()
-    expect(ann.dialog.get_by_role("status")).to_have_text("ben@example.net is invited already.")
+    expect(ann.shared).to_have_text("ben@example.net is invited already.")
     ann.close()
 
     # Ben has no account yet: the mail leads him in.
@@ -145,13 +138,32 @@ def test_signed_up_invited_at_work_together_sent_away(visit: Visit, site: Site, 
     ben.add("Plant onions")
     expect(ann.card("Plant onions")).to_be_visible()
 
+    # What one attaches the other has, until he is sent away.
+    sql("select sync.configure('file_download_seconds', 2)")
+    picture = png(300)
+    ann.open("Sow beans")
+    attach(ann, (NAME, "image/png", picture))
+    expect(attached(ann, NAME)).to_be_enabled()
+    ann.close()
+    ben.open("Sow beans")
+    with (
+        ben.page.expect_response("**/api/files/download") as link,
+        ben.page.expect_download() as download,
+    ):
+        attached(ben, NAME).click()
+    assert download.value.suggested_filename == NAME
+    assert download.value.path().read_bytes() == picture
+
     ben.until_sent()
     ann.page.get_by_role("button", name="Share", exact=True).click()
     expect(ann.dialog.get_by_role("listitem")).to_have_count(2)
     ann.dialog.get_by_role("button", name="Remove").click()
     ann.close()
     expect(ben.page.get_by_role("heading", name="This board is not here")).to_be_visible()
-    ben.until_not_kept("Sow beans")
+    expect(ben.page.get_by_text(NAME)).to_have_count(0)
+    ben.until_not_kept("Sow beans", NAME)
+    url = link.value.json()["url"]
+    until(lambda: not ben.page.evaluate(ALIVE, url))
 
 
 def test_who_has_an_account_accepts_or_declines(visit: Visit, site: Site, open_as: Visit) -> None:
@@ -193,7 +205,6 @@ def test_a_guest_stays_who_he_is(visit: Visit, site: Site, sql: Sql) -> None:
     guest.page.get_by_role("button", name="Try without an account").click()
     inside(guest)
     make_board(guest, "Trip", "Packing")
-    start_afresh(guest)
     guest.add("Tent")
     guest.until_sent()
     in_my_menu(guest, "Sign out")

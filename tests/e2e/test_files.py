@@ -1,22 +1,18 @@
 """Files: attached to tasks, shown in notes; what is waited for, given up, refused, and lost."""
 
-import random
 import re
-import struct
-import zlib
 
 from playwright.sync_api import Locator, Route, expect
 
+from tests.e2e.attachments import ALIVE, NAME, REPORT, attach, attached, files_of, png
 from tests.e2e.conftest import Sql, Visit
 from tests.e2e.site import Site, until
-from tests.e2e.tab import DRAFT, LAUNCH, NOTEBOOK, File, Tab
+from tests.e2e.tab import DRAFT, LAUNCH, NOTEBOOK, Tab
 
 DEMO_TASK = "Record a two-minute demo"
 TASK = "select id from tasks where title = 'Record a two-minute demo'"
 FILES = "select count(*) from task_files where deleted is null"
 CONTENT = "**/api/files/content*"
-NAME = "My #1 Pic.PNG"
-REPORT: File = ("Report.pdf", "application/pdf", b"%PDF- of a few words")
 # How far the bars of progress have been, once a test has asked.
 WATCH = """() => {
   window.sent = [];
@@ -25,8 +21,6 @@ WATCH = """() => {
     for (const { value, max } of bars) window.sent.push(value / max);
   }).observe(document.body, { subtree: true, childList: true, attributes: true });
 }"""
-# Whether a link that somebody has kept still gives anything.
-ALIVE = "async (url) => (await fetch(url)).ok"
 # As one who has lost his right and knows how to ask by hand.
 ASK = """async ([user, id]) => {
   const post = (path, body, headers = {}) =>
@@ -35,33 +29,6 @@ ASK = """async ([user, id]) => {
   const body = { table: "taskFiles", id };
   return (await post("/api/files/download", body, { Authorization: `Bearer ${token}` })).status;
 }"""
-
-
-def png(side: int, seed: int = 1) -> bytes:
-    """A picture that cannot be compressed."""
-    noise = random.Random(seed)
-    rows = b"".join(b"\0" + noise.randbytes(3 * side) for _ in range(side))
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        body = kind + data
-        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
-
-    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    end = chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + end
-
-
-def files_of(tab: Tab) -> Locator:
-    return tab.page.get_by_role("region", name="Attachments")
-
-
-def attached(tab: Tab, name: str) -> Locator:
-    """The button of a file that can be had."""
-    return files_of(tab).get_by_role("button", name=name, exact=True)
-
-
-def attach(tab: Tab, *files: File) -> None:
-    tab.choose("Add files", *files)
 
 
 def held(tab: Tab) -> list[Route]:

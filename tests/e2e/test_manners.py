@@ -86,7 +86,7 @@ def test_a_date_is_written_when_it_is_whole(open_as: Visit, sql: Sql) -> None:
 def test_nobody_is_asked_in_twice(open_as: Visit) -> None:
     alice = open_as("alice")
     alice.page.get_by_role("button", name="Share", exact=True).click()
-    name, said = alice.dialog.get_by_label("Share with"), alice.dialog.get_by_role("status")
+    name, said = alice.dialog.get_by_label("Share with"), alice.shared
     for typed, answer in (
         ("mallory", "Nobody signs in as “mallory”."),
         (" BOB ", "Bob is in already."),
