@@ -214,6 +214,13 @@ def _run(conn: psycopg.Connection, files: list[Step], progress: Progress) -> lis
             f"{', '.join(found.changed)}: changed since it was applied. Applied migrations are "
             "never edited: restore the file and put the change into a new one."
         )
+    ours = {step.name for step in files}
+    newer = sorted(name for name in known if name.startswith("migrations/") and name not in ours)
+    if newer:
+        raise MigrationError(
+            f"the database was migrated by a newer version ({', '.join(newer)}), and there is no "
+            "way back: run that version of `rowcast migrate`"
+        )
     for number, step in enumerate(files, 1):
         if step.name in known:
             continue
