@@ -283,6 +283,8 @@ def start(stage: Stage) -> None:
             inside = stage.tree / "run/postgresql"
             inside.mkdir(exist_ok=True)
             run(["mount", "--bind", sockets, str(inside)])
+            # The test server's are for itself alone.
+            (inside / ".s.PGSQL.5432").chmod(0o777)
             try:
                 local = f"host=/run/postgresql dbname={database.name}"
                 run_in(stage, ["migrate"], ROWCAST_MIGRATE_URL=f"{local} user=postgres")
