@@ -27,8 +27,8 @@ export UV_SYSTEM_CERTS := 1
 export UV_PYTHON_DOWNLOADS := never
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help run run-cluster test e2e soak planted-faults reset ci lint types size check-generated generate format bench
-.PHONY: client demo apps install lock clean
+.PHONY: help run run-cluster test e2e soak planted-faults reset ci lint types size check-generated generate format bench prove-image
+.PHONY: client demo dist apps install lock clean test-client
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -72,6 +72,7 @@ lint: $(DEV) $(NODE) ## Style of Python, SQL and TypeScript, layers, migrations
 	@$(VENV)/bin/sqlfluff lint --disable-progress-bar sql
 	@$(VENV)/bin/squawk sql/migrations/*.sql
 	@$(RUN) tests/house/parse_sql.py
+	@$(VENV)/bin/hadolint docker/Dockerfile docker/pgbouncer/Dockerfile
 	@$(NPM) lint
 
 types: $(DEV) $(NODE) ## Strict types of Python and TypeScript
@@ -92,11 +93,22 @@ format: $(DEV) $(NODE) ## Format Python and TypeScript
 	@$(VENV)/bin/ruff format
 	@$(NPM) format
 
+prove-image: $(DEV) ## Carry out the Dockerfiles on a bare Debian tree and start the result; root, debootstrap
+	@$(RUN) docker/prove.py
+
 bench: $(DEV) ## Measure speed against the raw limits; writes bench/RESULTS.md
 	@$(RUN) -m bench $(ARGS)
 
 client: $(NODE) ## Build the npm package (client/dist)
 	@$(NPM) build
+
+test-client: $(NODE) $(APPS) ## Run the tests of the client alone
+	@$(NPM) test
+
+dist: $(DEV) $(NODE) $(APPS) client ## Build the wheel, the source distribution and the npm package into dist
+	@rm -rf dist && mkdir dist
+	@$(RUN) -m hatchling build -d dist
+	@cd client && npm pack --silent --pack-destination ../dist
 
 demo: $(NODE) ## Build the example apps (client/demo/dist)
 	@$(NPM) demo
@@ -116,6 +128,7 @@ lock: $(DEV) ## Resolve the dependencies again into locks/ and client/package-lo
 	@$(NEEDS_NODE)
 	@$(LOCK) pyproject.toml -o locks/runtime.txt
 	@$(LOCK) pyproject.toml --group dev -c locks/runtime.txt -o locks/dev.txt
+	@$(LOCK) --group build -c locks/dev.txt -o locks/build.txt
 	@cd client && npm install --package-lock-only --no-audit --no-fund
 
 clean: ## Delete what was installed, built and cached; data stays

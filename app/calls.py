@@ -95,6 +95,10 @@ SIGNALS: Final[LiteralString] = (
 )
 CHUNK: Final = 512 * 1024  # characters
 STATUS: Final[LiteralString] = "select sync.gateway_status() where current_user = session_user"
+DOCTOR_ERRORS: Final[LiteralString] = (
+    "select (select coalesce(json_agg(json_build_object('code', d.code, 'object', d.object)), '[]')"
+    " from sync.doctor() d where d.severity = 'error')::text where current_user = session_user"
+)
 SETTLE: Final[LiteralString] = (
     "select sync_internal.settle_epoch() where current_user = session_user"
 )
@@ -437,6 +441,12 @@ async def signals(lane: Lane, gateway: str, cursor: str | None) -> str:
 async def status(lane: Lane) -> str:
     """Schema version, epoch, server time, readiness. Raises psycopg.Error."""
     text: str = await lane.value(STATUS, ())
+    return text
+
+
+async def doctor_errors(lane: Lane) -> str:
+    """What `sync.doctor` counts as an error: [{code, object}]. Raises psycopg.Error."""
+    text: str = await lane.value(DOCTOR_ERRORS, ())
     return text
 
 

@@ -23,7 +23,7 @@ from rich.table import Table
 
 from . import __version__, cluster, embedded, migrate, serve, tail, typescript
 from .binaries import EmbeddedError, find_binaries
-from .config import Settings
+from .config import DEVELOPMENT, Settings
 
 NO_DATABASE = "which database? Set {}, or start `rowcast run` ({} has no running server)"
 GATEWAY = "rowcast_gateway"
@@ -94,6 +94,7 @@ def run_(
         listener = serve.listen(settings.host, settings.port)
         environment = {
             "ROWCAST_DATABASE_URL": login,
+            "ROWCAST_ENV": "development",
             "ROWCAST_DEV_SIGN_IN": "true",
             "ROWCAST_ACCOUNTS": "true",
             "ROWCAST_PUBLIC_URL": settings.public_url or serve.url(listener),
@@ -391,7 +392,7 @@ def _kept_secret(home: Path) -> str:
         home.mkdir(parents=True, exist_ok=True)
         partial = home / "secret.partial"
         partial.touch(mode=0o600)
-        partial.write_text(secrets.token_urlsafe(48))
+        partial.write_text(DEVELOPMENT + secrets.token_urlsafe(48))
         partial.rename(path)
     return path.read_text()
 

@@ -6,7 +6,7 @@
 import os
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -30,6 +30,7 @@ SYMMETRIC = frozenset({"HS256", "HS384", "HS512"})
 ASYMMETRIC = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 )
+DEVELOPMENT = "development-"  # how a secret begins that `rowcast run` has made
 MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: an HS256 key is at least as long as its hash
 
 Words = Annotated[tuple[str, ...], NoDecode]
@@ -55,6 +56,12 @@ class Settings(BaseSettings):
         populate_by_name=True,
     )
 
+    env: Literal["production", "development"] = Field(
+        default="production",
+        description="In `production` the gateway does not start with development sign-in, a secret "
+        "that could be guessed, or a database that `rowcast doctor` finds an error in. `rowcast "
+        "run` sets `development`.",
+    )
     database_url: str | None = _secret(
         "PostgreSQL 15 or newer, as the login `rowcast_gateway`: a `postgresql://` URL or a libpq "
         "`key=value` string, with several hosts where there are standbys. Without it `rowcast run` "
@@ -67,6 +74,15 @@ class Settings(BaseSettings):
     listen_url: str | None = _secret(
         "A direct connection for the doorbell (LISTEN and a session lock) where the database URL "
         "goes through a pooler. Default: the database URL."
+    )
+    worker_url: str | None = _secret(
+        "The same database as the login `rowcast_worker`, by a direct connection; used by "
+        "`rowcast worker` alone. Default: the listen URL, else the database URL."
+    )
+    prepared_statements: bool = Field(
+        default=True,
+        description="Prepare statements on connections of the database URL. Turn it off behind a "
+        "pooler in transaction mode that does not keep track of them, as PgBouncer before 1.21.",
     )
     pool_size: int = Field(
         default=8, ge=2, le=1000, description="Connections the gateway keeps for reads and writes."
@@ -255,6 +271,10 @@ class Settings(BaseSettings):
         pattern="^(debug|info|warning|error)$",
         description="Least severe message logged: debug (of the gateway's own), info, warning or "
         "error.",
+    )
+    log_format: Literal["auto", "text", "json"] = Field(
+        default="auto",
+        description="A message is a line of `text` or of `json`; `auto`: text on a terminal.",
     )
 
     @classmethod

@@ -44,7 +44,7 @@ class Unconfirmed(psycopg.OperationalError):
 class Lane:
     """A pool of connections for one kind of work, so that no kind starves another."""
 
-    def __init__(self, conninfo: str, name: str, size: int) -> None:
+    def __init__(self, conninfo: str, name: str, size: int, *, prepares: bool = True) -> None:
         self.size = size
         self._drained_at = 0.0
         self._in_use = 0
@@ -54,7 +54,7 @@ class Lane:
             name=name,
             kwargs={
                 "autocommit": True,
-                "prepare_threshold": 0,
+                "prepare_threshold": 0 if prepares else None,
                 "application_name": f"rowcast-{name}",
                 "row_factory": tuple_row,
                 "connect_timeout": 3,
@@ -283,10 +283,10 @@ class Database:
     presence, reports, pruning.
     """
 
-    def __init__(self, conninfo: str, pool_size: int) -> None:
-        self.work = Lane(conninfo, "work", pool_size)
-        self.feed = Lane(conninfo, "feed", 2)
-        self.aside = Lane(conninfo, "aside", 2)
+    def __init__(self, conninfo: str, pool_size: int, *, prepares: bool = True) -> None:
+        self.work = Lane(conninfo, "work", pool_size, prepares=prepares)
+        self.feed = Lane(conninfo, "feed", 2, prepares=prepares)
+        self.aside = Lane(conninfo, "aside", 2, prepares=prepares)
         # A stream holds its connection as long as its reader takes: never more than half of them.
         self.streams = Streams(max(1, pool_size // 2))
         # However many pages are asked for, two connections are left to the rest.

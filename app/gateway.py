@@ -5,17 +5,19 @@ import json
 import logging
 import random
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
 import psycopg
 
-from . import calls, metrics
+from . import calls, fitness, metrics
 from .auth import Verifier
 from .config import Settings
 from .cursors import Cursors
 from .db import Database
 from .files import Files
+from .fitness import Unfit
 from .hub import Hub
 from .limits import Limits
 from .outlet import Outlet
@@ -52,7 +54,9 @@ class Gateway:
             raise ValueError("the gateway needs ROWCAST_DATABASE_URL")
         self.settings = settings
         self.verifier = Verifier(settings)
-        self.database = Database(settings.database_url, settings.pool_size)
+        self.database = Database(
+            settings.database_url, settings.pool_size, prepares=settings.prepared_statements
+        )
         self.hub = Hub()
         self.cursors = Cursors()
         self.relay = Relay(
@@ -73,6 +77,8 @@ class Gateway:
         self.greeting = asyncio.Semaphore(settings.greetings)
         self.outlets: set[Outlet] = set()
         self.draining = False
+        self.fit = True
+        self._examiner: asyncio.Task[None] | None = None
         self._sweeper: asyncio.Task[None] | None = None
         metrics.sockets.read = lambda: len(self.outlets)
         metrics.keys.read = lambda: self.hub.key_count
@@ -80,6 +86,19 @@ class Gateway:
         for gauge, path in OVERVIEW.items():
             gauge.read = partial(self._seen, *path)
         metrics.relays_behind.read = self._most_behind
+
+    async def examine(self, unfit: Callable[[Unfit], None]) -> None:
+        """Serves nobody until the database has been found fit. Where it is there but is not, says
+        so to `unfit`. Call it inside the loop, before `start`.
+        """
+        self.fit = False
+
+        async def look() -> None:
+            await fitness.look(self.database.work, self.settings, unfit)
+            self.fit = True
+
+        await self.database.open()
+        self._examiner = asyncio.create_task(look())
 
     async def start(self) -> None:
         """Starts pools and relay; does not wait for the database."""
@@ -94,8 +113,9 @@ class Gateway:
         await self.drain()
         await self.signals.stop()
         await self.relay.stop()
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        for task in (self._sweeper, self._examiner):
+            if task is not None:
+                task.cancel()
         self.files.stop()
         if self.passwords is not None:
             self.passwords.close()
@@ -133,7 +153,7 @@ class Gateway:
             log.info("not ready class=%s", type(exc).__name__)
         return {
             "database": database,
-            "schema": schema,
+            "schema": schema and self.fit,
             "relay": self.relay.alive,
             "accepting": not self.draining,
         }

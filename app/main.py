@@ -1,7 +1,7 @@
 """The application: routes, lifespan, middleware; and the server that drains before it stops."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from socket import socket as Socket  # noqa: N812
@@ -24,7 +24,8 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from . import links, metrics, trace
 from .config import Settings
-from .errors import Problem, from_database, response, unexpected
+from .errors import Problem, from_database, response, unavailable, unexpected
+from .fitness import Unfit
 from .gateway import Gateway
 from .outlet import TransportCapture
 from .pages import Pages, apps_folder
@@ -52,8 +53,11 @@ ALLOWED_HEADERS: Final = (
 _CODES: Final = {404: "not_found", 405: "method_not_allowed"}
 
 
-def create_app(settings: Settings) -> Starlette:
+def create_app(settings: Settings, unfit: Callable[[Unfit], None] | None = None) -> Starlette:
     """The gateway as an ASGI application. Raises ValueError without a database URL.
+
+    With `unfit` it serves nobody before the database has been examined, and calls it where that
+    is not fit to be served.
 
     Starting does not wait for PostgreSQL: until it is there, answers are 503 and /readyz says no.
     """
@@ -61,6 +65,8 @@ def create_app(settings: Settings) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        if unfit is not None:
+            await gateway.examine(unfit)
         await gateway.start()
         try:
             yield
@@ -147,6 +153,12 @@ class Edge:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
             trace.current.set(trace.read(Headers(scope=scope)))
+        if scope["type"] in ("http", "websocket") and not _serves(scope):
+            if scope["type"] == "http":
+                await response(unavailable("The database is being examined"))(scope, receive, send)
+            else:
+                await WebSocket(scope, receive, send).close(1013)
+            return
         if scope["type"] == "websocket" and scope["path"] == PATH:
             # Past the layers between, each of which would keep a frame for as long as the socket
             # lives: 4 KB in all.
@@ -180,6 +192,12 @@ class Edge:
             if started:
                 raise Truncated from None  # uvicorn cuts the connection: the reader must notice
             await response(problem)(scope, receive, send_with_headers)
+
+
+def _serves(scope: Scope) -> bool:
+    """Not what concerns the database, before that has been found fit."""
+    path: str = scope["path"]
+    return scope["app"].state.gateway.fit or not path.startswith("/api/")
 
 
 class Truncated(Exception):

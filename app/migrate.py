@@ -32,6 +32,50 @@ set local check_function_bodies = off;
 set local search_path = pg_catalog, pg_temp;
 """
 
+# Who reads and writes meanwhile takes locks in an order of his own, so taking ours one by one, as
+# the files come, ends in a deadlock under load. All at once and first, then: those that are to be
+# had within moments, else none and again, so that nobody queues behind a migration that waits. The
+# time grows to more than a second, at which a vacuum gives way.
+LOCK: LiteralString = """
+do $$
+declare
+    v_tables text;
+    v_before constant text := current_setting('lock_timeout');
+begin
+    if to_regprocedure('sync_internal.live_tables()') is null then
+        return;
+    end if;
+    select string_agg(c.oid::regclass::text, ', ' order by c.oid) into v_tables
+    from pg_class c
+    where c.relkind in ('r', 'p') and not c.relispartition
+        and pg_has_role(current_user, c.relowner, 'usage')
+        and (
+            c.relnamespace in (
+                select n.oid from pg_namespace n where n.nspowner = 'rowcast_owner'::regrole
+            )
+            or c.oid in (select t.relation from sync_internal.live_tables() t (relation))
+        );
+    for v_try in 1..100 loop
+        begin
+            perform set_config('lock_timeout', least(100 * v_try, 1500)::text, true);
+            execute 'lock table ' || v_tables || ' in access exclusive mode';
+            perform set_config('lock_timeout', v_before, true);
+            return;
+        exception
+            when lock_not_available or deadlock_detected then
+                if v_try = 100 then
+                    raise exception using
+                        errcode = 'lock_not_available',
+                        message = 'somebody holds a lock on a table of Rowcast or a live table',
+                        hint = 'End the longest transactions of pg_stat_activity, then try again';
+                end if;
+        end;
+        perform pg_sleep(0.05 + 0.1 * random());
+    end loop;
+end
+$$;
+"""
+
 LEDGER: LiteralString = """
 create schema if not exists sync_internal authorization rowcast_owner;
 create table if not exists sync_internal.migrations (
@@ -207,12 +251,23 @@ def sql_script(folder: Path | None = None) -> str:
 def _run(conn: psycopg.Connection, files: list[Step], progress: Progress) -> list[str]:
     conn.execute("select pg_catalog.pg_advisory_xact_lock(%s)", (ADVISORY_LOCK,))
     conn.execute(OPEN)
+    try:
+        conn.execute(LOCK)
+    except psycopg.errors.LockNotAvailable as error:
+        raise MigrationError(_explain(error)) from error
     known = _applied(conn)
     found = _compare(known, files)
     if found.changed:
         raise MigrationError(
             f"{', '.join(found.changed)}: changed since it was applied. Applied migrations are "
             "never edited: restore the file and put the change into a new one."
+        )
+    ours = {step.name for step in files}
+    newer = sorted(name for name in known if name.startswith("migrations/") and name not in ours)
+    if newer:
+        raise MigrationError(
+            f"the database was migrated by a newer version ({', '.join(newer)}), and there is no "
+            "way back: run that version of `rowcast migrate`"
         )
     for number, step in enumerate(files, 1):
         if step.name in known:
@@ -307,6 +362,7 @@ def _script(files: list[Step]) -> Iterator[str]:
     yield "\\o /dev/null"
     yield f"select pg_catalog.pg_advisory_xact_lock({ADVISORY_LOCK});"
     yield OPEN
+    yield LOCK
     for step in files:
         yield f"-- {step.name}"
         yield from _guarded(step) if step.is_migration else (step.text,)

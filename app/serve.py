@@ -11,12 +11,11 @@ import time
 import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
 
 import uvicorn
 
+from . import logs
 from .config import Settings
-from .trace import Tracing
 
 # A peer that stops reading blocks after about 0.4 MB and is gone within 4.5 s; with the system's
 # defaults it takes 3.9 MB and stays for ever, pings or not (measured with uvicorn 0.54 on Linux).
@@ -66,12 +65,25 @@ def url(listener: socket.socket) -> str:
 
 
 def serve(settings: Settings, listener: socket.socket) -> None:
-    """Serves until SIGTERM or SIGINT, then drains for at most `drain_seconds`."""
+    """Serves until SIGTERM or SIGINT, then drains for at most `drain_seconds`. Raises ServeError
+    where it must not serve.
+    """
+    from .fitness import Unfit, check_settings
     from .main import Protocol, Server, create_app
 
+    found: list[Unfit] = []
+
+    def unfit(why: Unfit) -> None:
+        found.append(why)
+        server.should_exit = True
+
+    try:
+        check_settings(settings)
+    except Unfit as why:
+        raise ServeError(str(why)) from why
     config = uvicorn.Config(
-        create_app(settings),
-        log_config=_logging(settings.log_level),
+        create_app(settings, unfit),
+        log_config=logs.configuration(settings.log_level, settings.log_format),
         access_log=False,
         server_header=False,
         proxy_headers=False,  # the application believes the proxies its settings name
@@ -83,28 +95,10 @@ def serve(settings: Settings, listener: socket.socket) -> None:
         ws_ping_timeout=settings.heartbeat_seconds / 2,
         timeout_graceful_shutdown=int(settings.drain_seconds),
     )
-    Server(config).run(sockets=[listener])
-
-
-def _logging(level: str) -> dict[str, Any]:
-    """A line per message on standard error: time, level, logger, what happened, for whom."""
-    line = "%(asctime)s %(levelname)s %(name)s %(message)s%(trace)s"
-    return {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "filters": {"trace": {"()": Tracing}},
-        "formatters": {"line": {"format": line}},
-        "handlers": {
-            "stderr": {
-                "class": "logging.StreamHandler",
-                "formatter": "line",
-                "filters": ["trace"],
-            }
-        },
-        # Of what others say, nothing below info: there are frames of sockets in it, tokens and all.
-        "root": {"handlers": ["stderr"], "level": "INFO" if level == "debug" else level.upper()},
-        "loggers": {"rowcast": {"level": level.upper()}},
-    }
+    server = Server(config)
+    server.run(sockets=[listener])
+    if found:
+        raise ServeError(str(found[0]))
 
 
 def end_with(lifeline: int) -> None:

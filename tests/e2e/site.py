@@ -39,6 +39,7 @@ class Site:
             "ROWCAST_DATA_DIR": str(folder / "data"),
             "ROWCAST_JWT_SECRET": SECRET,
             "ROWCAST_DEV_SIGN_IN": "true",
+            "ROWCAST_ENV": "development",
             "ROWCAST_LOG_LEVEL": "warning",
         }
         self._accounts = accounts

@@ -233,6 +233,7 @@ class Process:
             "PATH": os.environ["PATH"],
             "ROWCAST_DATABASE_URL": dsn,
             "ROWCAST_JWT_SECRET": SECRET,
+            "ROWCAST_ENV": "development",
             "ROWCAST_LOG_LEVEL": "warning",
             **more,
         }

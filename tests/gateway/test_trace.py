@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from starlette.datastructures import Headers
 
-from app import serve, trace
+from app import logs, trace
 from tests.gateway.conftest import ALICE, BOB, Service, transaction
 from tests.gateway.test_socket import create
 
@@ -50,14 +50,14 @@ def test_two_trace_contexts_are_ignored() -> None:
 def lines() -> Iterator[list[str]]:
     """What the gateway logs, as it would stand on standard error."""
     written: list[str] = []
-    config = serve._logging("info")
+    config = logs.configuration("info", "text")
 
     class Kept(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             written.append(self.format(record))
 
     handler = Kept()
-    handler.setFormatter(logging.Formatter(config["formatters"]["line"]["format"]))
+    handler.setFormatter(logs.Lines(config["formatters"]["line"]["fmt"]))
     for name in config["handlers"]["stderr"]["filters"]:
         handler.addFilter(config["filters"][name]["()"]())
     logger = logging.getLogger("rowcast")

@@ -115,7 +115,9 @@ as $$
     select json_build_object(
         'schema', s.app_schema, 'oldestSchema', s.oldest_schema,
         'cursorKey', encode(s.cursor_key, 'hex'), 'epoch', sync_internal.compute_epoch(), 'storedEpoch', s.epoch,
-        'serverTime', sync_internal.wire_time(clock_timestamp()), 'ready', not pg_is_in_recovery()
+        'serverTime', sync_internal.wire_time(clock_timestamp()), 'ready', not pg_is_in_recovery(),
+        'version', s.schema_version,
+        'migration', (select max(m.name) from sync_internal.migrations m where m.name like 'migrations/%')
     )
     from sync_internal.state s
 $$;
