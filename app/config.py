@@ -68,6 +68,17 @@ class Settings(BaseSettings):
         "A direct connection for the doorbell (LISTEN and a session lock) where the database URL "
         "goes through a pooler. Default: the database URL."
     )
+    worker_url: str | None = _secret(
+        "The same database as the login `rowcast_worker`, for `rowcast worker`; a direct "
+        "connection, not through a pooler that shares sessions."
+    )
+    worker_jobs: int = Field(
+        default=10, ge=2, le=1000, description="Jobs a worker does at once, each on a connection."
+    )
+    worker_modules: Words = Field(
+        default=(),
+        description="Python modules, comma separated, with code of your own kinds of job.",
+    )
     pool_size: int = Field(
         default=8, ge=2, le=1000, description="Connections the gateway keeps for reads and writes."
     )
@@ -275,6 +286,7 @@ class Settings(BaseSettings):
         "jwt_authorized_parties",
         "jwt_issuer",
         "trusted_proxies",
+        "worker_modules",
         mode="before",
     )
     @classmethod

@@ -71,7 +71,7 @@ def serve(settings: Settings, listener: socket.socket) -> None:
 
     config = uvicorn.Config(
         create_app(settings),
-        log_config=_logging(settings.log_level),
+        log_config=log_lines(settings.log_level),
         access_log=False,
         server_header=False,
         proxy_headers=False,  # the application believes the proxies its settings name
@@ -86,7 +86,7 @@ def serve(settings: Settings, listener: socket.socket) -> None:
     Server(config).run(sockets=[listener])
 
 
-def _logging(level: str) -> dict[str, Any]:
+def log_lines(level: str) -> dict[str, Any]:
     """A line per message on standard error: time, level, logger, what happened, for whom."""
     line = "%(asctime)s %(levelname)s %(name)s %(message)s%(trace)s"
     return {
@@ -223,6 +223,38 @@ class Gateway(Child):
 
     def stop(self, patience_seconds: float) -> None:
         """Lets the child drain, and ends it after `patience_seconds`."""
+        super().stop(patience_seconds)
+        os.close(self._held)
+        os.close(self._lifeline)
+
+
+class WorkerChild(Child):
+    """`rowcast worker` as a child process, which ends when the parent does."""
+
+    name = "worker"
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        super().__init__()
+        self._environment = {**os.environ, **environment}
+        self._lifeline, self._held = os.pipe()
+
+    def is_ready(self) -> bool:
+        """At once: it waits for the database, and nobody waits for it."""
+        return True
+
+    def launch(self) -> subprocess.Popen[bytes]:
+        """Starts the process."""
+        package = __name__.rpartition(".")[0]
+        return subprocess.Popen(
+            [sys.executable, "-m", package, "worker", "--lifeline", str(self._lifeline)],
+            env=self._environment,
+            pass_fds=(self._lifeline,),
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def stop(self, patience_seconds: float) -> None:
+        """Lets the child finish or give back what it holds, and ends it after that."""
         super().stop(patience_seconds)
         os.close(self._held)
         os.close(self._lifeline)

@@ -50,7 +50,7 @@ def test_two_trace_contexts_are_ignored() -> None:
 def lines() -> Iterator[list[str]]:
     """What the gateway logs, as it would stand on standard error."""
     written: list[str] = []
-    config = serve._logging("info")
+    config = serve.log_lines("info")
 
     class Kept(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
