@@ -6,11 +6,13 @@ and costs no round trip: a connection that still wears a role answers with no ro
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+import json
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final, LiteralString
 
+import orjson
 import psycopg
 from psycopg.rows import TupleRow
 
@@ -108,6 +110,21 @@ RING: Final[LiteralString] = "select sync.gateway_bell(p_ring => true)"
 REST: Final[LiteralString] = "select sync.gateway_bell(p_ring => false)"
 FENCE: Final[LiteralString] = "select sync.gateway_fence()"
 CHECK: Final[LiteralString] = "select 1"
+# Of the worker; asyncpg numbers its parameters.
+JOB_WORKER: Final[LiteralString] = "select jobs.worker_open(p_worker => $1)"
+JOB_LOCK: Final[LiteralString] = "select pg_catalog.pg_advisory_lock(7215606, $1)"
+JOB_TICK: Final[LiteralString] = "select jobs.worker_tick()::text"
+JOB_BEGIN: Final[LiteralString] = "select jobs.worker_begin(p_id => $1, p_worker => $2)::text"
+JOB_PATIENCE: Final[LiteralString] = "select pg_catalog.set_config('statement_timeout', $1, true)"
+JOB_CALL: Final[LiteralString] = "select jobs.worker_call(p_id => $1, p_worker => $2)"
+JOB_SETTLE: Final[LiteralString] = (
+    "select jobs.worker_settle(p_worker => $1, p_outcomes => $2::text::jsonb)"
+)
+JOB_ASSUME: Final[LiteralString] = "select sync_internal.assume(p_role => $1, p_claims => $2)"
+JOB_PROGRESS: Final[LiteralString] = (
+    "select jobs.worker_progress(p_id => $1, p_worker => $2, p_progress => $3, p_message => $4)"
+)
+JOB_PRUNE: Final[LiteralString] = "select sync.prune(), jobs.prune()"
 PRUNE: Final[LiteralString] = "select sync.prune() where current_user = session_user"
 FILE: Final[LiteralString] = (
     "select sync.gateway_file(p_claims => %s, p_body => %s, p_for => %s)"
@@ -534,3 +551,54 @@ async def account(lane: Lane, statement: LiteralString, **given: Any) -> Any:
     psycopg.Error.
     """
     return await lane.value(statement, given)
+
+
+# --- the worker, on connections and pools of asyncpg ------------------------------------------
+
+
+async def job_worker(keeper: Any, worker: Any) -> None:
+    """Registers a worker, there as long as this connection is. Raises what asyncpg raises."""
+    number = await keeper.fetchval(JOB_WORKER, worker)
+    await keeper.execute(JOB_LOCK, number)
+
+
+async def job_tick(pool: Any) -> list[dict[str, Any]]:
+    """Looks after the queue; gives the kinds there are. Raises what asyncpg raises."""
+    kinds: list[dict[str, Any]] = json.loads(await pool.fetchval(JOB_TICK))
+    return kinds
+
+
+async def job_begin(pool: Any, job: int, worker: Any) -> dict[str, Any] | None:
+    """Begins an attempt; None where the job is not this worker's. Raises what asyncpg raises."""
+    begun = await pool.fetchval(JOB_BEGIN, job, worker)
+    return None if begun is None else json.loads(begun)
+
+
+async def job_call(pool: Any, job: int, worker: Any, seconds: float) -> None:
+    """Does a job in SQL and ends it, in one transaction. Raises what asyncpg raises."""
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute(JOB_PATIENCE, str(int(seconds * 1000)))
+        await connection.fetchval(JOB_CALL, job, worker, timeout=seconds)
+
+
+async def job_settle(pool: Any, worker: Any, outcomes: list[dict[str, Any]]) -> None:
+    """Notes what became of attempts. Raises what asyncpg raises."""
+    await pool.execute(JOB_SETTLE, worker, orjson.dumps(outcomes).decode())
+
+
+async def job_assume(connection: Any, claims: Mapping[str, Any] | None) -> None:
+    """Takes on an identity for the rest of the transaction. Raises what asyncpg raises."""
+    found = dict(claims or {"role": "anon"})
+    await connection.fetchval(JOB_ASSUME, found["role"], orjson.dumps(found).decode())
+
+
+async def job_progress(
+    connection: Any, job: int, worker: Any, share: float, message: str | None
+) -> None:
+    """Says how far a job is. Raises what asyncpg raises."""
+    await connection.execute(JOB_PROGRESS, job, worker, share, message)
+
+
+async def job_prune(connection: Any) -> None:
+    """Ends what is older than the retention. Raises what asyncpg raises."""
+    await connection.execute(JOB_PRUNE)

@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,12 +22,13 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from . import __version__, cluster, embedded, migrate, serve, tail, typescript
+from . import __version__, cluster, embedded, jobs, migrate, serve, tail, typescript
 from .binaries import EmbeddedError, find_binaries
 from .config import DEVELOPMENT, Settings
 
 NO_DATABASE = "which database? Set {}, or start `rowcast run` ({} has no running server)"
 GATEWAY = "rowcast_gateway"
+WORKER = "rowcast_worker"
 SEVERITY_COLOURS = {"error": "red", "warning": "yellow"}
 
 app = typer.Typer(
@@ -50,6 +52,7 @@ def main() -> None:
         EmbeddedError,
         migrate.MigrationError,
         serve.ServeError,
+        jobs.ModuleError,
         typescript.TypesError,
     ) as error:
         _fail(str(error))
@@ -89,7 +92,7 @@ def run_(
     """
     settings = Settings()
     haproxy = cluster.find_haproxy() if two else None
-    with _stop_on_signals(), _database(settings) as (login, admin):
+    with _stop_on_signals(), _database(settings) as (login, admin, worker_login):
         _migrate(admin, examples=True)
         listener = serve.listen(settings.host, settings.port)
         environment = {
@@ -108,9 +111,18 @@ def run_(
             gateway = serve.Gateway(listener, environment)
         else:
             gateway = cluster.Cluster(haproxy, listener, environment)
+        worker = None
+        if worker_login is None:
+            err.print("[dim]Without ROWCAST_WORKER_URL no background jobs are done.[/]")
+        else:
+            own = {"ROWCAST_WORKER_URL": worker_login, "ROWCAST_WORKER_URL_FILE": ""}
+            worker = serve.WorkerChild({**environment, **own})
         try:
             with out.status("Starting the gateway"):
                 gateway.start()
+            if worker is not None:
+                worker.start()
+                threading.Thread(target=worker.watch, name=worker.name, daemon=True).start()
             _welcome(serve.url(listener))
             if isinstance(gateway, cluster.Cluster):
                 out.print("  Gateways behind HAProxy: " + ", ".join(gateway.urls) + "\n")
@@ -118,6 +130,8 @@ def run_(
         finally:
             with out.status("Stopping"):
                 gateway.stop(settings.drain_seconds + 5)
+                if worker is not None:
+                    worker.stop(settings.drain_seconds + 15)
 
 
 @app.command("serve")
@@ -141,6 +155,70 @@ def serve_(
     listener, lifeline = (int(number) for number in handles.split(","))
     serve.end_with(lifeline)
     serve.serve(settings, socket.socket(fileno=listener))
+
+
+@app.command("worker")
+def worker_(
+    lifeline: Annotated[
+        int | None, typer.Option(hidden=True, help="Inherited pipe: a number.")
+    ] = None,
+) -> None:
+    """Do background jobs until told to stop. Any number of workers share the work."""
+    import logging.config
+
+    from . import chores, worker
+
+    settings = Settings()
+    login = settings.worker_url or embedded.running_dsn(settings.data_dir, WORKER)
+    if login is None:
+        _fail(NO_DATABASE.format("ROWCAST_WORKER_URL", settings.data_dir))
+    code = {**chores.code(settings, login), **jobs.load(settings.worker_modules)}
+    logging.config.dictConfig(logs.configuration(settings.log_level, settings.log_format))
+    if lifeline is not None:
+        serve.end_with(lifeline)
+    worker.run(settings, login, code)
+
+
+@app.command("jobs")
+def jobs_(
+    state: Annotated[
+        str | None, typer.Option(metavar="STATE", help="Only those queued, running or held.")
+    ] = None,
+    requeue: Annotated[
+        int | None, typer.Option(metavar="ID", help="Put a held job back, with all its attempts.")
+    ] = None,
+    requeue_all: Annotated[
+        bool, typer.Option("--requeue-all", help="Put every held job back.")
+    ] = False,
+    cancel: Annotated[
+        int | None, typer.Option(metavar="ID", help="Remove a job that waits or is held.")
+    ] = None,
+) -> None:
+    """List background jobs; put held ones back, or remove one."""
+    admin = _admin(Settings())
+    if cancel is not None:
+        if not migrate.cancel_job(admin, cancel):
+            _fail(f"there is no job {cancel} that waits or is held")
+        out.print("removed")
+        return
+    if requeue is not None or requeue_all:
+        count = migrate.requeue_jobs(admin, requeue)
+        if requeue is not None and not count:
+            _fail(f"there is no held job {requeue}")
+        out.print(f"{count} put back")
+        return
+    table = Table("id", "kind", "state", "attempts", "due", "user", "error", box=None)
+    for job in migrate.list_jobs(admin, state):
+        table.add_row(
+            str(job.id),
+            escape(job.kind),
+            f"[red]{job.state}[/]" if job.state == "held" else job.state,
+            str(job.attempts),
+            job.run_at.isoformat(" ", "seconds"),
+            escape(job.user_id or ""),
+            escape(job.error or ""),
+        )
+    out.print(table)
 
 
 @app.command("migrate")
@@ -351,10 +429,12 @@ def _admin(settings: Settings) -> str:
 
 
 @contextmanager
-def _database(settings: Settings) -> Iterator[tuple[str, str]]:
-    """The gateway's and the administrator's connection; an embedded server unless one is named."""
+def _database(settings: Settings) -> Iterator[tuple[str, str, str | None]]:
+    """The gateway's, the administrator's and the worker's connection; an embedded server unless one
+    is named.
+    """
     if settings.database_url is not None and settings.admin_url is not None:
-        yield settings.database_url, settings.admin_url
+        yield settings.database_url, settings.admin_url, settings.worker_url
         return
     server = embedded.Server(settings.data_dir, settings.postgres_bin)
     try:
@@ -362,7 +442,7 @@ def _database(settings: Settings) -> Iterator[tuple[str, str]]:
             server.start()
             migrate.create_database(server.dsn(database="postgres"), embedded.DATABASE)
         out.print(f"PostgreSQL {server.binaries.version}, data in {settings.data_dir}")
-        yield server.dsn(GATEWAY), server.dsn()
+        yield server.dsn(GATEWAY), server.dsn(), server.dsn(WORKER)
     finally:
         with out.status("Stopping PostgreSQL"):
             server.stop()

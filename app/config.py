@@ -76,13 +76,20 @@ class Settings(BaseSettings):
         "goes through a pooler. Default: the database URL."
     )
     worker_url: str | None = _secret(
-        "The same database as the login `rowcast_worker`, by a direct connection; used by "
-        "`rowcast worker` alone. Default: the listen URL, else the database URL."
+        "The same database as the login `rowcast_worker`, for `rowcast worker`; a direct "
+        "connection, not through a pooler that shares sessions."
     )
     prepared_statements: bool = Field(
         default=True,
         description="Prepare statements on connections of the database URL. Turn it off behind a "
         "pooler in transaction mode that does not keep track of them, as PgBouncer before 1.21.",
+    )
+    worker_jobs: int = Field(
+        default=10, ge=2, le=1000, description="Jobs a worker does at once, each on a connection."
+    )
+    worker_modules: Words = Field(
+        default=(),
+        description="Python modules, comma separated, with code of your own kinds of job.",
     )
     pool_size: int = Field(
         default=8, ge=2, le=1000, description="Connections the gateway keeps for reads and writes."
@@ -296,6 +303,7 @@ class Settings(BaseSettings):
         "jwt_authorized_parties",
         "jwt_issuer",
         "trusted_proxies",
+        "worker_modules",
         mode="before",
     )
     @classmethod

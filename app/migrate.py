@@ -9,6 +9,7 @@ import hashlib
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, LiteralString
 
@@ -145,6 +146,19 @@ class User:
     disabled: bool
 
 
+@dataclass(frozen=True)
+class QueuedJob:
+    """One row of `jobs.list()`; state is queued, running or held."""
+
+    id: int
+    kind: str
+    state: str
+    attempts: int
+    run_at: datetime
+    user_id: str | None
+    error: str | None
+
+
 def sql_folder() -> Path:
     """The folder sql/: inside the package once installed, beside it in a checkout."""
     inside = Path(__file__).parent / "sql"
@@ -233,6 +247,30 @@ def set_disabled(dsn: str, user: str, *, disabled: bool) -> None:
             conn.execute("select sync.disable_user(%s)", (user,))
         else:
             conn.execute("select sync.enable_user(%s)", (user,))
+
+
+def list_jobs(dsn: str, state: str | None = None) -> list[QueuedJob]:
+    """The oldest hundred background jobs, or those in one state."""
+    with psycopg.connect(dsn, row_factory=class_row(QueuedJob)) as conn:
+        return conn.execute(
+            "select id, kind, state, attempts, run_at, user_id, error"
+            " from jobs.list(p_state => %s)",
+            (state,),
+        ).fetchall()
+
+
+def requeue_jobs(dsn: str, job: int | None = None) -> int:
+    """Puts a held job back, or all of them; how many."""
+    with psycopg.connect(dsn) as conn:
+        row = conn.execute("select jobs.requeue(p_id => %s)", (job,)).fetchone()
+        return row[0] if row else 0
+
+
+def cancel_job(dsn: str, job: int) -> bool:
+    """Removes a job that waits or is held; False where there is none."""
+    with psycopg.connect(dsn) as conn:
+        row = conn.execute("select jobs.cancel(p_id => %s)", (job,)).fetchone()
+        return bool(row and row[0])
 
 
 def remove(dsn: str, folder: Path | None = None) -> None:

@@ -224,6 +224,38 @@ class Gateway(Child):
         os.close(self._lifeline)
 
 
+class WorkerChild(Child):
+    """`rowcast worker` as a child process, which ends when the parent does."""
+
+    name = "worker"
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        super().__init__()
+        self._environment = {**os.environ, **environment}
+        self._lifeline, self._held = os.pipe()
+
+    def is_ready(self) -> bool:
+        """At once: it waits for the database, and nobody waits for it."""
+        return True
+
+    def launch(self) -> subprocess.Popen[bytes]:
+        """Starts the process."""
+        package = __name__.rpartition(".")[0]
+        return subprocess.Popen(
+            [sys.executable, "-m", package, "worker", "--lifeline", str(self._lifeline)],
+            env=self._environment,
+            pass_fds=(self._lifeline,),
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def stop(self, patience_seconds: float) -> None:
+        """Lets the child finish or give back what it holds, and ends it after that."""
+        super().stop(patience_seconds)
+        os.close(self._held)
+        os.close(self._lifeline)
+
+
 def is_ready(address: str) -> bool:
     """Whether the gateway says so within a second; before it accepts, the connection waits."""
     try:

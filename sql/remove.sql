@@ -24,7 +24,7 @@ begin
 
     with
     schemas (oid) as (
-        select n.oid from pg_namespace n where n.nspname in ('sync', 'sync_internal', 'accounts')
+        select n.oid from pg_namespace n where n.nspname in ('sync', 'sync_internal', 'accounts', 'jobs')
     ),
     objects (classid, oid) as (
         select 'pg_proc'::regclass, p.oid from pg_proc p join schemas s on s.oid = p.pronamespace
@@ -102,7 +102,7 @@ begin
 
     set local client_min_messages = warning;
     drop schema sync, sync_internal cascade;
-    drop schema if exists accounts cascade;
+    drop schema if exists accounts, jobs cascade;
     if (select n.nspowner = 'rowcast_owner'::regrole from pg_namespace n where n.nspname = 'auth') then
         begin
             drop schema auth;

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 DO_BLOCK = "create function pg_temp.do_block() returns void language plpgsql as {}"
 
 # The parser has no catalogue: it knows two schemas, and no arrays of the types of ours.
-SCHEMAS = r"\b(sync|sync_internal|auth|app_private|demo_auth|public)\."
+SCHEMAS = r"\b(sync|sync_internal|auth|jobs|app_private|demo_auth|public)\."
 OUR_ARRAYS = re.compile(SCHEMAS + r"[a-z_]+\[\]")
 OUR_SCHEMAS = re.compile(SCHEMAS)
 

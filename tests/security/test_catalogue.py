@@ -12,7 +12,7 @@ pytestmark = pytest.mark.both_versions
 
 OURS = (
     "p.pronamespace in ('sync'::regnamespace, 'sync_internal'::regnamespace,"
-    " 'accounts'::regnamespace)"
+    " 'accounts'::regnamespace, 'jobs'::regnamespace)"
 )
 END_USERS = "unnest(array['anon', 'authenticated', 'service_role'])"
 APPLICATION = (
@@ -69,7 +69,17 @@ GATEWAY_API = {
     "prune()",
     "status()",
 }
-WORKER_API = {"act_as(text,text,jsonb)", "describe()", "doctor()", "now()", "prune()", "status()"}
+WORKER_API = {
+    "act_as(text,text,jsonb)",
+    "describe()",
+    "doctor()",
+    "gateway_sweep(integer)",
+    "gateway_swept(jsonb)",
+    "gateway_unknown_files(uuid[])",
+    "now()",
+    "prune()",
+    "status()",
+}
 API = {
     "anon": END_USER_API,
     "authenticated": END_USER_API | {"sign_out()"},
@@ -109,11 +119,49 @@ ACCOUNTS = {
     "rowcast_worker": {"mail_sent(uuid)", "mails_due(integer)"},
 }
 
+# Starts and mends jobs, for trusted backends alone; who may start what is said by their own functions.
+OF_JOBS = {
+    "jobs.cancel(bigint)",
+    "jobs.depth()",
+    "jobs.enqueue(text,jsonb,timestamp with time zone,text,integer)",
+    "jobs.list(text,integer)",
+    "jobs.requeue(bigint,text)",
+}
+# What each role may call of jobs.
+JOBS = {
+    "anon": set(),
+    "authenticated": set(),
+    "service_role": {name.removeprefix("jobs.") for name in OF_JOBS},
+    "rowcast_gateway": {"depth()"},
+    "rowcast_worker": {
+        "depth()",
+        "prune()",
+        "worker_begin(bigint,uuid)",
+        "worker_call(bigint,uuid)",
+        "worker_done(bigint,jsonb)",
+        "worker_open(uuid)",
+        "worker_progress(bigint,uuid,double precision,text)",
+        "worker_settle(uuid,jsonb)",
+        "worker_take(bigint,uuid)",
+        "worker_tick()",
+    },
+}
+# What is granted of tables and sequences of jobs: what pgqueuer's own statements need, and the
+# columns of a run.
+JOBS_TABLES = {
+    "rowcast_worker jobs.pgqueuer",
+    "rowcast_worker jobs.pgqueuer_log",
+    "rowcast_worker jobs.pgqueuer_statistics",
+    "authenticated jobs.runs",
+    "service_role jobs.runs",
+}
+
 # Definer functions end users can reach, and what each can tell. Names of tables lead to generated
 # code, which runs with the caller's own rights.
 REACHABLE_DEFINERS = {
     *OF_USERS,
     *OF_ADDRESSES,
+    *OF_JOBS,
     # The caller's own sessions.
     "sync.sign_out()",
     # Sizes and times; nothing of rows. For trusted backends.
@@ -232,13 +280,13 @@ def test_our_relations_and_types_belong_to_our_owner(conn: psycopg.Connection) -
     query = """
         select c.oid::regclass::text from pg_class c
         where c.relnamespace in ('sync'::regnamespace, 'sync_internal'::regnamespace,
-            'accounts'::regnamespace)
+            'accounts'::regnamespace, 'jobs'::regnamespace)
             and c.relowner <> 'rowcast_owner'::regrole and c.relname <> 'migrations'
     """
     assert column(conn, query) == []
     schemas = (
-        "select nspname from pg_namespace where nspname in ('sync', 'sync_internal', 'accounts') "
-        "and nspowner <> 'rowcast_owner'::regrole"
+        "select nspname from pg_namespace where nspname in ('sync', 'sync_internal', 'accounts', "
+        "'jobs') and nspowner <> 'rowcast_owner'::regrole"
     )
     assert column(conn, schemas) == []
 
@@ -300,7 +348,7 @@ def test_no_definer_function_end_users_can_reach_takes_a_name(
                     'xid8'::regtype, 'jsonb'::regtype)
             )
     """
-    assert set(column(conn, query)) == OF_USERS | OF_ADDRESSES
+    assert set(column(conn, query)) - OF_JOBS == OF_USERS | OF_ADDRESSES
 
 
 def test_no_reachable_definer_function_takes_a_relation_or_runs_text(
@@ -332,8 +380,8 @@ def test_api_of_each_role_is_exactly_this(conn: psycopg.Connection, role: str) -
             'execute')
     """
     assert set(column(conn, query)) == API[role]
-    accounts = query.replace("sync", "accounts")
-    assert set(column(conn, accounts)) == ACCOUNTS[role]
+    for schema, expected in (("accounts", ACCOUNTS), ("jobs", JOBS)):
+        assert set(column(conn, query.replace("sync", schema))) == expected[role]
 
 
 def test_code_generated_for_a_role_is_for_that_role_alone(conn: psycopg.Connection) -> None:
@@ -352,7 +400,7 @@ def test_tables_of_ours_are_out_of_reach(conn: psycopg.Connection) -> None:
     query = f"""
         select format('%s %s', r.role, c.oid::regclass) from pg_class c, {APPLICATION} r (role)
         where c.relnamespace in ('sync'::regnamespace, 'sync_internal'::regnamespace,
-            'accounts'::regnamespace)
+            'accounts'::regnamespace, 'jobs'::regnamespace)
             and c.relkind in ('r', 'p', 'v', 'm', 'f')
             and (
                 has_table_privilege(r.role, c.oid,
@@ -360,7 +408,7 @@ def test_tables_of_ours_are_out_of_reach(conn: psycopg.Connection) -> None:
                 or has_any_column_privilege(r.role, c.oid, 'select, insert, update, references')
             )
     """
-    assert column(conn, query) == []
+    assert set(column(conn, query)) == JOBS_TABLES
     sequences = f"""
         select format('%s %s', r.role, c.oid::regclass) from pg_class c, {APPLICATION} r (role)
         where c.relnamespace = 'sync_internal'::regnamespace and c.relkind = 'S'
@@ -373,7 +421,7 @@ def test_tables_of_ours_have_row_security_or_no_grants(conn: psycopg.Connection)
     query = """
         select c.oid::regclass::text from pg_class c
         where c.relnamespace in ('sync'::regnamespace, 'sync_internal'::regnamespace,
-            'accounts'::regnamespace) and c.relkind
+            'accounts'::regnamespace, 'jobs'::regnamespace) and c.relkind
             in ('r', 'p')
             and not c.relrowsecurity and exists (
                 select from aclexplode(c.relacl) a
@@ -386,7 +434,8 @@ def test_tables_of_ours_have_row_security_or_no_grants(conn: psycopg.Connection)
 def test_nobody_but_the_owner_creates_in_our_schemas(conn: psycopg.Connection) -> None:
     query = f"""
         select format('%s %s', r.role, n.nspname) from pg_namespace n, {APPLICATION} r (role)
-        where n.nspname in ('sync', 'sync_internal', 'accounts', 'auth', 'app_private', 'demo_auth')
+        where n.nspname in ('sync', 'sync_internal', 'accounts', 'jobs', 'auth', 'app_private',
+            'demo_auth')
             and has_schema_privilege(r.role, n.oid, 'create')
     """
     assert column(conn, query) == []
@@ -429,7 +478,7 @@ def test_every_function_is_commented_and_says_its_volatility(conn: psycopg.Conne
     query = """
         select p.oid::regprocedure::text from pg_proc p
         where p.pronamespace in ('sync'::regnamespace, 'auth'::regnamespace,
-            'accounts'::regnamespace)
+            'accounts'::regnamespace, 'jobs'::regnamespace)
             and coalesce(obj_description(p.oid, 'pg_proc'), '') = ''
     """
     assert column(conn, query) == []

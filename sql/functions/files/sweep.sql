@@ -114,4 +114,4 @@ comment on function sync.gateway_unknown_files(uuid[]) is 'Those of these ids th
 
 grant execute on function
 sync.gateway_sweep(integer), sync.gateway_swept(jsonb), sync.gateway_unknown_files(uuid[])
-to rowcast_gateway;
+to rowcast_gateway, rowcast_worker;

@@ -15,7 +15,9 @@ begin
         select p.oid::regprocedure as signature, p.proowner,
             p.proacl is null or exists (select from aclexplode(p.proacl) a where a.grantee = 0) as for_all
         from pg_catalog.pg_proc p
-        where p.pronamespace in ('sync'::regnamespace, 'sync_internal'::regnamespace, 'accounts'::regnamespace)
+        where p.pronamespace in (
+            'sync'::regnamespace, 'sync_internal'::regnamespace, 'accounts'::regnamespace, 'jobs'::regnamespace
+        )
     loop
         if v_function.proowner <> 'rowcast_owner'::regrole then
             execute format('alter function %s owner to rowcast_owner', v_function.signature);
@@ -43,7 +45,9 @@ begin
     for v_function in
         select p.oid::regprocedure as signature
         from pg_catalog.pg_proc p
-        where p.pronamespace in ('sync'::regnamespace, 'sync_internal'::regnamespace, 'accounts'::regnamespace)
+        where p.pronamespace in (
+            'sync'::regnamespace, 'sync_internal'::regnamespace, 'accounts'::regnamespace, 'jobs'::regnamespace
+        )
             and p.xmin <> pg_current_xact_id()::xid
             and not exists (select from pg_catalog.pg_trigger t where t.tgfoid = p.oid)
             and exists (
@@ -92,6 +96,7 @@ as $$
 begin
     perform sync_internal.install_settings();
     perform sync_internal.install_identity();
+    perform jobs.install_policies();
     perform sync_internal.refresh_code(null);
     perform sync_internal.settle_epoch();
     update sync_internal.state set schema_version = p_version;
