@@ -166,7 +166,7 @@ def worker_(
     """Do background jobs until told to stop. Any number of workers share the work."""
     import logging.config
 
-    from . import chores, worker
+    from . import chores, logs, worker
 
     settings = Settings()
     login = settings.worker_url or embedded.running_dsn(settings.data_dir, WORKER)

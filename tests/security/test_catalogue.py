@@ -119,7 +119,7 @@ ACCOUNTS = {
     "rowcast_worker": {"mail_sent(uuid)", "mails_due(integer)"},
 }
 
-# Starts and mends jobs, for trusted backends alone; who may start what is said by their own functions.
+# Starts and mends jobs, for trusted backends alone; who may start what their own functions say.
 OF_JOBS = {
     "jobs.cancel(bigint)",
     "jobs.depth()",
