@@ -127,7 +127,7 @@ class Tab:
     @property
     def badge(self) -> Locator:
         """Whether everything is saved."""
-        return self.page.locator(".status-bar [role=status]")
+        return self.page.locator(".status-bar .badge[role=status]")
 
     @property
     def toasts(self) -> Locator:

@@ -141,7 +141,7 @@ def test_connection_comes_back_by_itself(open_as: Visit, site: Site, sql: Sql) -
     alice.page.evaluate("""() => {
       window.said = [];
       const look = () => {
-        const badge = document.querySelector(".status-bar [role=status]");
+        const badge = document.querySelector(".status-bar .badge[role=status]");
         const text = badge?.textContent.trim();
         if (window.said.at(-1) !== text) window.said.push(text);
       };
