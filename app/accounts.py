@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import orjson
 import psycopg
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from . import calls, mails, passwords
@@ -42,6 +42,7 @@ def routes(gateway: Gateway) -> list[BaseRoute]:
     settings = gateway.settings
     table: list[BaseRoute] = [
         Route("/api/auth/providers", providers),
+        Route(mails.UNSUBSCRIBE, unsubscribe, methods=["GET", "POST"]),
         Route("/api/auth/sign-up", sign_up, methods=["POST"]),
         Route("/api/auth/verify", verify, methods=["POST"]),
         Route("/api/auth/sign-in", sign_in, methods=["POST"]),
@@ -347,6 +348,31 @@ async def dev_mails(request: Request) -> Response:
     public = gateway.settings.public_url or ""
     shown = [mails.render(mail, public, gateway.signer) for mail in reversed(due)]
     return JSONResponse({"mails": shown})
+
+
+async def unsubscribe(request: Request) -> Response:
+    """GET asks, since programs follow links of mails; POST does it, from that page or by a mail
+    program's one click (RFC 8058). No session: whoever has the mail may.
+    """
+    gateway = gateway_of(request)
+    given = request.query_params
+    topics = given.get("topics", "")[:1000].split(",")
+    try:
+        user = uuid.UUID(given.get("user", ""))
+    except ValueError:
+        raise _no_link() from None
+    if not gateway.signer.may_unsubscribe(given.get("token", ""), user, topics):
+        raise _no_link()
+    if request.method == "POST":
+        await _call(gateway, calls.UNSUBSCRIBE, user=user, topics=topics)
+    # The form leads to where it came from.
+    headers = {"Content-Security-Policy": "default-src 'none'; form-action 'self'"}
+    page = mails.page("unsubscribe.html", done=request.method == "POST")
+    return HTMLResponse(page, headers=headers)
+
+
+def _no_link() -> Problem:
+    return Problem(403, "forbidden", "This link is not one of ours, or not whole")
 
 
 # --- what the routes share -----------------------------------------------------------------------

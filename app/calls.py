@@ -124,6 +124,9 @@ JOB_ASSUME: Final[LiteralString] = "select sync_internal.assume(p_role => $1, p_
 JOB_PROGRESS: Final[LiteralString] = (
     "select jobs.worker_progress(p_id => $1, p_worker => $2, p_progress => $3, p_message => $4)"
 )
+JOB_MAIL: Final[LiteralString] = "select accounts.worker_mail(p_id => $1::text::uuid)::text"
+JOB_MAILED: Final[LiteralString] = "select accounts.mail_sent(p_id => $1::text::uuid)"
+JOB_DIGEST: Final[LiteralString] = "select accounts.worker_digest(p_user => $1::text::uuid)"
 JOB_PRUNE: Final[LiteralString] = "select sync.prune(), jobs.prune()"
 PRUNE: Final[LiteralString] = "select sync.prune() where current_user = session_user"
 FILE: Final[LiteralString] = (
@@ -260,6 +263,10 @@ GUEST_SESSION: Final[LiteralString] = (
     "p_session => %(session)s::uuid, p_family_hash => %(family)s::bytea, "
     "p_secret_hash => %(secret)s::bytea"
     ") where current_user = session_user"
+)
+UNSUBSCRIBE: Final[LiteralString] = (
+    "select accounts.gateway_unsubscribe(p_user => %(user)s, p_topics => %(topics)s::text[])"
+    " where current_user = session_user"
 )
 MAILS: Final[LiteralString] = (
     "select accounts.mails_due(p_most => %(most)s) where current_user = session_user"
@@ -602,3 +609,19 @@ async def job_progress(
 async def job_prune(connection: Any) -> None:
     """Ends what is older than the retention. Raises what asyncpg raises."""
     await connection.execute(JOB_PRUNE)
+
+
+async def job_mail(connection: Any, mail: str) -> dict[str, Any] | None:
+    """A mail to be sent; None where it was, or is too old. Raises what asyncpg raises."""
+    found = await connection.fetchval(JOB_MAIL, mail)
+    return None if found is None else json.loads(found)
+
+
+async def job_mailed(connection: Any, mail: str) -> None:
+    """It was sent. Raises what asyncpg raises."""
+    await connection.execute(JOB_MAILED, mail)
+
+
+async def job_digest(connection: Any, user: str) -> None:
+    """Makes the digest of a user, as a mail in the outbox. Raises what asyncpg raises."""
+    await connection.execute(JOB_DIGEST, user)

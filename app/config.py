@@ -4,6 +4,7 @@
 """
 
 import os
+from email.utils import getaddresses
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -167,6 +168,16 @@ class Settings(BaseSettings):
         "`rowcast run` turns it on.",
     )
 
+    smtp_url: str | None = _secret(
+        "Where mails are sent by: `smtp://user:password@host:587` (with STARTTLS where the server "
+        "offers it), or `smtps://` for TLS from the start. Used by the worker; without it mails "
+        "wait."
+    )
+    mail_from: str | None = Field(
+        default=None,
+        description="Sender of mails: `app@example.com` or `My app <app@example.com>`.",
+    )
+
     files_url: str | None = Field(
         default=None,
         description="Where the bytes of files are: `file:///folder`, `s3://bucket/prefix`, "
@@ -328,6 +339,7 @@ class Settings(BaseSettings):
         if urlsplit(self.jwt_jwks_url or "https:").scheme not in ("http", "https"):
             raise ValueError("ROWCAST_JWT_JWKS_URL must be an http or https address")
         self._check_files()
+        self._check_mail()
         for secret in self.previous_secrets:
             if len(secret.encode()) < MIN_SECRET_BYTES:
                 raise ValueError(
@@ -357,6 +369,25 @@ class Settings(BaseSettings):
             raise ValueError(
                 "ROWCAST_FILES_DIRECT needs an s3:// URL, ROWCAST_FILES_KEY_ID and "
                 "ROWCAST_FILES_SECRET_KEY"
+            )
+
+    def _check_mail(self) -> None:
+        if self.smtp_url is None:
+            return
+        server = urlsplit(self.smtp_url)
+        try:
+            fits = server.scheme in ("smtp", "smtps") and server.hostname and server.port != 0
+        except ValueError:
+            fits = False
+        if not fits or server.path.strip("/") or server.query:
+            raise ValueError("ROWCAST_SMTP_URL must be like smtp://user:password@host:587")
+        parsed = [a for _, a in getaddresses([self.mail_from or ""])]
+        if len(parsed) != 1 or "@" not in parsed[0] or not (self.mail_from or "").isprintable():
+            raise ValueError("ROWCAST_SMTP_URL needs ROWCAST_MAIL_FROM, one address")
+        if self.jwt_secret is None or self.public_url is None:
+            raise ValueError(
+                "ROWCAST_SMTP_URL needs ROWCAST_JWT_SECRET and ROWCAST_PUBLIC_URL, which the links "
+                "in mails are made of"
             )
 
     def _check_accounts(self) -> None:

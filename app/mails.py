@@ -1,8 +1,19 @@
-"""What the mails of accounts say. Plain text; names in them were chosen by people."""
+"""What mails say, as text and as HTML. Names in them were chosen by people."""
 
 import re
 import uuid
+from collections.abc import Sequence
+from datetime import datetime
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import format_datetime
+from functools import cache
+from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlencode, urlsplit
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from .tokens import Signer
 
@@ -23,6 +34,63 @@ SUBJECTS: Final = {
 }
 
 
+# What each topic of a digest says; others say it in general.
+TOPICS: Final = {
+    "assigned": ("{by} has assigned a task to you", "Somebody has assigned a task to you"),
+    "mentioned": ("{by} mentions you in a comment", "Somebody mentions you in a comment"),
+}
+OTHER: Final = ("{by} has changed something of yours", "There is news for you")
+ACTIONS: Final = {
+    "sign_up": "Confirm the address",
+    "reset": "Choose a password",
+    "account_exists": "Sign in",
+    "invitation": "See the invitation",
+}
+UNSUBSCRIBE: Final = "/api/mail/unsubscribe"
+
+
+@cache
+def _templates() -> Environment:
+    folder = Path(__file__).parent / "templates"
+    return Environment(loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined)
+
+
+def page(name: str, **values: Any) -> str:
+    """A template as HTML, every value escaped."""
+    return _templates().get_template(name).render(**values)
+
+
+def message(mail: dict[str, Any], public_url: str, signer: Signer, sender: str) -> EmailMessage:
+    """The mail of a row of the outbox. The same each time but for boundaries, with one Message-ID:
+    sent twice, it is shown once. Raises ValueError for an address no mail can be sent to.
+    """
+    made = render(mail, public_url, signer)
+    host = urlsplit(public_url).hostname or "localhost"
+    said = EmailMessage(policy=SMTP)
+    said["From"] = sender
+    said["To"] = Address(addr_spec=made["to"])
+    said["Subject"] = made["subject"]
+    said["Date"] = format_datetime(datetime.fromisoformat(made["createdAt"]))
+    said["Message-ID"] = f"<{made['id']}@{host}>"
+    said["Auto-Submitted"] = "auto-generated"
+    unsubscribe = _unsubscribe(mail, public_url, signer)
+    if unsubscribe:
+        said["List-Unsubscribe"] = f"<{unsubscribe}>"
+        said["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
+    said.set_content(made["text"])
+    html = page(
+        "mail.html",
+        subject=made["subject"],
+        said=_said(mail["kind"], mail["details"], public_url),
+        items=_items(mail["details"], public_url),
+        link=made.get("link"),
+        action=ACTIONS.get(mail["kind"], "Open"),
+        unsubscribe=unsubscribe,
+    )
+    said.add_alternative(html, subtype="html")
+    return said
+
+
 def render(mail: dict[str, Any], public_url: str, signer: Signer) -> dict[str, Any]:
     """`{id, kind, to, subject, text, link?, createdAt}` of a row of the outbox."""
     kind, link = str(mail["kind"]), None
@@ -34,15 +102,67 @@ def render(mail: dict[str, Any], public_url: str, signer: Signer) -> dict[str, A
         "id": mail["id"],
         "kind": kind,
         "to": mail["recipient"],
-        "subject": SUBJECTS.get(kind, kind),
-        "text": _text(kind, mail["details"], public_url, link),
+        "subject": _subject(kind, mail["details"], public_url),
+        "text": _text(mail, public_url, link, _unsubscribe(mail, public_url, signer)),
         "createdAt": mail["createdAt"],
     }
     return {**made, "link": link} if link else made
 
 
-def _text(kind: str, details: dict[str, Any], public_url: str, link: str | None) -> str:
+def _subject(kind: str, details: dict[str, Any], public_url: str) -> str:
+    if kind != "digest":
+        return SUBJECTS.get(kind, kind)
+    items = _items(details, public_url)
+    if len(items) == 1:
+        return f"{items[0]['said']}: {items[0]['title']}"[:150]
+    return f"{len(items)} things that concern you"
+
+
+def _text(mail: dict[str, Any], public_url: str, link: str | None, unsubscribe: str | None) -> str:
+    parts = [_said(mail["kind"], mail["details"], public_url)]
+    items = _items(mail["details"], public_url)
+    if items:
+        parts.append("\n".join(f"- {i['said']}: {i['title']}\n  {i['link']}" for i in items))
+    if link:
+        parts.append(link)
+    if unsubscribe:
+        parts.append(f"No more mails like this: {unsubscribe}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _items(details: dict[str, Any], public_url: str) -> list[dict[str, str]]:
+    """What a digest tells. A path is one of ours, whatever a trigger was given."""
+    found = []
+    items: Sequence[dict[str, Any]] = details.get("items") or ()
+    for item in items:
+        by, general = TOPICS.get(item["topic"], OTHER)
+        name, path = _name(item, "by"), str(item.get("path") or "/")
+        ours = path.isascii() and path.isprintable() and path.startswith("/") and " " not in path
+        found.append(
+            {
+                "said": by.format(by=name) if name else general,
+                "title": _name(item, "title") or "without a title",
+                "link": public_url + (path if ours else "/"),
+            }
+        )
+    return found
+
+
+def _unsubscribe(mail: dict[str, Any], public_url: str, signer: Signer) -> str | None:
+    """Where the reader of a digest unsubscribes from its topics, without signing in."""
+    items = mail["details"].get("items")
+    if not items:
+        return None
+    user, topics = mail["details"]["user"], sorted({item["topic"] for item in items})
+    token = signer.unsubscribing(uuid.UUID(user), topics)
+    query = urlencode({"user": user, "topics": ",".join(topics), "token": token})
+    return f"{public_url}{UNSUBSCRIBE}?{query}"
+
+
+def _said(kind: str, details: dict[str, Any], public_url: str) -> str:
     match kind:
+        case "digest":
+            said = f"This concerns you at {public_url}:"
         case "sign_up":
             said = (
                 f"Somebody, you we hope, signs up at {public_url} with this address. "
@@ -73,7 +193,7 @@ def _text(kind: str, details: dict[str, Any], public_url: str, link: str | None)
                 f"{_name(details, 'by') or 'Somebody'} invites you to "
                 f'"{_name(details, "to")}" at {public_url}. Sign in or sign up with this address.'
             )
-    return f"{said}\n\n{link}\n" if link else f"{said}\n"
+    return said
 
 
 def _name(details: dict[str, Any], key: str) -> str:

@@ -8,7 +8,7 @@ import hmac
 import secrets
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -70,6 +70,7 @@ class Signer:
 
     def __init__(self, settings: Settings) -> None:
         self._secret = settings.jwt_secret or ""
+        self._previous = settings.previous_secrets
         self._issuer = own_issuer(settings)
 
     def token(self, claims: Mapping[str, Any]) -> str:
@@ -81,6 +82,27 @@ class Signer:
     def link(self, link: uuid.UUID) -> str:
         """The token of a link: whoever has the secret can make it again to write the mail."""
         return _encoded(hmac.digest(self._secret.encode(), b"rowcast link" + link.bytes, "sha256"))
+
+    def unsubscribing(self, user: uuid.UUID, topics: Sequence[str]) -> str:
+        """The token of a link by which a user unsubscribes from topics, for as long as the secret
+        is in use.
+        """
+        return self._unsubscribing(self._secret, user, topics)
+
+    def may_unsubscribe(self, token: str, user: uuid.UUID, topics: Sequence[str]) -> bool:
+        """Whether that is the token, made with one of our secrets."""
+        return any(
+            hmac.compare_digest(
+                self._unsubscribing(secret, user, topics).encode(), token.encode("utf-8", "replace")
+            )
+            for secret in (self._secret, *self._previous)
+            if secret
+        )
+
+    @staticmethod
+    def _unsubscribing(secret: str, user: uuid.UUID, topics: Sequence[str]) -> str:
+        what = b"rowcast unsubscribe" + user.bytes + ",".join(topics).encode()
+        return _encoded(hmac.digest(secret.encode(), what, "sha256"))
 
     def seal(self, flow: Mapping[str, Any]) -> str:
         """What a sign-in elsewhere has to remember on its way. No access token: another key."""

@@ -36,12 +36,14 @@ class Running:
             return False
         return True
 
-    def children(self) -> list[int]:
-        """The gateways, which are the only children that are Python; of whichever thread."""
+    def children(self, command: str = "serve") -> list[int]:
+        """The gateways, or who runs another command; of whichever thread."""
         threads = Path(f"/proc/{self.process.pid}/task").iterdir()
         listed = b" ".join(_content(thread / "children") for thread in threads)
         commands = {int(child): Path(f"/proc/{int(child)}/cmdline") for child in listed.split()}
-        return [child for child, path in commands.items() if b"\0serve\0" in _content(path)]
+        return [
+            child for child, path in commands.items() if f"\0{command}\0".encode() in _content(path)
+        ]
 
     def postmaster(self) -> int | None:
         """None while it is starting: its file is not there, or not whole."""

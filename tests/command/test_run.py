@@ -8,6 +8,7 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from app import embedded
@@ -46,6 +47,31 @@ def test_killed_gateway_comes_back(running: Running) -> None:
     # The socket stays open meanwhile: the request waits rather than fails.
     wait_for(running.is_ready)
     assert running.children() != [killed]
+
+
+@linux
+def test_jobs_are_done_and_a_killed_worker_comes_back(running: Running, home: Path) -> None:
+    admin = embedded.running_dsn(home)
+    assert admin is not None
+
+    def job() -> None:
+        with psycopg.connect(admin) as conn:
+            conn.execute("select jobs.enqueue('prune')")
+
+    def left() -> int:
+        with psycopg.connect(admin) as conn:
+            return len(conn.execute("select from jobs.list()").fetchall())
+
+    job()
+    wait_for(lambda: not left())
+    (killed,) = running.children("worker")
+    os.kill(killed, signal.SIGKILL)
+    job()
+    wait_for(lambda: not left())
+    (again,) = running.children("worker")
+    assert again != killed
+    assert stop(running, signal.SIGTERM) == 0
+    assert not Path(f"/proc/{again}").exists()
 
 
 def test_killed_postgres_comes_back(running: Running) -> None:

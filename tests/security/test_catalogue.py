@@ -114,12 +114,21 @@ ACCOUNTS = {
         "gateway_sign_out(uuid,bytea,boolean)",
         "gateway_sign_up(text,text,uuid,bytea,bytea,uuid,bytea,bytea)",
         "gateway_verify(bytea,uuid,bytea,bytea)",
+        "gateway_topics(text[])",
+        "gateway_unsubscribe(uuid,text[])",
         "mails_due(integer)",
     },
-    "rowcast_worker": {"mail_sent(uuid)", "mails_due(integer)"},
+    "rowcast_worker": {
+        "mail_sent(uuid)",
+        "mails_due(integer)",
+        "worker_digest(uuid)",
+        "worker_mail(uuid)",
+        "worker_notices(uuid)",
+        "worker_post_digest(uuid,jsonb,jsonb)",
+    },
 }
 
-# Starts and mends jobs, for trusted backends alone; who may start what their own functions say.
+# Starts and mends jobs, for trusted backends alone.
 OF_JOBS = {
     "jobs.cancel(bigint)",
     "jobs.depth()",

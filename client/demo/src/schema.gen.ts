@@ -54,6 +54,31 @@ export interface CommentCreate {
   taskId: string;
 }
 
+/** What its owner may watch of a job: a record, live where sync.enable is said of it. */
+export interface JobRun {
+  readonly id: string;
+  readonly version: number;
+  /** ISO 8601 in UTC: `2026-01-31T12:00:00.000000Z`. */
+  readonly createdAt: string;
+  /** ISO 8601 in UTC: `2026-01-31T12:00:00.000000Z`. */
+  readonly endedAt: string | null;
+  readonly kind: string;
+  /** for people */
+  readonly message: string | null;
+  /** from 0 to 1 */
+  readonly progress: number;
+  readonly result: Json | null;
+  readonly state: "queued" | "running" | "done" | "held" | "replaced" | "cancelled";
+  /** ISO 8601 in UTC: `2026-01-31T12:00:00.000000Z`. */
+  readonly updatedAt: string;
+  /** whose it is: who has started it */
+  readonly userId: string | null;
+}
+
+/** What a create of `jobRuns` takes, and operations may change. */
+export interface JobRunCreate {
+}
+
 /** Files of public.notes. Made by sync.files. */
 export interface NoteFile {
   readonly id: string;
@@ -177,6 +202,28 @@ export interface NoteCreate {
   /** Words to find it by. */
   tags?: readonly string[];
   title?: string;
+}
+
+/** What a user wants to hear of by mail. Without one it is everything. */
+export interface NotificationSetting {
+  readonly id: string;
+  readonly version: number;
+  /** a task was assigned to him */
+  readonly assigned: boolean;
+  /** ISO 8601 in UTC: `2026-01-31T12:00:00.000000Z`. */
+  readonly createdAt: string;
+  /** a comment names him: @name */
+  readonly mentioned: boolean;
+  /** ISO 8601 in UTC: `2026-01-31T12:00:00.000000Z`. */
+  readonly updatedAt: string;
+}
+
+/** What a create of `notificationSettings` takes, and operations may change. */
+export interface NotificationSettingCreate {
+  /** a task was assigned to him */
+  assigned?: boolean;
+  /** a comment names him: @name */
+  mentioned?: boolean;
 }
 
 /** What a user is called, under the id of the user. */
@@ -346,11 +393,13 @@ export interface WorkspaceCreate {
 export interface Tables {
   boards: { record: Board; create: BoardCreate; schema: (typeof schema.tables)["boards"] };
   comments: { record: Comment; create: CommentCreate; schema: (typeof schema.tables)["comments"] };
+  jobRuns: { record: JobRun; create: JobRunCreate; schema: (typeof schema.tables)["jobRuns"] };
   noteFiles: { record: NoteFile; create: NoteFileCreate; schema: (typeof schema.tables)["noteFiles"] };
   notebookInvitations: { record: NotebookInvitation; create: NotebookInvitationCreate; schema: (typeof schema.tables)["notebookInvitations"] };
   notebookMembers: { record: NotebookMember; create: NotebookMemberCreate; schema: (typeof schema.tables)["notebookMembers"] };
   notebooks: { record: Notebook; create: NotebookCreate; schema: (typeof schema.tables)["notebooks"] };
   notes: { record: Note; create: NoteCreate; schema: (typeof schema.tables)["notes"] };
+  notificationSettings: { record: NotificationSetting; create: NotificationSettingCreate; schema: (typeof schema.tables)["notificationSettings"] };
   profiles: { record: Profile; create: ProfileCreate; schema: (typeof schema.tables)["profiles"] };
   taskFiles: { record: TaskFile; create: TaskFileCreate; schema: (typeof schema.tables)["taskFiles"] };
   tasks: { record: Task; create: TaskCreate; schema: (typeof schema.tables)["tasks"] };
@@ -405,6 +454,26 @@ export const schema = {
         deleted: { type: "timestamptz", nullable: true, required: false },
         taskId: { type: "uuid", topic: true, nullable: false, required: true, references: "tasks" },
         updatedAt: { type: "timestamptz", default: { now: true }, nullable: false, required: false },
+      },
+    },
+    jobRuns: {
+      idType: "uuid",
+      softDelete: null,
+      touch: null,
+      hardDelete: false,
+      wholeTable: true,
+      keys: {
+        id: { type: "uuid", default: { uuid: true }, nullable: false, required: false },
+        version: { type: "integer", default: { constant: 1 }, nullable: false, required: false },
+        createdAt: { type: "timestamptz", default: { now: true }, nullable: false, required: false, updatable: false, insertable: false },
+        endedAt: { type: "timestamptz", nullable: true, required: false, updatable: false, insertable: false },
+        kind: { type: "text", nullable: false, required: true, updatable: false, insertable: false },
+        message: { type: "text", nullable: true, required: false, updatable: false, insertable: false },
+        progress: { type: "float", default: { constant: 0 }, nullable: false, required: false, updatable: false, insertable: false },
+        result: { type: "json", nullable: true, required: false, updatable: false, insertable: false },
+        state: { type: "text", values: ["queued", "running", "done", "held", "replaced", "cancelled"], default: { constant: "queued" }, nullable: false, required: false, updatable: false, insertable: false },
+        updatedAt: { type: "timestamptz", default: { now: true }, nullable: false, required: false, updatable: false, insertable: false },
+        userId: { type: "text", nullable: true, required: false, updatable: false, insertable: false },
       },
     },
     noteFiles: {
@@ -492,6 +561,21 @@ export const schema = {
         notebookId: { type: "uuid", topic: true, nullable: false, required: true, references: "notebooks" },
         tags: { type: "json", default: { constant: [] as Json }, nullable: false, required: false },
         title: { type: "text", default: { constant: "" }, nullable: false, required: false },
+        updatedAt: { type: "timestamptz", default: { now: true }, nullable: false, required: false },
+      },
+    },
+    notificationSettings: {
+      idType: "uuid",
+      softDelete: null,
+      touch: "updatedAt",
+      hardDelete: false,
+      wholeTable: true,
+      keys: {
+        id: { type: "uuid", default: { user: true }, nullable: false, required: false },
+        version: { type: "integer", default: { constant: 1 }, nullable: false, required: false },
+        assigned: { type: "boolean", default: { constant: true }, nullable: false, required: false },
+        createdAt: { type: "timestamptz", default: { now: true }, nullable: false, required: false, serverOwned: true },
+        mentioned: { type: "boolean", default: { constant: true }, nullable: false, required: false },
         updatedAt: { type: "timestamptz", default: { now: true }, nullable: false, required: false },
       },
     },

@@ -28,6 +28,26 @@ $$;
 comment on function accounts.mails_due(integer) is 'The mails to be sent.';
 grant execute on function accounts.mails_due(integer) to rowcast_gateway, rowcast_worker;
 
+-- One of them, as it is to be sent; null where it was sent, or is too old to be of use.
+create or replace function accounts.worker_mail(p_id uuid)
+returns jsonb
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select jsonb_build_object(
+        'id', m.id, 'kind', m.kind, 'recipient', m.recipient, 'details', m.details,
+        'createdAt', to_char(m.created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
+    )
+    from accounts.mails m
+    where m.id = p_id and m.sent_at is null and m.expires_at > now()
+$$;
+
+comment on function accounts.worker_mail(uuid) is 'A mail to be sent.';
+grant execute on function accounts.worker_mail(uuid) to rowcast_worker;
+
 -- Notes that a mail was sent. Harmless to repeat.
 create or replace function accounts.mail_sent(p_id uuid)
 returns void

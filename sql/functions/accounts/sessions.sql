@@ -191,21 +191,29 @@ $$;
 
 comment on function accounts.session_user_id(uuid, bytea, bytea) is 'The user of a session whose cookie is presented.';
 
--- Puts a mail into the outbox, in the commit of what it tells of. p_id: of the link it carries, if one.
+-- Puts a mail into the outbox, in the commit of what it tells of, and a job that sends it. p_id: of the link it carries,
+-- if one.
 create or replace function accounts.post(
     p_kind text, p_recipient text, p_details jsonb default '{}', p_id uuid default null,
     p_lasts interval default '1 day'
 )
 returns void
-language sql
+language plpgsql
 volatile
 parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_id constant uuid := coalesce(p_id, gen_random_uuid());
+begin
     insert into accounts.mails (id, kind, recipient, details, expires_at)
-    values (coalesce(p_id, gen_random_uuid()), p_kind, p_recipient, p_details, now() + p_lasts)
-    on conflict (id) do nothing
+    values (v_id, p_kind, p_recipient, p_details, now() + p_lasts)
+    on conflict (id) do nothing;
+    if found then
+        perform jobs.put('mail', jsonb_build_object('id', v_id), null, now(), v_id::text);
+    end if;
+end
 $$;
 
 comment on function accounts.post(text, text, jsonb, uuid, interval) is 'Puts a mail into the outbox.';

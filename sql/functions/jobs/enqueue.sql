@@ -22,9 +22,26 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
+begin
+    return jobs.put(p_kind, p_payload, jobs.kept_claims(sync_internal.claims()), p_run_at, p_key, p_priority);
+end
+$$;
+
+comment on function jobs.enqueue(text, jsonb, timestamptz, text, integer) is 'Puts a job into the queue.';
+grant execute on function jobs.enqueue(text, jsonb, timestamptz, text, integer) to service_role;
+
+-- The same, acting as whoever these claims name; null: nobody. For functions of ours.
+create or replace function jobs.put(
+    p_kind text, p_payload jsonb, p_claims jsonb, p_run_at timestamptz, p_key text, p_priority integer default null
+)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+as $$
 declare
     v_payload constant bytea := convert_to(coalesce(p_payload, '{}')::text, 'UTF8');
-    v_claims constant jsonb := jobs.kept_claims(sync_internal.claims());
     v_kind jobs.kinds;
     v_id bigint;
     v_new boolean;
@@ -34,7 +51,7 @@ begin
         perform sync_internal.refuse(400, 'bad_job', 'There is no such kind of job');
     elsif length(p_key) > 500 then
         perform sync_internal.refuse(400, 'bad_job', 'The key of a job has at most 500 characters');
-    elsif length(v_payload) + coalesce(length(v_claims::text), 0) > sync_internal.setting('max_job_bytes') then
+    elsif length(v_payload) + coalesce(length(p_claims::text), 0) > sync_internal.setting('max_job_bytes') then
         perform sync_internal.refuse(
             413, 'job_too_large', 'The payload of the job is too large', jsonb_build_object('limit', 'max_job_bytes')
         );
@@ -43,7 +60,7 @@ begin
     -- Touched rather than left alone: the lock keeps a worker from it until this transaction has ended.
     insert into jobs.pgqueuer as j (entrypoint, payload, headers, priority, execute_after, dedupe_key, status)
     values (
-        p_kind, v_payload, jsonb_build_object('claims', v_claims, 'key', p_kind || ':' || p_key, 'starts', 0),
+        p_kind, v_payload, jsonb_build_object('claims', p_claims, 'key', p_kind || ':' || p_key, 'starts', 0),
         coalesce(p_priority, v_kind.priority), coalesce(p_run_at, now()), p_kind || ':' || p_key, 'queued'
     )
     on conflict (dedupe_key) where status in ('queued', 'picked') and dedupe_key is not null
@@ -51,14 +68,13 @@ begin
     returning j.id, j.xmax::text = '0' into v_id, v_new;
 
     if v_new and v_kind.watched then
-        insert into jobs.runs (job_id, kind, user_id) values (v_id, p_kind, v_claims ->> 'sub');
+        insert into jobs.runs (job_id, kind, user_id) values (v_id, p_kind, p_claims ->> 'sub');
     end if;
     return v_id;
 end
 $$;
 
-comment on function jobs.enqueue(text, jsonb, timestamptz, text, integer) is 'Puts a job into the queue.';
-grant execute on function jobs.enqueue(text, jsonb, timestamptz, text, integer) to service_role;
+comment on function jobs.put(text, jsonb, jsonb, timestamptz, text, integer) is 'Puts a job into the queue.';
 
 -- What of claims still counts when the token has expired: who it is. Null for roles that a worker cannot take on.
 create or replace function jobs.kept_claims(p_claims jsonb)

@@ -144,6 +144,9 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     delete from jobs.pgqueuer_log l where l.created < now() - interval '1 day';
+    -- Of mails that are forgotten by now; where no SMTP server is set they wait for one.
+    delete from jobs.pgqueuer j
+    where j.entrypoint = 'mail' and j.status = 'queued' and j.created < now() - interval '60 days';
     delete from jobs.runs r where r.ended_at < now() - sync_internal.setting('job_run_days') * interval '1 day';
 end
 $$;
