@@ -76,6 +76,11 @@ class Lane:
         """Starts connecting; does not wait for the database."""
         await self._pool.open(wait=False)
 
+    @property
+    def waiting(self) -> int:
+        """How many wait for a connection."""
+        return int(self._pool.get_stats().get("requests_waiting", 0))
+
     async def close(self) -> None:
         """Closes every connection."""
         await self._pool.close()

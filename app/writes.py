@@ -129,6 +129,11 @@ class Writes:
         self._heavy = Side(HEAVY_AT_ONCE)
         self._alone = Side(ALONE_AT_ONCE)
 
+    @property
+    def waiting(self) -> int:
+        """Requests taken and not yet answered."""
+        return self._held
+
     async def submit(
         self, session: Session, body: str, dry_run: bool = False, schema: int | None = None
     ) -> Answer:
