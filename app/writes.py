@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import psycopg
 
-from . import calls, metrics, trace
+from . import calls, metrics, spans, trace
 from .auth import Session
 from .calls import Answer
 from .db import Lane
@@ -214,7 +214,8 @@ class Writes:
         metrics.write_batch.observe(len(batch))
         began = time.monotonic()
         try:
-            answers = await self._call(batch, repeat=False)
+            with spans.span("write batch", links=[item.trace for item in batch]):
+                answers = await self._call(batch, repeat=False)
         except psycopg.Error as exc:
             # One bad element can fail the call as a whole (a timeout, an encoding), and a lost
             # connection leaves the outcome unknown: alone each gets its own answer, and what was
