@@ -38,8 +38,7 @@ def one(exporter: InMemorySpanExporter, name: str) -> ReadableSpan:
 
 
 def ids(span: ReadableSpan) -> SpanContext:
-    found = span.context
-    assert found is not None
+    found: SpanContext = span.context
     return found
 
 
