@@ -127,6 +127,7 @@ install: $(DEV) $(NODE) ## Install everything, without running anything
 lock: $(DEV) ## Resolve the dependencies again into locks/ and client/package-lock.json
 	@$(NEEDS_NODE)
 	@$(LOCK) pyproject.toml -o locks/runtime.txt
+	@$(LOCK) pyproject.toml --extra traces -c locks/runtime.txt -o locks/traces.txt
 	@$(LOCK) pyproject.toml --group dev -c locks/runtime.txt -o locks/dev.txt
 	@$(LOCK) --group build -c locks/dev.txt -o locks/build.txt
 	@cd client && npm install --package-lock-only --no-audit --no-fund

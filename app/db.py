@@ -3,18 +3,21 @@
 import asyncio
 import logging
 import os
+import re
 import socket
 import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import lru_cache
 from typing import Any, Final, LiteralString, TypeVar
 
 import psycopg
 from psycopg.rows import TupleRow, tuple_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from . import spans
 from .errors import Problem, too_many, unavailable
 
 log = logging.getLogger("rowcast.db")
@@ -75,6 +78,11 @@ class Lane:
     async def open(self) -> None:
         """Starts connecting; does not wait for the database."""
         await self._pool.open(wait=False)
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a connection."""
+        return int(self._pool.get_stats().get("requests_waiting", 0))
 
     async def close(self) -> None:
         """Closes every connection."""
@@ -138,7 +146,8 @@ class Lane:
                 raise Unclean("a role was left set")
             return rows
 
-        return await self._attempt(work, TRIES if repeat else 1)
+        with spans.span(named(statement), "client", db_system_name="postgresql"):
+            return await self._attempt(work, TRIES if repeat else 1)
 
     async def value(
         self, statement: LiteralString, parameters: Sequence[Any] | Mapping[str, Any]
@@ -171,6 +180,13 @@ class Lane:
         if now - self._drained_at >= 1.0:
             self._drained_at = now
             await self._pool.drain()
+
+
+@lru_cache(maxsize=256)
+def named(statement: str) -> str:
+    """The function that a statement calls, for whoever reads a trace."""
+    found = re.search(r"\b(?:sync|accounts|sync_internal)\.\w+(?=\()", statement)
+    return found[0] if found else "statement"
 
 
 class Streams:

@@ -147,6 +147,7 @@ class Delivery:
         self._hub = hub
         self._policies = policies
         self._changes = changes
+        self._counted = False
         self._seal = seal
         # The class each record ends in: what is asked now is answered for that one.
         self._last = {(change.table, change.record_id): change.after for change in changes}
@@ -177,12 +178,17 @@ class Delivery:
         """Per reader one record of each class that he may or may not see."""
         found: dict[Reader, dict[RowClass, Change]] = {}
         cacheable = self._policies.cacheable
+        first, self._counted = not self._counted, True
         for change in self._changes:
             after = change.after
             if after is None or self._last[change.table, change.record_id] is not after:
                 continue
             holders = self._hub.holders(change.table, change.record_id, change.topics)
-            for subscriber in self._hub.audience(holders, after).unknown:
+            audience = self._hub.audience(holders, after)
+            if first:
+                metrics.cache.add(audience.size - len(audience.unknown), result="hit")
+                metrics.cache.add(len(audience.unknown), result="miss")
+            for subscriber in audience.unknown:
                 reader = subscriber.reader
                 if (
                     (change.table, reader.role) in cacheable

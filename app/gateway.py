@@ -81,6 +81,9 @@ class Gateway:
         self._examiner: asyncio.Task[None] | None = None
         self._sweeper: asyncio.Task[None] | None = None
         metrics.sockets.read = lambda: len(self.outlets)
+        metrics.writes_waiting.read = lambda: self.writes.waiting
+        metrics.connections_waiting.read = lambda: self.database.work.waiting
+        metrics.horizon.read = lambda: self.relay.horizon_seconds
         metrics.keys.read = lambda: self.hub.key_count
         metrics.relay_lag.read = lambda: self.relay.idle_seconds
         for gauge, path in OVERVIEW.items():

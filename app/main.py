@@ -22,7 +22,7 @@ from starlette.websockets import WebSocket
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from . import links, metrics, trace
+from . import links, metrics, spans, trace
 from .config import Settings
 from .errors import Problem, from_database, response, unavailable, unexpected
 from .fitness import Unfit
@@ -184,7 +184,11 @@ class Edge:
             await send(message)
 
         try:
-            await self.app(scope, receive, send_with_headers)
+            with spans.span(scope["method"], "server", http_request_method=scope["method"]) as span:
+                await self.app(scope, receive, send_with_headers)
+                if span is not None:
+                    span.update_name(f"{scope['method']} {_route(scope)}")
+                    span.set_attribute("http.route", _route(scope))
         except ClientDisconnect:
             pass
         except Exception as exc:  # noqa: BLE001

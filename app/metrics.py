@@ -87,11 +87,35 @@ write_batch = Histogram(
     "rowcast_write_batch_requests", "Requests in one write call.", (1, 2, 4, 8, 16, 32)
 )
 write_retries = Counter("rowcast_write_retries_total", "Requests repeated alone.")
+writes_waiting = Gauge("rowcast_writes_waiting", "Writes taken and not yet answered.")
+connections_waiting = Gauge(
+    "rowcast_connections_waiting", "Requests that wait for a connection to PostgreSQL."
+)
 sockets = Gauge("rowcast_sockets", "Open sockets.")
 keys = Gauge("rowcast_keys", "Distinct keys somebody is subscribed to.")
 relay_lag = Gauge("rowcast_relay_idle_seconds", "Seconds since the feed was last read to its end.")
+_DELAYS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+delivery_seconds = Histogram(
+    "rowcast_delivery_seconds",
+    "From the start of a transaction to its changes being on their way to sockets.",
+    _DELAYS,
+)
+bell_seconds = Histogram(
+    "rowcast_doorbell_read_seconds", "From the doorbell to the feed read to its end.", _DELAYS
+)
+horizon = Gauge(
+    "rowcast_feed_horizon_seconds",
+    "Since when the oldest transaction that writes has been running; 0: none is.",
+)
 changes = Counter("rowcast_changes_total", "Changes read from the feed.")
 probes = Counter("rowcast_access_probes_total", "Statements that asked who may read a change.")
+probe_seconds = Histogram(
+    "rowcast_access_probe_seconds", "Time of a statement that asked who may read.", _DELAYS
+)
+cache = Counter(
+    "rowcast_access_cache_total",
+    "Whether it was known if a socket may read a change (hit) or had to be asked (miss).",
+)
 frames = Counter("rowcast_frames_total", "Frames sent to sockets by type.")
 signals_dropped = Counter(
     "rowcast_signals_dropped_total", "Broadcasts not sent on: too many, or access not known."
@@ -115,11 +139,18 @@ _ALL: tuple[Counter | Gauge | Histogram, ...] = (
     refusals,
     write_batch,
     write_retries,
+    writes_waiting,
+    connections_waiting,
     sockets,
     keys,
     relay_lag,
+    delivery_seconds,
+    bell_seconds,
+    horizon,
     changes,
     probes,
+    probe_seconds,
+    cache,
     frames,
     signals_dropped,
     closed,

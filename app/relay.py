@@ -13,7 +13,8 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from typing import Any, Final
 
 import psycopg
@@ -86,6 +87,8 @@ class Relay:
         self._fencing = 0.0
         self._bits = 0
         self._oldest = 0
+        self._oldest_since: float | None = None
+        self._rung_at: float | None = None
         self._drained_at = 0.0
         self._spacing = SPACING_SECONDS
         self._tasks: set[asyncio.Task[None]] = set()
@@ -128,6 +131,8 @@ class Relay:
     def _ring(self) -> None:
         # Without sockets there is nobody to hurry for; the poll keeps the place in the feed.
         if len(self._hub):
+            if self._rung_at is None:
+                self._rung_at = time.monotonic()
             self._awake.set()
 
     @property
@@ -146,6 +151,11 @@ class Relay:
         return time.monotonic() - self._drained_at
 
     @property
+    def horizon_seconds(self) -> float:
+        """How long the oldest transaction that writes has been seen running; 0: none is."""
+        return time.monotonic() - self._oldest_since if self._oldest_since is not None else 0
+
+    @property
     def alive(self) -> bool:
         """Whether the feed was read to its end lately."""
         return self.ready.is_set() and self.idle_seconds < ALIVE_SECONDS + self._poll_seconds
@@ -156,10 +166,13 @@ class Relay:
         while True:
             self._awake.clear()
             started = time.monotonic()
+            rung_at, self._rung_at = self._rung_at, None
             try:
                 # One read takes all there is; what is committed from now on is for the next.
                 await self.read()
                 self._drained_at = time.monotonic()
+                if rung_at is not None:
+                    metrics.bell_seconds.observe(self._drained_at - rung_at)
                 self._spacing = min(SPACING_SECONDS, self._drained_at - started)
                 self.read_on()
             except psycopg.errors.QueryCanceled:
@@ -245,7 +258,9 @@ class Relay:
                 self._everything_stale("schema")
             self._fingerprint_at = time.monotonic()
         cursor: str = answer["cursor"]
-        self._bits, self._oldest = answer["bell"], answer["xmin"]
+        read_at = time.monotonic()
+        self._note_oldest(answer)
+        self._bits = answer["bell"]
         await self._end_sessions(answer)
         changes, tables = _sort(answer, self._hub)
         self._pace.note(_commits(answer), time.monotonic())
@@ -271,7 +286,18 @@ class Relay:
         self.rights.tell_flips(seen, lambda: self._cursors.seal(self._hub.cursor or cursor))
         self.rights.keep_views(proven)
         delivery.send(cursor)
+        for age in _ages(answer):
+            metrics.delivery_seconds.observe(age + time.monotonic() - read_at)
         self.rights.stop_assuming(proven)
+
+    def _note_oldest(self, answer: Mapping[str, Any]) -> None:
+        oldest = answer["xmin"]
+        # A database of an older version does not say.
+        if oldest >= answer.get("xmax", oldest):
+            self._oldest_since = None
+        elif self._oldest_since is None or oldest != self._oldest:
+            self._oldest_since = time.monotonic()
+        self._oldest = oldest
 
     async def _look_at_server(self) -> None:
         """A restore or a promotion makes another history of the feed."""
@@ -375,6 +401,16 @@ def _commits(answer: Mapping[str, Any]) -> float:
     if answer.get("behind"):
         return BUSY
     return len({raw.get("xid") for raw in answer.get("changes") or ()})
+
+
+def _ages(answer: Mapping[str, Any]) -> Iterator[float]:
+    """How old each of the transactions read was when PostgreSQL had read it, in seconds."""
+    if "now" not in answer:
+        return  # a database of an older version
+    now = datetime.fromisoformat(answer["now"])
+    began = {raw.get("xid"): raw["at"] for raw in answer.get("changes") or ()}
+    for at in began.values():
+        yield max(0.0, (now - datetime.fromisoformat(at)).total_seconds())
 
 
 def _sort(answer: Mapping[str, Any], hub: Hub) -> tuple[list[Change], list[str]]:

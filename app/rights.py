@@ -7,7 +7,9 @@ record is asked for, as each reader, every time.
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Final
 
 import psycopg
@@ -86,7 +88,7 @@ class Rights:
         metrics.probes.add(len(readers))
         claims = [reader.claims for reader in readers]
         try:
-            async with self._asking:
+            async with self._asking, _timed():
                 raw = await calls.probe(self._lane, claims, _refs_text(refs), cursor)
         except psycopg.Error as exc:
             _unless_unavailable(exc)
@@ -109,7 +111,7 @@ class Rights:
 
     async def _ask_each(self, delivery: Delivery, reader: Reader, refs: Refs) -> None:
         """Where no answer holds for a class: what a reader sees of each record, decided by RLS."""
-        async with self._asking:
+        async with self._asking, _timed():
             metrics.probes.add()
             try:
                 raw = json.loads(await calls.visible(self._lane, reader.claims, _refs_text(refs)))
@@ -221,7 +223,7 @@ class Rights:
         metrics.probes.add(len(part))
         text = dumps([keys for _, keys in part]).decode()
         try:
-            async with self._asking:
+            async with self._asking, _timed():
                 raw = await calls.views(self._lane, [reader.claims for reader, _ in part], text)
         except psycopg.Error as exc:
             _unless_unavailable(exc)
@@ -321,3 +323,12 @@ def _unless_unavailable(exc: psycopg.Error) -> None:
     if from_database(exc).code == "unavailable":
         raise exc
     log.warning("access not known sqlstate=%s", exc.sqlstate)
+
+
+@asynccontextmanager
+async def _timed() -> AsyncIterator[None]:
+    started = time.monotonic()
+    try:
+        yield
+    finally:
+        metrics.probe_seconds.observe(time.monotonic() - started)

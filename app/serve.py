@@ -70,7 +70,9 @@ def serve(settings: Settings, listener: socket.socket) -> None:
     """
     from .fitness import Unfit, check_settings
     from .main import Protocol, Server, create_app
+    from .spans import configure
 
+    configure()
     found: list[Unfit] = []
 
     def unfit(why: Unfit) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import psycopg
 
-from . import calls, metrics, trace
+from . import calls, metrics, spans, trace
 from .auth import Session
 from .calls import Answer
 from .db import Lane
@@ -129,6 +129,11 @@ class Writes:
         self._heavy = Side(HEAVY_AT_ONCE)
         self._alone = Side(ALONE_AT_ONCE)
 
+    @property
+    def waiting(self) -> int:
+        """Requests taken and not yet answered."""
+        return self._held
+
     async def submit(
         self, session: Session, body: str, dry_run: bool = False, schema: int | None = None
     ) -> Answer:
@@ -209,7 +214,8 @@ class Writes:
         metrics.write_batch.observe(len(batch))
         began = time.monotonic()
         try:
-            answers = await self._call(batch, repeat=False)
+            with spans.span("write batch", links=[item.trace for item in batch]):
+                answers = await self._call(batch, repeat=False)
         except psycopg.Error as exc:
             # One bad element can fail the call as a whole (a timeout, an encoding), and a lost
             # connection leaves the outcome unknown: alone each gets its own answer, and what was

@@ -284,6 +284,7 @@ def start(stage: Stage) -> None:
             inside.mkdir(exist_ok=True)
             run(["mount", "--bind", sockets, str(inside)])
             # The test server's are for itself alone.
+            inside.chmod(0o755)
             (inside / ".s.PGSQL.5432").chmod(0o777)
             try:
                 local = f"host=/run/postgresql dbname={database.name}"

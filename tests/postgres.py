@@ -190,18 +190,24 @@ class Server:
 
 
 class Standby:
-    """A streaming copy of a server, until it is promoted."""
+    """A streaming copy of a server, until it is promoted; with `streams=False` a backup of it that
+    is restored at once, and goes its own way from there.
+    """
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, *, streams: bool = True) -> None:
         programs = server.binaries.folder
         self._folder = Path(tempfile.mkdtemp(prefix="standby-", dir=_room()))
         user = server_user()
         if user is not None:
             os.chown(self._folder, user.pw_uid, user.pw_gid)
         data = self._folder / "data"
-        copy = [str(programs / "pg_basebackup"), "-D", str(data), "-R", "--checkpoint=fast"]
-        run_as(user, [*copy, "--no-sync", "-d", server.dsn()])
+        copy = [str(programs / "pg_basebackup"), "-D", str(data), "--checkpoint=fast"]
+        run_as(user, [*copy, "--no-sync", "-d", server.dsn(), *(["-R"] if streams else [])])
+        if not streams:
+            (data / "recovery.signal").touch()
         own = {**SETTINGS, "port": "5432", "unix_socket_directories": str(self._folder)}
+        if not streams:
+            own["restore_command"] = "false"  # all there is came with the backup
         command = [str(programs / "postgres"), "-D", str(data)]
         command += [word for name, value in own.items() for word in ("-c", f"{name}={value}")]
         if user is not None:

@@ -1,6 +1,7 @@
 """The write path through PgBouncer in transaction mode: sessions are shared, and nothing leaks."""
 
 import asyncio
+import os
 import shutil
 import socket
 import subprocess
@@ -27,7 +28,9 @@ from tests.gateway.test_socket import KEY, create
 from tests.postgres import Database
 from tests.sql.engine import wait_until
 
-PGBOUNCER = shutil.which("pgbouncer", path="/usr/local/sbin:/usr/sbin:/usr/local/bin:/usr/bin")
+PGBOUNCER = os.environ.get("ROWCAST_TEST_PGBOUNCER") or shutil.which(
+    "pgbouncer", path="/usr/local/sbin:/usr/sbin:/usr/local/bin:/usr/bin"
+)
 WRITE = "/api/realtime/write"
 QUERY = "/api/realtime/query"
 

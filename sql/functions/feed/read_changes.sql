@@ -90,7 +90,8 @@ begin
             'fingerprint', case when p_fingerprint then sync_internal.fingerprint() end,
             'stale', p_cursor is not null, 'behind', '[]'::json, 'changes', '[]'::json,
             'xmin', pg_snapshot_xmin(sync_internal.primary_snapshot())::text::bigint,
-            'bell', sync_internal.bell_bits()
+            'xmax', pg_snapshot_xmax(sync_internal.primary_snapshot())::text::bigint,
+            'now', sync_internal.wire_time(clock_timestamp()), 'bell', sync_internal.bell_bits()
         );
     end if;
     select * into v_news
@@ -99,7 +100,9 @@ begin
         'cursor', v_news.cursor, 'epoch', sync_internal.epoch(),
         'fingerprint', case when p_fingerprint then sync_internal.fingerprint() end,
         'stale', false, 'behind', v_news.behind, 'changes', v_news.changes,
-        'xmin', pg_snapshot_xmin(sync_internal.primary_snapshot())::text::bigint, 'bell', sync_internal.bell_bits()
+        'xmin', pg_snapshot_xmin(sync_internal.primary_snapshot())::text::bigint,
+        'xmax', pg_snapshot_xmax(sync_internal.primary_snapshot())::text::bigint,
+        'now', sync_internal.wire_time(clock_timestamp()), 'bell', sync_internal.bell_bits()
     );
 end
 $$;
