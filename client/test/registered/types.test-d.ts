@@ -35,11 +35,13 @@ test("tables, records and functions are those of the registry", () => {
   expectTypeOf<TableName>().toEqualTypeOf<
     | "boards"
     | "comments"
+    | "jobRuns"
     | "notebookInvitations"
     | "notebookMembers"
     | "notebooks"
     | "noteFiles"
     | "notes"
+    | "notificationSettings"
     | "profiles"
     | "taskFiles"
     | "tasks"
