@@ -109,6 +109,7 @@ class Stage:
             listener,
             {
                 "ROWCAST_DATABASE_URL": self.dsn,
+                "ROWCAST_ENV": "development",
                 "ROWCAST_JWT_SECRET": SECRET,
                 "ROWCAST_LOG_LEVEL": "warning",
                 **settings,

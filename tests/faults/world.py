@@ -92,6 +92,7 @@ class World:
             listener,
             {
                 "ROWCAST_DATABASE_URL": dsn,
+                "ROWCAST_ENV": "development",
                 "ROWCAST_JWT_SECRET": SECRET,
                 "ROWCAST_HEARTBEAT_SECONDS": str(HEARTBEAT_SECONDS),
                 "ROWCAST_POOL_SIZE": str(POOL_SIZE),
