@@ -23,6 +23,7 @@ PARTS = {
     "idle": live.idle,
     "catchup": live.catch_up,
     "files": files.transfer,
+    "ends": live.ends,
 }
 
 

@@ -243,13 +243,13 @@ def revocation(stage: Stage, say: Say, longer: int) -> list[Figure]:
     return [
         _within("revocation to the last byte of the board, p99", lasts["p99"], 1000, "ms"),
         _within("revocation to `stale` or `gone`, p99", words["p99"], 1000, "ms"),
-        *_ends(stage, say, longer),
     ]
 
 
-def _ends(stage: Stage, say: Say, longer: int) -> list[Figure]:
+def ends(stage: Stage, say: Say, longer: int) -> list[Figure]:
     """Sessions end, of one user after the other and then of all, on two gateways at once, while
-    the board is edited: until the last socket is closed and the first request is refused.
+    the board is edited: until the last socket is closed and the first request is refused. Nobody
+    can come back, so it is the last part.
     """
     say("ends of sessions: 500 users on two gateways")
     count, closed, refused = SOCKETS // 2, [], []
