@@ -147,7 +147,7 @@ class S3:
                     raise EndedError(self.log.read_text()[-2000:]) from error
                 if time.monotonic() > deadline:
                     raise AssertionError(self.log.read_text()[-2000:]) from error
-                time.sleep(0.1)
+                time.sleep(0.1)  # polls a server that tells nobody when it is ready
             else:
                 return
 
@@ -192,7 +192,7 @@ class Azure:
             except httpx.TransportError:
                 assert self._process.poll() is None, (folder / "log").read_text()
                 assert time.monotonic() < deadline
-                time.sleep(0.1)
+                time.sleep(0.1)  # polls a server that tells nobody when it is ready
             else:
                 return
 

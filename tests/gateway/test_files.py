@@ -75,7 +75,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
 def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azure]:
     """The same of Azure, where there is one: `npm install --global azurite`."""
     program = shutil.which("azurite-blob")
-    if program is None:
+    if program is None:  # of 186 MB, too much for every checkout
         pytest.skip("needs azurite-blob in PATH")
     server = Azure(program, tmp_path_factory.mktemp("azure"), "rowcast")
     try:
