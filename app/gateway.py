@@ -1,6 +1,7 @@
 """The parts of one gateway process, put together: pools, write queue, relay, hub, sockets."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import random
@@ -15,7 +16,7 @@ from . import calls, fitness, metrics
 from .auth import Verifier
 from .config import Settings
 from .cursors import Cursors
-from .db import Database
+from .db import CHECKOUT_SECONDS, Database
 from .files import Files
 from .fitness import Unfit
 from .hub import Hub
@@ -77,7 +78,8 @@ class Gateway:
         self.greeting = asyncio.Semaphore(settings.greetings)
         self.outlets: set[Outlet] = set()
         self.draining = False
-        self.fit = True
+        self._fit = asyncio.Event()
+        self._fit.set()
         self._examiner: asyncio.Task[None] | None = None
         self._sweeper: asyncio.Task[None] | None = None
         metrics.sockets.read = lambda: len(self.outlets)
@@ -94,14 +96,24 @@ class Gateway:
         """Serves nobody until the database has been found fit. Where it is there but is not, says
         so to `unfit`. Call it inside the loop, before `start`.
         """
-        self.fit = False
+        self._fit.clear()
 
         async def look() -> None:
             await fitness.look(self.database.work, self.settings, unfit)
-            self.fit = True
+            self._fit.set()
 
         await self.database.open()
         self._examiner = asyncio.create_task(look())
+
+    async def fit(self) -> bool:
+        """Whether the database has been found fit. Waits for that a while: after a start it is a
+        matter of a moment, which nobody has to notice.
+        """
+        if not self._fit.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CHECKOUT_SECONDS):
+                    await self._fit.wait()
+        return self._fit.is_set()
 
     async def start(self) -> None:
         """Starts pools and relay; does not wait for the database."""
@@ -156,7 +168,7 @@ class Gateway:
             log.info("not ready class=%s", type(exc).__name__)
         return {
             "database": database,
-            "schema": schema and self.fit,
+            "schema": schema and self._fit.is_set(),
             "relay": self.relay.alive,
             "accepting": not self.draining,
         }

@@ -153,7 +153,7 @@ class Edge:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
             trace.current.set(trace.read(Headers(scope=scope)))
-        if scope["type"] in ("http", "websocket") and not _serves(scope):
+        if scope["type"] in ("http", "websocket") and not await _serves(scope):
             if scope["type"] == "http":
                 await response(unavailable("The database is being examined"))(scope, receive, send)
             else:
@@ -198,10 +198,10 @@ class Edge:
             await response(problem)(scope, receive, send_with_headers)
 
 
-def _serves(scope: Scope) -> bool:
+async def _serves(scope: Scope) -> bool:
     """Not what concerns the database, before that has been found fit."""
     path: str = scope["path"]
-    return scope["app"].state.gateway.fit or not path.startswith("/api/")
+    return not path.startswith("/api/") or await scope["app"].state.gateway.fit()
 
 
 class Truncated(Exception):

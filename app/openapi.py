@@ -272,7 +272,28 @@ def _account_paths() -> dict[str, Any]:
     me = _get("Get the user of a token", "Whose the token is.", {})
     me["responses"] = {"200": _answer(bodies.MeAnswer), "401": _problem(_REFUSALS["401"])}
     me["security"] = [{"bearer": []}]
+    mail = {
+        name: {
+            **_get(
+                summary,
+                f"{summary}. The link of a mail; whoever has it may.",
+                {
+                    "200": {"description": "OK", "content": {"text/html": {}}},
+                    "403": _problem("The link is not one of ours, or not whole"),
+                    "429": _problem(_REFUSALS["429"]),
+                    "503": _problem(_REFUSALS["503"]),
+                },
+                public=True,
+            ),
+            "parameters": [
+                {"name": part, "in": "query", "required": True, "schema": {"type": "string"}}
+                for part in ("user", "topics", "token")
+            ],
+        }
+        for name, summary in (("get", "Ask whether to unsubscribe"), ("post", "Unsubscribe"))
+    }
     return {
+        "/api/mail/unsubscribe": mail,
         "/api/auth/providers": {"get": ways},
         "/api/auth/sign-up": post("Sign up", bodies.SignUpBody, mailed, public, status="202"),
         "/api/auth/verify": post("End a sign-up", bodies.VerifyBody, signed, public, 410),

@@ -90,11 +90,13 @@ begin
     join pg_catalog.pg_language l on l.oid = p.prolang
     where p.oid = p_function;
     v_name := sync_internal.function_name(p_function);
-    if v_function.schema = 'auth' and v_function.proname in ('uid', 'jwt', 'role') and v_function.pronargs = 0
-        and (
-            v_function.proowner = 'rowcast_owner'::regrole
-            or v_function.language = 'sql' and sync_internal.reads_only_claims(v_function.prosrc)
-        ) then
+    if v_function.pronargs = 0 and v_function.proowner = 'rowcast_owner'::regrole and (
+        v_function.schema = 'auth' and v_function.proname in ('uid', 'jwt', 'role')
+        or v_function.schema = 'sync_internal' and v_function.proname in ('claims', 'subject')
+    ) then
+        return;
+    elsif v_function.pronargs = 0 and v_function.schema = 'auth' and v_function.proname in ('uid', 'jwt', 'role')
+        and v_function.language = 'sql' and sync_internal.reads_only_claims(v_function.prosrc) then
         return;
     elsif v_function.prokind = 'a' then
         -- Of others the answer may depend on the order of rows, or on which of several equal values came first.

@@ -358,7 +358,8 @@ $$;
 
 comment on function sync_internal.inspect(integer) is 'Reads the shape of a live table from the catalogue.';
 
--- Which live tables have triggers of the application's, their own or those of a table that a cascade of theirs writes.
+-- Which live tables have triggers of the application's that writers have to mind, their own or those of a table that a
+-- cascade of theirs writes.
 create or replace function sync_internal.measure_triggers()
 returns void
 language sql
@@ -379,10 +380,14 @@ as $$
             select from pg_catalog.pg_trigger g
             where g.tgrelid in (select r.relid from reached r)
                 and not g.tgisinternal and g.tgname not like 'zzz_rowcast%'
+                and not exists (
+                    select from sync_internal.tables l
+                    where l.relation = g.tgrelid and g.tgname = any (l.trusted_triggers)
+                )
         )
 $$;
 
-comment on function sync_internal.measure_triggers() is 'Which live tables have triggers of the application''s.';
+comment on function sync_internal.measure_triggers() is 'Which live tables have triggers to mind.';
 
 -- How many foreign keys lie above each live table: parents are inserted first.
 create or replace function sync_internal.measure_depth()

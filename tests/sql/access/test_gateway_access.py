@@ -25,6 +25,7 @@ def test_the_gateway_learns_what_may_be_kept(gate: Gate) -> None:
         "workspaces", "workspaceMembers", "boards", "tasks",
         "comments", "notebooks", "notebookMembers", "notes", "profiles",
         "workspaceInvitations", "notebookInvitations", "taskFiles", "noteFiles",
+        "jobRuns", "notificationSettings",
     }  # fmt: skip
     assert told["tables"]["comments"]["authenticated"] == {
         "cacheable": True,
@@ -46,6 +47,9 @@ def test_the_gateway_learns_what_may_be_kept(gate: Gate) -> None:
             "public.workspace_members": None,
         },
     }
+    # What only the claims decide is kept too: nobody is asked for each step of a job.
+    for name in ("jobRuns", "notificationSettings"):
+        assert told["tables"][name]["authenticated"]["cacheable"]
     told["tables"]["comments"]["anon"].pop("shown")
     assert told["tables"]["comments"]["anon"] == {
         "cacheable": True,

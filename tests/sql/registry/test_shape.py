@@ -353,7 +353,7 @@ def test_describe_tells_the_registry(gate: Gate, conn: psycopg.Connection) -> No
     assert set(told["tables"]) == {
         "workspaces", "workspaceMembers", "boards", "tasks", "comments", "notebooks",
         "notebookMembers", "noteFiles", "notes", "profiles", "taskFiles",
-        "workspaceInvitations", "notebookInvitations",
+        "workspaceInvitations", "notebookInvitations", "notificationSettings", "jobRuns",
     }  # fmt: skip
     tasks = told["tables"]["tasks"]
     assert (tasks["idType"], tasks["softDelete"], tasks["touch"]) == (

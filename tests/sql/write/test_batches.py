@@ -414,6 +414,37 @@ def test_table_said_to_be_safe_shares_the_commit(gate: Gate, conn: psycopg.Conne
     assert value(conn, xids, TASK_1) == 1
 
 
+def test_trusted_triggers_are_not_minded(gate: Gate, conn: psycopg.Connection) -> None:
+    leaving(conn)
+    found = "select sync_internal.runs_alone('leaving'), sync_internal.rereads('leaving')"
+    assert conn.execute(found).fetchone() == (True, True)
+    name = value(
+        conn,
+        "select tgname from pg_trigger where tgrelid = 'leaving'::regclass"
+        " and not tgisinternal and tgname not like 'zzz%'",
+    )
+    conn.execute("select sync.trust_triggers('leaving', array[%s])", (name,))
+    assert conn.execute(found).fetchone() == (False, False)
+    conn.execute("select sync.refresh('leaving')")
+    assert conn.execute(found).fetchone() == (False, False)
+    # Whatever else there is is minded.
+    conn.execute("alter trigger " + name + " on leaving rename to another")
+    conn.execute("select sync.refresh('leaving')")
+    assert conn.execute(found).fetchone() == (True, True)
+
+
+def test_only_triggers_of_ones_own_live_table_can_be_trusted(
+    db: Database, conn: psycopg.Connection
+) -> None:
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="has no trigger nowhere"):
+        conn.execute("select sync.trust_triggers('tasks', '{nowhere}')")
+    conn.execute("create table dull (id uuid primary key)")
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="is not live"):
+        conn.execute("select sync.trust_triggers('dull', '{}')")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        db.connect("rowcast_gateway").execute("select sync.trust_triggers('tasks', '{}')")
+
+
 def test_calls_run_alone(gate: Gate, conn: psycopg.Connection) -> None:
     done, other = gate.write_all(
         [(ALICE, tx(call("completeBoard", boardId=LAUNCH))), (CAROL, tx(title(TOMATOES, "x")))]
