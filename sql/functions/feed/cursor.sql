@@ -10,34 +10,31 @@
 -- Raises 25006 on a standby, whose snapshots list no running transactions.
 create or replace function sync_internal.cursor_now(p_least xid8 default '0')
 returns text
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select concat_ws(
-        '.', 'v1', (select s.epoch from sync_internal.state s), c.xmax,
-        (
-            select coalesce(string_agg(x.xip::text, '-' order by x.xip), '')
-            from pg_snapshot_xip(sync_internal.primary_snapshot()) x (xip)
-            where x.xip < c.xmax
-        ),
-        coalesce(a.anchor, '')
-    )
-    from (select 1) one (x)
-    left join lateral (
-        select h.xid, concat_ws('-', h.xid, h.seq, h.tag) as anchor
-        from sync_internal.changes h
-        order by h.xid desc, h.seq desc
-        limit 1
-    ) a on true
-    cross join lateral (
-        select greatest(
-            p_least, (select s.pruned_before from sync_internal.state s),
-            coalesce((a.xid::text::bigint + 1)::text::xid8, '1')
-        ) as xmax
-    ) c
+declare
+    v_running text;
+    v_last record;
+    v_state record;
+    v_xmax xid8;
+begin
+    select h.xid, h.seq, h.tag into v_last from sync_internal.changes h order by h.xid desc, h.seq desc limit 1;
+    select s.epoch, s.pruned_before into v_state from sync_internal.state s;
+    v_xmax := greatest(
+        p_least, v_state.pruned_before, coalesce((v_last.xid::text::bigint + 1)::text::xid8, '1')
+    );
+    select string_agg(x.xip::text, '-' order by x.xip) into v_running
+    from pg_snapshot_xip(sync_internal.primary_snapshot()) x (xip)
+    where x.xip < v_xmax;
+    return concat_ws(
+        '.', 'v1', v_state.epoch, v_xmax, coalesce(v_running, ''),
+        concat_ws('-', v_last.xid, v_last.seq, v_last.tag)
+    );
+end
 $$;
 
 comment on function sync_internal.cursor_now(xid8) is 'The cursor of the asking statement.';

@@ -2,17 +2,23 @@
 -- one statement: two would lose whatever commits between them. p_most: with more changes than this, or more bytes
 -- than max_changes_read_bytes, the tables are named in behind instead, and the cursor moves on all the same.
 --
+-- Called at every wake-up of every gateway: its plan is made once a session, since that takes longer than all it does.
+--
 -- Definer: callers have no right on the feed. The gateway gets whole rows and shows nobody more than the policies let
 -- him see; no other role may call this.
 create or replace function sync_internal.read_changes(
     p_xmax xid8, p_xips xid8[], p_most bigint, out cursor text, out changes json, out behind text[]
 )
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $$
+declare
+    v_most_bytes constant bigint := sync_internal.setting('max_changes_read_bytes');
+begin
     with
     -- Those after the cursor, and those that were running when it was made: one index condition each, which a
     -- single OR under a limit is not for every planner.
@@ -33,8 +39,7 @@ as $$
         )
     ),
     counted as (
-        select count(*) <= p_most
-            and coalesce(sum(pg_column_size(n.patch)), 0) <= sync_internal.setting('max_changes_read_bytes') as few
+        select count(*) <= p_most and coalesce(sum(pg_column_size(n.patch)), 0) <= v_most_bytes as few
         from news n
     )
     select
@@ -57,11 +62,17 @@ as $$
             from news n, counted
             where counted.few
         ),
-        (
-            select coalesce(array_agg(distinct c.table_name), '{}')
-            from sync_internal.changes c, counted
-            where not counted.few and (c.xid >= p_xmax or c.xid = any (p_xips))
-        )
+        -- Under a case, since a join may look through the whole feed before it asks whether there are few.
+        case when (select counted.few from counted) then '{}' else (
+            select array_agg(distinct c.table_name)
+            from (
+                select c.table_name from sync_internal.changes c where c.xid >= p_xmax
+                union all
+                select c.table_name from sync_internal.changes c where c.xid = any (p_xips) and c.xid < p_xmax
+            ) c
+        ) end
+    into cursor, changes, behind;
+end
 $$;
 
 comment on function sync_internal.read_changes(xid8, xid8[], bigint) is 'What has changed since a cursor.';

@@ -397,3 +397,25 @@ def test_rows_and_cursor_of_a_read_are_of_one_snapshot(
     in_rows = answer["recordMap"]["tasks"][TASK_1]["title"] == "meanwhile"
     after = [change["id"] for change in gate.changes(answer["cursor"])["changes"]]
     assert in_rows or TASK_1 in after
+
+
+def test_a_wake_up_looks_at_nothing_it_has_read_before(
+    gate: Gate, conn: psycopg.Connection
+) -> None:
+    conn.execute(
+        "insert into sync_internal.changes (slot, table_name, record_id, version, kind)"
+        " select sync_internal.feed_slot(), 'tasks', n::text, 1, 'update'"
+        " from generate_series(1, 20000) n"
+    )
+    conn.execute("vacuum analyze sync_internal.changes")
+    cursor = gate.cursor()
+    conn.execute("update public.tasks set title = 'Once more' where id = %s", (TASK_1,))
+    with conn.transaction():
+        answer = value(conn, "select sync.gateway_changes(%s, false)::jsonb", cursor)
+        looked_at = value(
+            conn,
+            "select sum(pg_stat_get_xact_tuples_returned(c.oid))::integer from pg_class c"
+            " where c.relname like 'changes_%' and c.relkind in ('r', 'i')",
+        )
+    assert len(answer["changes"]) == 1
+    assert 0 < looked_at < 20
