@@ -117,6 +117,7 @@ JOB_TICK: Final[LiteralString] = "select jobs.worker_tick()::text"
 JOB_BEGIN: Final[LiteralString] = "select jobs.worker_begin(p_id => $1, p_worker => $2)::text"
 JOB_PATIENCE: Final[LiteralString] = "select pg_catalog.set_config('statement_timeout', $1, true)"
 JOB_CALL: Final[LiteralString] = "select jobs.worker_call(p_id => $1, p_worker => $2)"
+JOB_BEAT: Final[LiteralString] = "select jobs.worker_beat(p_worker => $1, p_jobs => $2::bigint[])"
 JOB_SETTLE: Final[LiteralString] = (
     "select jobs.worker_settle(p_worker => $1, p_outcomes => $2::text::jsonb)"
 )
@@ -569,10 +570,15 @@ async def job_worker(keeper: Any, worker: Any) -> None:
     await keeper.execute(JOB_LOCK, number)
 
 
-async def job_tick(pool: Any) -> list[dict[str, Any]]:
+async def job_tick(keeper: Any) -> list[dict[str, Any]]:
     """Looks after the queue; gives the kinds there are. Raises what asyncpg raises."""
-    kinds: list[dict[str, Any]] = json.loads(await pool.fetchval(JOB_TICK))
+    kinds: list[dict[str, Any]] = json.loads(await keeper.fetchval(JOB_TICK))
     return kinds
+
+
+async def job_beat(pool: Any, worker: Any, jobs: Sequence[int]) -> None:
+    """Says that these are under way. Raises what asyncpg raises."""
+    await pool.execute(JOB_BEAT, worker, jobs)
 
 
 async def job_begin(pool: Any, job: int, worker: Any) -> dict[str, Any] | None:

@@ -145,6 +145,7 @@ JOBS = {
     "rowcast_worker": {
         "depth()",
         "prune()",
+        "worker_beat(uuid,bigint[])",
         "worker_begin(bigint,uuid)",
         "worker_call(bigint,uuid)",
         "worker_done(bigint,jsonb)",

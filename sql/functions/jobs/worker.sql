@@ -167,6 +167,27 @@ $$;
 
 comment on function jobs.worker_call(bigint, uuid) is 'Does a job in SQL and ends it.';
 
+-- Says that jobs are under way. One that is locked is so: its work is SQL, which keeps its row to the end, and nobody
+-- else can take it.
+create or replace function jobs.worker_beat(p_worker uuid, p_jobs bigint[])
+returns void
+language sql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    update jobs.pgqueuer j
+    set heartbeat = now()
+    where j.id in (
+        select p.id from jobs.pgqueuer p
+        where p.id = any (p_jobs) and p.queue_manager_id = p_worker and p.status = 'picked'
+        for update skip locked
+    )
+$$;
+
+comment on function jobs.worker_beat(uuid, bigint[]) is 'Says that jobs are under way.';
+
 -- Takes a job out of the queue, for the transaction that does it: {"payload", "claims", "handler"}.
 create or replace function jobs.worker_take(p_id bigint, p_worker uuid)
 returns jsonb
@@ -295,7 +316,7 @@ $$;
 comment on function jobs.worker_progress(bigint, uuid, double precision, text) is 'How far a job is.';
 
 grant execute on function
-jobs.worker_open(uuid), jobs.worker_tick(), jobs.worker_begin(bigint, uuid), jobs.worker_call(bigint, uuid),
-jobs.worker_take(bigint, uuid), jobs.worker_done(bigint, jsonb), jobs.worker_settle(uuid, jsonb),
+jobs.worker_open(uuid), jobs.worker_tick(), jobs.worker_beat(uuid, bigint[]), jobs.worker_begin(bigint, uuid),
+jobs.worker_call(bigint, uuid), jobs.worker_take(bigint, uuid), jobs.worker_done(bigint, jsonb), jobs.worker_settle(uuid, jsonb),
 jobs.worker_progress(bigint, uuid, double precision, text)
 to rowcast_worker;

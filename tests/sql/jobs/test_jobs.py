@@ -293,6 +293,28 @@ def test_worker_with_its_lock_keeps_its_jobs(
     assert jobs(conn)[0][1] == "running"
 
 
+def test_signs_of_life_wait_for_no_job_that_sql_does(
+    db: Database, conn: psycopg.Connection, worker: psycopg.Connection
+) -> None:
+    """The work of one job keeps its row locked; the lease of others must not end meanwhile."""
+    conn.execute(HANDLER.encode())
+    name = uuid.uuid4()
+    payload = json.dumps({"id": TASK_1, "title": "x"})
+    ids = [as_user(conn, ALICE, f"select jobs.enqueue('it', '{payload}')") for _ in range(3)]
+    for id_ in ids:
+        take(worker, name)
+        begin(worker, name, id_)
+    conn.execute("update jobs.pgqueuer set heartbeat = now() - interval '1 hour'")
+    conn.execute(
+        "update jobs.pgqueuer set queue_manager_id = gen_random_uuid() where id = %s", ids[2:]
+    )
+    doing = db.connect("rowcast_worker", autocommit=False)
+    doing.execute("select jobs.worker_call(%s, %s)", (ids[0], name))
+    worker.execute("select jobs.worker_beat(%s, %s)", (name, ids))
+    old = "select id from jobs.pgqueuer where heartbeat < now() - interval '1 minute' order by id"
+    assert [id_ for (id_,) in conn.execute(old.encode())] == [ids[0], ids[2]]
+
+
 def test_job_of_a_disabled_user_is_held(
     gate: Gate, conn: psycopg.Connection, worker: psycopg.Connection
 ) -> None:
