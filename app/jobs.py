@@ -17,7 +17,6 @@ from typing import Any, Final, Protocol
 
 from . import calls
 
-
 LONGEST: Final = 366 * 86400.0
 
 

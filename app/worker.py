@@ -11,7 +11,7 @@ import json
 import logging
 import signal
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
@@ -310,7 +310,7 @@ class Worker:
             pool = await asyncpg.create_pool(**parameters, min_size=0, max_size=at_once + 2)
             ends.callback(pool.terminate)
             session = Session(None, keeper, control, pool, self._code)
-            manager = QueueManager(Ledger(session))
+            manager = QueueManager(Ledger(session), types.Channel(names().channel))
             session.id = manager.queue_manager_id
             keeper.add_termination_listener(lambda _: session.over.set())
             await calls.job_worker(keeper, session.id)

@@ -97,6 +97,10 @@ def test_jobs_are_done_as_who_started_them_and_leave_nothing(
     nobodys = enqueue(conn, "note")
     with working(db) as worker:
         wait_until(lambda: not states(conn), "all are done")
+        # Whatever variables of others are set: see process.py.
+        listens = "select query from pg_stat_activity where query ilike 'listen%%' and usename = %s"
+        wait_until(lambda: conn.execute(listens, ("rowcast_worker",)).fetchall(), "it listens")
+        assert value(conn, listens, "rowcast_worker") == 'LISTEN "ch_pgqueuer"'
         # Heard of, and a kind that is new.
         conn.execute("select jobs.allow('up', 'public.count_up(jsonb)')")
         enqueue(conn, "up", ALICE, gate=1)
