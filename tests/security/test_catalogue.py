@@ -119,12 +119,15 @@ ACCOUNTS = {
         "mails_due(integer)",
     },
     "rowcast_worker": {
+        "gateway_topics(text[])",
         "mail_sent(uuid)",
         "mails_due(integer)",
         "worker_digest(uuid)",
         "worker_mail(uuid)",
         "worker_notices(uuid)",
+        "worker_outbox(uuid)",
         "worker_post_digest(uuid,jsonb,jsonb)",
+        "worker_wanted(uuid,jsonb)",
     },
 }
 
