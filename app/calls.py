@@ -121,7 +121,7 @@ JOB_BEAT: Final[LiteralString] = "select jobs.worker_beat(p_worker => $1, p_jobs
 JOB_SETTLE: Final[LiteralString] = (
     "select jobs.worker_settle(p_worker => $1, p_outcomes => $2::text::jsonb)"
 )
-JOB_ASSUME: Final[LiteralString] = "select sync_internal.assume(p_role => $1, p_claims => $2)"
+JOB_ASSUME: Final[LiteralString] = "select jobs.worker_assume(p_claims => $1::text::jsonb)"
 JOB_PROGRESS: Final[LiteralString] = (
     "select jobs.worker_progress(p_id => $1, p_worker => $2, p_progress => $3, p_message => $4)"
 )
@@ -601,8 +601,7 @@ async def job_settle(pool: Any, worker: Any, outcomes: list[dict[str, Any]]) -> 
 
 async def job_assume(connection: Any, claims: Mapping[str, Any] | None) -> None:
     """Takes on an identity for the rest of the transaction. Raises what asyncpg raises."""
-    found = dict(claims or {"role": "anon"})
-    await connection.fetchval(JOB_ASSUME, found["role"], orjson.dumps(found).decode())
+    await connection.execute(JOB_ASSUME, orjson.dumps(claims).decode())
 
 
 async def job_progress(
@@ -612,9 +611,9 @@ async def job_progress(
     await connection.execute(JOB_PROGRESS, job, worker, share, message)
 
 
-async def job_prune(connection: Any) -> None:
-    """Ends what is older than the retention. Raises what asyncpg raises."""
-    await connection.execute(JOB_PRUNE)
+async def job_prune(connection: Any, seconds: float) -> None:
+    """Ends what is older than the retention, which may take long. Raises what asyncpg raises."""
+    await connection.execute(JOB_PRUNE, timeout=seconds)
 
 
 async def job_mail(connection: Any, mail: str) -> dict[str, Any] | None:

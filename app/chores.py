@@ -30,7 +30,7 @@ def code(settings: Settings, conninfo: str) -> dict[str, Code]:
 async def _prune(job: Job) -> None:
     """Ends what is older than the retention."""
     async with job.connection() as connection:
-        await calls.job_prune(connection)
+        await calls.job_prune(connection, job.timeout_seconds)
 
 
 async def _sweep(settings: Settings, conninfo: str, _: Job) -> Any:

@@ -51,6 +51,7 @@ class Job:
     payload: Any
     claims: Mapping[str, Any] | None
     attempt: int
+    timeout_seconds: float
     pool: Pool = field(repr=False)
     control: Pool = field(repr=False)
     worker: Any = field(repr=False, default=None)

@@ -227,6 +227,7 @@ class Attempt(AbstractEntrypointExecutor):
             begun["payload"],
             begun["claims"],
             begun["attempt"],
+            begun["timeoutSeconds"],
             session.pool,
             session.control,
             session.id,

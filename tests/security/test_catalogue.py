@@ -148,9 +148,11 @@ JOBS = {
     "rowcast_worker": {
         "depth()",
         "prune()",
+        "worker_assume(jsonb)",
         "worker_beat(uuid,bigint[])",
         "worker_begin(bigint,uuid)",
         "worker_call(bigint,uuid)",
+        "worker_disabled(jsonb)",
         "worker_done(bigint,jsonb)",
         "worker_open(uuid)",
         "worker_progress(bigint,uuid,double precision,text)",

@@ -28,7 +28,7 @@ begin
 end
 $$;
 grant execute on function public.count_up(jsonb) to authenticated, anon;
-select jobs.allow('up', 'public.count_up(jsonb)', p_max_attempts => 20);
+select jobs.allow('up', 'public.count_up(jsonb)', p_max_attempts => 20, p_first_delay_seconds => 0);
 """
 
 KILL = (
@@ -111,6 +111,7 @@ def test_jobs_are_done_as_who_started_them_and_leave_nothing(
     assert value(conn, "select by from public.trace where job = %s", nobodys) is None
     runs = conn.execute("select distinct state, progress, result ->> 'noted' from jobs.runs")
     assert runs.fetchall() == [("done", 1, "note")]
+    assert value(conn, "select count(*) from jobs.pgqueuer_log") == 0
 
 
 def test_killed_worker_loses_nothing_and_sql_takes_effect_once(
