@@ -20,12 +20,11 @@ JOBS_A_RUN = 1500
 WAIT_SECONDS = 0.02
 LIMIT_SECONDS = 120
 
-SETUP = """
-select jobs.allow('bench');
-select jobs.allow('bench_raises');
-select jobs.allow('bench_hangs', p_timeout_seconds => 3600);
-delete from jobs.schedules;
-"""
+SETUP = (
+    "select jobs.allow(k) from unnest(array['bench', 'bench_raises']) k",
+    "select jobs.allow('bench_hangs', p_timeout_seconds => 3600)",
+    "delete from jobs.schedules",
+)
 PUT = "select jobs.enqueue(%s) from generate_series(1, %s)"
 LEFT = "select count(*) from jobs.pgqueuer where entrypoint = 'bench'"
 
@@ -36,7 +35,8 @@ def poison(stage: Stage, say: Say, longer: int) -> list[Figure]:
     """
     say("jobs beside poison")
     with stage.connect(stage.admin) as admin:
-        admin.execute(SETUP.encode())
+        for statement in SETUP:
+            admin.execute(statement.encode())
 
         def beside(*others: str) -> dict[str, float]:
             admin.execute("truncate jobs.pgqueuer")
