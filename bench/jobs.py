@@ -16,8 +16,9 @@ from app.jobs import Job
 from .results import Figure, interleave
 from .stage import Say, Stage
 
-JOBS_A_RUN = 1500
+JOBS_A_ROUND = 300
 WAIT_SECONDS = 0.02
+GATE = 7
 LIMIT_SECONDS = 120
 
 SETUP = (
@@ -26,42 +27,46 @@ SETUP = (
     "delete from jobs.schedules",
 )
 PUT = "select jobs.enqueue(%s) from generate_series(1, %s)"
-LEFT = "select count(*) from jobs.pgqueuer where entrypoint = 'bench'"
+LEFT = "select count(*) from jobs.pgqueuer where entrypoint = %s"
+RUNNING = "select count(*) from jobs.list('running')"
 
 
 def poison(stage: Stage, say: Say, longer: int) -> list[Figure]:
-    """1500 jobs that wait for something, by one worker of ten at once: alone, beside one that fails
-    at every attempt, and beside one that never ends.
+    """300 jobs that wait 20 ms each, by one worker of ten at once: alone, beside one that fails at
+    every attempt, and beside one that never ends.
     """
     say("jobs beside poison")
-    with stage.connect(stage.admin) as admin:
+    with stage.connect(stage.admin) as admin, stage.connect(stage.admin) as gate:
         for statement in SETUP:
             admin.execute(statement.encode())
 
-        def beside(*others: str) -> dict[str, float]:
-            admin.execute("truncate jobs.pgqueuer")
-            for other in others:
-                admin.execute(PUT, (other, 1))
-            with _worker(stage):
-                _until(admin, "select count(*) from jobs.workers", 1)
-                if "bench_hangs" in others:
-                    _until(admin, "select count(*) from jobs.list('running')", 1)
-                began = time.monotonic()
-                admin.execute(PUT, ("bench", JOBS_A_RUN))
-                _until(admin, LEFT, 0)
-                taken = time.monotonic() - began
-            admin.execute("truncate jobs.workers")
-            return {"rate": JOBS_A_RUN / taken}
+        def jobs() -> dict[str, float]:
+            began = time.monotonic()
+            admin.execute(PUT, ("bench", JOBS_A_ROUND))
+            _until(admin, LEFT, 0, "bench")
+            return {"rate": JOBS_A_ROUND / (time.monotonic() - began)}
 
-        alone, raises, hangs = interleave(
-            3 * longer,
-            lambda: beside(),
-            lambda: beside("bench_raises"),
-            lambda: beside("bench_hangs"),
-        )
+        def beside_failing() -> dict[str, float]:
+            admin.execute(PUT, ("bench_raises", 1))
+            found = jobs()
+            admin.execute("delete from jobs.pgqueuer where status <> 'picked'")
+            return found
+
+        def beside_hanging() -> dict[str, float]:
+            gate.execute("select pg_advisory_lock(%s)", (GATE,))
+            admin.execute(PUT, ("bench_hangs", 1))
+            _until(admin, RUNNING, 1)
+            found = jobs()
+            gate.execute("select pg_advisory_unlock(%s)", (GATE,))
+            _until(admin, LEFT, 0, "bench_hangs")
+            return found
+
+        with _worker(stage):
+            jobs()
+            alone, failing, hanging = interleave(11 * longer, jobs, beside_failing, beside_hanging)
     return [
-        _figure("jobs beside one that fails, beside none", alone, raises),
-        _figure("jobs beside one that hangs, beside none", alone, hangs),
+        _figure("jobs beside one that fails, beside none", alone, failing),
+        _figure("jobs beside one that hangs, beside none", alone, hanging),
     ]
 
 
@@ -92,10 +97,10 @@ def _worker(stage: Stage) -> Iterator[None]:
         worker.wait(LIMIT_SECONDS)
 
 
-def _until(admin: psycopg.Connection, query: str, number: int) -> None:
+def _until(admin: psycopg.Connection, query: str, number: int, *given: str) -> None:
     end = time.monotonic() + LIMIT_SECONDS
     while time.monotonic() < end:
-        row = admin.execute(query.encode()).fetchone()
+        row = admin.execute(query.encode(), given).fetchone()
         if row is not None and row[0] == number:
             return
         time.sleep(0.01)
@@ -110,8 +115,11 @@ async def _raises(_: Job) -> None:
     raise ValueError
 
 
-async def _hangs(_: Job) -> None:
-    await asyncio.Event().wait()
+async def _hangs(job: Job) -> None:
+    async with job.connection() as connection:
+        await connection.execute(
+            "select pg_advisory_lock_shared($1), pg_advisory_unlock_shared($1)", GATE, timeout=3600
+        )
 
 
 JOBS = {"bench": _waits, "bench_raises": _raises, "bench_hangs": _hangs}

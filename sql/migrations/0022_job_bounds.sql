@@ -1,7 +1,12 @@
--- Purpose: mails outlast a server that is away for days; pgqueuer's log of jobs taken, which nobody reads, stays empty.
+-- Purpose: mails outlast a server that is away for days; requests for resets count by themselves, so that nobody is kept
+--     from his by other mails; pgqueuer's log of jobs taken, which nobody reads, stays empty.
 -- Lock: share row exclusive on jobs.pgqueuer_log, a moment. Breaking: no.
 
 update jobs.kinds set max_attempts = 80 where kind = 'mail' and max_attempts = 12;
+
+insert into accounts.limits (name, burst, per_hour, comment) values
+('reset_recipient', 5, 10, 'resets mailed to one address; more are answered without a mail');
+update accounts.limits set comment = 'sign-ups with one address' where name = 'mail_recipient';
 
 truncate jobs.pgqueuer_log;
 comment on table jobs.pgqueuer_log is 'Of pgqueuer, and empty: see jobs.forget.';
