@@ -5,7 +5,7 @@ import unicodedata
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
-from email.headerregistry import Address, HeaderRegistry, UnstructuredHeader
+from email.headerregistry import Address, BaseHeader, HeaderRegistry, UnstructuredHeader
 from email.message import EmailMessage
 from email.policy import SMTP, Policy
 from email.utils import format_datetime
@@ -50,7 +50,7 @@ ACTIONS: Final = {
 UNSUBSCRIBE: Final = "/api/mail/unsubscribe"
 
 
-class _Whole(UnstructuredHeader):
+class _Whole(UnstructuredHeader, BaseHeader):
     """In one line: folded, an address longer than that is encoded as words, and mail programs that
     look for it find none.
     """

@@ -104,7 +104,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     mailbox.Maildir(folder / "mails")
     controller = AnyPort(
-        Mailbox(str(folder / "mails")),
+        Mailbox(folder / "mails"),
         hostname="127.0.0.1",
         port=0,
         tls_context=_certificate(folder),
