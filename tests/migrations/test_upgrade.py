@@ -42,11 +42,12 @@ def newer(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("released", RELEASED, ids=lambda path: path.stem)
 def test_statements_of_released_gateways_are_understood(db: Database, released: Path) -> None:
-    conn = db.connect("rowcast_gateway")
+    gateway, worker = db.connect("rowcast_gateway"), db.connect("rowcast_worker")
     for name, statement in json.loads(released.read_text("utf-8")).items():
         first, *others = re.split(r"%(?:\(\w+\))?[sbt]", statement)
         numbered = first + "".join(f"${number}{text}" for number, text in enumerate(others, 1))
         try:
+            conn = worker if name.startswith("JOB_") else gateway
             conn.execute(f"prepare s_{name.lower()} as {numbered}".encode())
         except psycopg.Error as error:
             pytest.fail(f"{released.stem} {name}: {error}")
