@@ -117,10 +117,11 @@ JOB_TICK: Final[LiteralString] = "select jobs.worker_tick()::text"
 JOB_BEGIN: Final[LiteralString] = "select jobs.worker_begin(p_id => $1, p_worker => $2)::text"
 JOB_PATIENCE: Final[LiteralString] = "select pg_catalog.set_config('statement_timeout', $1, true)"
 JOB_CALL: Final[LiteralString] = "select jobs.worker_call(p_id => $1, p_worker => $2)"
+JOB_BEAT: Final[LiteralString] = "select jobs.worker_beat(p_worker => $1, p_jobs => $2::bigint[])"
 JOB_SETTLE: Final[LiteralString] = (
     "select jobs.worker_settle(p_worker => $1, p_outcomes => $2::text::jsonb)"
 )
-JOB_ASSUME: Final[LiteralString] = "select sync_internal.assume(p_role => $1, p_claims => $2)"
+JOB_ASSUME: Final[LiteralString] = "select jobs.worker_assume(p_claims => $1::text::jsonb)"
 JOB_PROGRESS: Final[LiteralString] = (
     "select jobs.worker_progress(p_id => $1, p_worker => $2, p_progress => $3, p_message => $4)"
 )
@@ -569,10 +570,15 @@ async def job_worker(keeper: Any, worker: Any) -> None:
     await keeper.execute(JOB_LOCK, number)
 
 
-async def job_tick(pool: Any) -> list[dict[str, Any]]:
+async def job_tick(keeper: Any) -> list[dict[str, Any]]:
     """Looks after the queue; gives the kinds there are. Raises what asyncpg raises."""
-    kinds: list[dict[str, Any]] = json.loads(await pool.fetchval(JOB_TICK))
+    kinds: list[dict[str, Any]] = json.loads(await keeper.fetchval(JOB_TICK))
     return kinds
+
+
+async def job_beat(pool: Any, worker: Any, jobs: Sequence[int]) -> None:
+    """Says that these are under way. Raises what asyncpg raises."""
+    await pool.execute(JOB_BEAT, worker, jobs)
 
 
 async def job_begin(pool: Any, job: int, worker: Any) -> dict[str, Any] | None:
@@ -595,8 +601,7 @@ async def job_settle(pool: Any, worker: Any, outcomes: list[dict[str, Any]]) -> 
 
 async def job_assume(connection: Any, claims: Mapping[str, Any] | None) -> None:
     """Takes on an identity for the rest of the transaction. Raises what asyncpg raises."""
-    found = dict(claims or {"role": "anon"})
-    await connection.fetchval(JOB_ASSUME, found["role"], orjson.dumps(found).decode())
+    await connection.execute(JOB_ASSUME, orjson.dumps(claims).decode())
 
 
 async def job_progress(
@@ -606,9 +611,9 @@ async def job_progress(
     await connection.execute(JOB_PROGRESS, job, worker, share, message)
 
 
-async def job_prune(connection: Any) -> None:
-    """Ends what is older than the retention. Raises what asyncpg raises."""
-    await connection.execute(JOB_PRUNE)
+async def job_prune(connection: Any, seconds: float) -> None:
+    """Ends what is older than the retention, which may take long. Raises what asyncpg raises."""
+    await connection.execute(JOB_PRUNE, timeout=seconds)
 
 
 async def job_mail(connection: Any, mail: str) -> dict[str, Any] | None:

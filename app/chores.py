@@ -30,7 +30,7 @@ def code(settings: Settings, conninfo: str) -> dict[str, Code]:
 async def _prune(job: Job) -> None:
     """Ends what is older than the retention."""
     async with job.connection() as connection:
-        await calls.job_prune(connection)
+        await calls.job_prune(connection, job.timeout_seconds)
 
 
 async def _sweep(settings: Settings, conninfo: str, _: Job) -> Any:
@@ -68,8 +68,14 @@ async def _mail(settings: Settings, signer: Signer, job: Job) -> None:
             username=unquote(server.username) if server.username else None,
             password=unquote(server.password) if server.password else None,
             use_tls=tls,
+            # A password is not said in the open, even where somebody on the way hides STARTTLS.
+            start_tls=True if server.username and not tls else None,
             timeout=SMTP_SECONDS,
         )
+    except aiosmtplib.SMTPNotSupported as error:
+        if mail["recipient"].isascii():
+            raise
+        raise Hopeless("the server does not take such an address") from error
     except aiosmtplib.SMTPRecipientsRefused as error:
         if all(one.code >= REFUSED for one in error.recipients):
             raise Hopeless("the server refuses the address") from error

@@ -170,8 +170,8 @@ class Settings(BaseSettings):
 
     smtp_url: str | None = _secret(
         "Where mails are sent by: `smtp://user:password@host:587` (with STARTTLS where the server "
-        "offers it), or `smtps://` for TLS from the start. Used by the worker; without it mails "
-        "wait."
+        "offers it, and always with a password), or `smtps://` for TLS from the start. Used by the "
+        "worker; without it mails wait."
     )
     mail_from: str | None = Field(
         default=None,

@@ -17,6 +17,8 @@ from typing import Any, Final, Protocol
 
 from . import calls
 
+LONGEST: Final = 366 * 86400.0
+
 
 class Hopeless(Exception):
     """Trying again would not help: the job is held at once."""
@@ -27,7 +29,7 @@ class Later(Exception):
 
     def __init__(self, seconds: float, message: str = "") -> None:
         super().__init__(message)
-        self.seconds = seconds
+        self.seconds = min(max(0.0, float(seconds)), LONGEST)
 
 
 class Pool(Protocol):
@@ -49,7 +51,9 @@ class Job:
     payload: Any
     claims: Mapping[str, Any] | None
     attempt: int
+    timeout_seconds: float
     pool: Pool = field(repr=False)
+    control: Pool = field(repr=False)
     worker: Any = field(repr=False, default=None)
 
     @asynccontextmanager
@@ -69,7 +73,7 @@ class Job:
 
     async def progress(self, share: float, message: str | None = None) -> None:
         """Shows whoever watches the job how far it is, from 0 to 1, with a line for people."""
-        async with self.pool.acquire() as connection:
+        async with self.control.acquire() as connection:
             await calls.job_progress(connection, self.id, self.worker, share, message)
 
 

@@ -1,12 +1,13 @@
 """What mails say, as text and as HTML. Names in them were chosen by people."""
 
 import re
+import unicodedata
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
-from email.headerregistry import Address
+from email.headerregistry import Address, BaseHeader, HeaderRegistry, UnstructuredHeader
 from email.message import EmailMessage
-from email.policy import SMTP
+from email.policy import SMTP, Policy
 from email.utils import format_datetime
 from functools import cache
 from pathlib import Path
@@ -49,6 +50,22 @@ ACTIONS: Final = {
 UNSUBSCRIBE: Final = "/api/mail/unsubscribe"
 
 
+class _Whole(UnstructuredHeader, BaseHeader):
+    """In one line: folded, an address longer than that is encoded as words, and mail programs that
+    look for it find none.
+    """
+
+    max_count = 1
+
+    def fold(self, *, policy: Policy) -> str:
+        return f"{self.name}: {self}{policy.linesep}"
+
+
+_HEADERS: Final = HeaderRegistry()
+_HEADERS.map_to_type("list-unsubscribe", _Whole)
+_POLICY: Final = SMTP.clone(header_factory=_HEADERS)
+
+
 @cache
 def _templates() -> Environment:
     folder = Path(__file__).parent / "templates"
@@ -66,9 +83,9 @@ def message(mail: dict[str, Any], public_url: str, signer: Signer, sender: str) 
     """
     made = render(mail, public_url, signer)
     host = urlsplit(public_url).hostname or "localhost"
-    said = EmailMessage(policy=SMTP)
+    said = EmailMessage(policy=_POLICY)
     said["From"] = sender
-    said["To"] = Address(addr_spec=made["to"])
+    said["To"] = _address(made["to"])
     said["Subject"] = made["subject"]
     said["Date"] = format_datetime(datetime.fromisoformat(made["createdAt"]))
     said["Message-ID"] = f"<{made['id']}@{host}>"
@@ -89,6 +106,12 @@ def message(mail: dict[str, Any], public_url: str, signer: Signer, sender: str) 
     )
     said.add_alternative(html, subtype="html")
     return said
+
+
+def _address(text: str) -> Address:
+    """Its domain in ASCII, so that any server takes it. Raises ValueError."""
+    local, _, domain = text.rpartition("@")
+    return Address(username=local, domain=domain.encode("idna").decode())
 
 
 def render(mail: dict[str, Any], public_url: str, signer: Signer) -> dict[str, Any]:
@@ -197,6 +220,11 @@ def _said(kind: str, details: dict[str, Any], public_url: str) -> str:
 
 
 def _name(details: dict[str, Any], key: str) -> str:
-    """In one line, and nothing a mail program would make a link of."""
-    shown = "".join(c if c.isprintable() else " " for c in str(details.get(key) or ""))
-    return re.sub(r"(?<=\w)\.(?=[^\W\d_])|://|@", " ", shown)
+    """In one line, and nothing a mail program would make a link of. What is written from right to
+    left leaves the order of the words around it alone.
+    """
+    shown = "".join(c if c.isprintable() else " " for c in str(details.get(key) or "")).strip()
+    shown = re.sub(r"(?<=\w)\.(?=[^\W\d_])|://|@", " ", shown)
+    if any(unicodedata.bidirectional(c) in ("R", "AL") for c in shown):
+        return f"\N{FIRST STRONG ISOLATE}{shown}\N{POP DIRECTIONAL ISOLATE}"
+    return shown

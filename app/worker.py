@@ -11,12 +11,13 @@ import json
 import logging
 import signal
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
 
 import asyncpg
+import orjson
 from pgqueuer.adapters.drivers.asyncpg import AsyncpgPoolDriver
 from pgqueuer.adapters.persistence.qb import (
     QueryBuilderEnvironment,
@@ -40,16 +41,16 @@ log = logging.getLogger("rowcast.worker")
 
 SCHEMA: Final = "jobs"
 TICK_SECONDS: Final = 2.0
-POLL_SECONDS: Final = 5.0
+POLL_SECONDS: Final = 2.0
 STATEMENT_SECONDS: Final = 10.0
 # For a worker whose machine went without a word: its lock stays until its connection times out.
 LEASE_SECONDS: Final = 30.0
 LISTEN_SECONDS: Final = 5.0
 STEADY_SECONDS: Final = 10.0
 GIVE_BACK_SECONDS: Final = 5.0
+HUSH_SECONDS: Final = 0.01
 # Answers that would be the same again; the others of 4xx are about the moment.
 PASSING: Final = frozenset({"PT408", "PT425", "PT429"})
-HEARD: Final = frozenset({"table_changed_event", "health_check_event"})
 
 
 class Names(DBSettings):
@@ -76,15 +77,29 @@ def names() -> DBSettings:
 
 
 class Driver(AsyncpgPoolDriver):
-    """Any role of the database can NOTIFY: what cancels jobs is not believed."""
+    """Listens with reason: any role of the database can NOTIFY."""
 
     async def add_listener(self, channel: str, callback: NotifyCallback) -> None:
-        """Listens, and passes on what says that there is something to look for."""
+        """Passes on that there is something to look for, once for many: pgqueuer looks as often as
+        it hears, four statements each time. What cancels jobs is not passed on.
+        """
+        loop = asyncio.get_running_loop()
+        due: asyncio.TimerHandle | None = None
+        passed = 0.0
+
+        def ring(payload: str) -> None:
+            nonlocal due, passed
+            due, passed = None, loop.time()
+            callback(payload)
 
         def heard(payload: str | bytes | bytearray) -> None:
+            nonlocal due
             with contextlib.suppress(ValueError, AttributeError, TypeError):
-                if json.loads(payload).get("type") in HEARD:
+                said = json.loads(payload).get("type")
+                if said == "health_check_event":
                     callback(payload)
+                elif said == "table_changed_event" and due is None:
+                    due = loop.call_at(passed + HUSH_SECONDS, ring, str(payload))
 
         await super().add_listener(channel, heard)
 
@@ -93,49 +108,62 @@ class Driver(AsyncpgPoolDriver):
 
 
 class Ledger(Queries):
-    """pgqueuer's statements, but for the end of an attempt."""
+    """pgqueuer's statements, but for the end of an attempt and for signs of life."""
 
-    def __init__(self, pool: Any, session: "Session") -> None:
+    def __init__(self, session: "Session") -> None:
         found = names()
         super().__init__(
-            Driver(pool),
+            Driver(session.control),
             qbe=QueryBuilderEnvironment(found),
             qbq=QueryQueueBuilder(found),
             qbs=QuerySchedulerBuilder(found),
         )
-        self._pool = pool
         self._session = session
+
+    async def update_heartbeat(self, job_ids: list[types.JobId]) -> None:
+        """Signs of life of jobs under way; pgqueuer's own would wait for those that SQL does."""
+        await calls.job_beat(self._session.control, self._session.id, job_ids)
 
     async def log_jobs(
         self,
         job_status: list[tuple[models.Job, types.JOB_STATUS, models.TracebackRecord | None]],
     ) -> None:
-        """Says what became of attempts. Called again with the same where this fails."""
-        found = [self._outcome(job.id, status, why) for job, status, why in job_status]
-        outcomes = [one for one in found if "outcome" in one]
-        if outcomes:
-            await calls.job_settle(self._pool, self._session.id, outcomes)
-        for job, _, _ in job_status:
-            self._session.outcomes.pop(job.id, None)
+        """Says what became of attempts, which is not what pgqueuer makes of them. Called again with
+        the same where this fails: what was said is not said twice.
+        """
+        known = self._session.outcomes
+        outcomes = [known[job.id] for job, _, _ in job_status if job.id in known]
+        try:
+            await self._settle(outcomes)
+        except asyncpg.PostgresError:
+            # One that cannot be noted, or not now, is in nobody's way.
+            failed: BaseException | None = None
+            for one in outcomes:
+                try:
+                    await self._settle([one])
+                except asyncpg.PostgresError as error:
+                    failed = error
+            if failed is not None:
+                raise failed from None
 
-    def _outcome(
-        self, id_: int, status: types.JOB_STATUS, why: models.TracebackRecord | None
-    ) -> dict[str, Any]:
-        known = self._session.outcomes.get(id_)
-        if known is None:
-            known = (
-                {"outcome": "left"}
-                if status == "canceled"
-                else {"outcome": "failed", "error": why.exception_type if why else status}
-            )
-        return {"id": id_, **known}
+    async def _settle(self, outcomes: list[dict[str, Any]]) -> None:
+        if outcomes:
+            await calls.job_settle(self._session.control, self._session.id, outcomes)
+        for one in outcomes:
+            # By now it may have been taken again, and have another.
+            if self._session.outcomes.get(one["id"]) is one:
+                del self._session.outcomes[one["id"]]
 
 
 @dataclass
 class Session:
-    """The time from one connection to its loss. `outcomes` are those not yet noted in SQL."""
+    """The time from one connection to its loss. `outcomes` are those not yet noted in SQL. Jobs use
+    `pool`, so that none of them keeps the others from `control`: taking, signs of life, the end.
+    """
 
     id: Any
+    keeper: Any
+    control: Any
     pool: Any
     code: Mapping[str, Code]
     over: asyncio.Event = field(default_factory=asyncio.Event)
@@ -152,67 +180,88 @@ class Attempt(AbstractEntrypointExecutor):
     async def execute(self, job: models.Job, context: models.Context) -> None:
         """One attempt at a job."""
         del context
-        self.session.outcomes[job.id] = await self._outcome(job)
+        outcome = await self._outcome(job)
+        if outcome is not None:
+            self.session.outcomes[job.id] = {"id": job.id, **outcome}
 
-    async def _outcome(self, queued: models.Job) -> dict[str, Any]:
+    async def _outcome(self, queued: models.Job) -> dict[str, Any] | None:
         session, kind = self.session, str(queued.entrypoint)
         if session.stopping.is_set() or session.over.is_set():
             return {"outcome": "left"}
         try:
-            begun = await calls.job_begin(session.pool, queued.id, session.id)
+            begun = await calls.job_begin(session.control, queued.id, session.id)
         except FAILURES as error:
             log.warning("job kind=%s id=%s not begun: %s", kind, queued.id, _said(error))
             return {"outcome": "left"}
         if begun is None:
-            return {}  # it is not ours, or held from now on
+            return None  # it is not ours, or held from now on
         seconds: float = begun["timeoutSeconds"]
-        if begun["sql"]:
-            work: Awaitable[Any] = calls.job_call(session.pool, queued.id, session.id, seconds)
-        else:
-            work = self.session.code[kind](
-                Job(
-                    queued.id,
-                    kind,
-                    begun["payload"],
-                    begun["claims"],
-                    begun["attempt"],
-                    session.pool,
-                    session.id,
-                )
-            )
-        doing = asyncio.ensure_future(work)
+        doing = asyncio.ensure_future(self._do(queued.id, kind, begun))
         over = asyncio.ensure_future(session.over.wait())
         try:
             await asyncio.wait({doing, over}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-            if not doing.done():
+            late = not doing.done()
+            if late:
                 doing.cancel()
                 await asyncio.wait({doing}, timeout=GIVE_BACK_SECONDS)
         finally:
             over.cancel()
-        return self._found(queued.id, kind, doing, seconds)
-
-    def _found(
-        self, id_: int, kind: str, doing: "asyncio.Future[Any]", seconds: float
-    ) -> dict[str, Any]:
-        if not doing.done() or doing.cancelled():
-            if self.session.over.is_set():
+        if late and (not doing.done() or doing.cancelled()):
+            if session.over.is_set():
                 return {"outcome": "returned"}
-            log.warning("job kind=%s id=%s took longer than %.0f s", kind, id_, seconds)
+            log.warning("job kind=%s id=%s took longer than %.0f s", kind, queued.id, seconds)
             return {"outcome": "failed", "error": f"took longer than {seconds:.0f} s"}
-        error = doing.exception()
-        if error is None:
-            result = doing.result()
-            return {"outcome": "done", **({} if result is None else {"result": result})}
+        try:
+            return {"outcome": "done", **_result(doing.result())}
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
+            return self._failure(queued.id, kind, error)
+
+    async def _do(self, id_: int, kind: str, begun: dict[str, Any]) -> Any:
+        session = self.session
+        if begun["sql"]:
+            seconds = begun["timeoutSeconds"]
+            return await calls.job_call(session.pool, id_, session.id, seconds)
+        job = Job(
+            id_,
+            kind,
+            begun["payload"],
+            begun["claims"],
+            begun["attempt"],
+            begun["timeoutSeconds"],
+            session.pool,
+            session.control,
+            session.id,
+        )
+        return await session.code[kind](job)
+
+    def _failure(self, id_: int, kind: str, error: BaseException) -> dict[str, Any]:
         if isinstance(error, FAILURES) and self.session.over.is_set():
             return {"outcome": "returned"}
         log.warning("job kind=%s id=%s failed: %s", kind, id_, _said(error))
-        said: dict[str, Any] = {"outcome": "failed", "error": f"{_said(error)}: {error}"[:1000]}
+        # As PostgreSQL takes it: what cannot be noted would be done for ever.
+        text = f"{_said(error)}: {error}"[:1000].replace("\0", "")
+        said: dict[str, Any] = {
+            "outcome": "failed",
+            "error": text.encode("utf-8", "replace").decode(),
+        }
         state = str(getattr(error, "sqlstate", None) or "")
         if isinstance(error, Hopeless) or (state.startswith("PT4") and state not in PASSING):
             said["final"] = True
         if isinstance(error, Later):
             said["delaySeconds"] = error.seconds
         return said
+
+
+def _result(given: Any) -> dict[str, Any]:
+    """Raises Hopeless for what is no JSON: the work would be the same again."""
+    if given is None:
+        return {}
+    try:
+        if b"\\u0000" not in orjson.dumps(given):
+            return {"result": given}
+    except TypeError:
+        pass
+    raise Hopeless("its result is no JSON that PostgreSQL takes")
 
 
 class Worker:
@@ -257,10 +306,12 @@ class Worker:
             keeper = await asyncpg.connect(**parameters)
             ends.callback(keeper.terminate)
             at_once = self._settings.worker_jobs
-            pool = await asyncpg.create_pool(**parameters, min_size=1, max_size=at_once + 3)
+            control = await asyncpg.create_pool(**parameters, min_size=1, max_size=4)
+            ends.callback(control.terminate)
+            pool = await asyncpg.create_pool(**parameters, min_size=0, max_size=at_once + 2)
             ends.callback(pool.terminate)
-            session = Session(None, pool, self._code)
-            manager = QueueManager(Ledger(pool, session))
+            session = Session(None, keeper, control, pool, self._code)
+            manager = QueueManager(Ledger(session), types.Channel(names().channel))
             session.id = manager.queue_manager_id
             keeper.add_termination_listener(lambda _: session.over.set())
             await calls.job_worker(keeper, session.id)
@@ -315,7 +366,8 @@ class Worker:
     async def _register(self, manager: QueueManager, session: Session) -> None:
         """Lets the manager take the kinds there are, as far as there is code for them."""
         known = manager.entrypoint_registry
-        for kind in await calls.job_tick(session.pool):
+        # On the connection with the lock: one that is dead without a word is found out.
+        for kind in await calls.job_tick(session.keeper):
             name = types.QueueEntrypoint(kind["kind"])
             if not kind["sql"] and name not in self._code:
                 known.pop(name, None)

@@ -6,7 +6,7 @@ long. RESULTS.md is written only when everything was measured.
 
 import argparse
 
-from . import files, gateway, initial, live, results, signal, writes
+from . import files, gateway, initial, jobs, live, results, signal, writes
 from .stage import Say, stage
 
 PARTS = {
@@ -24,6 +24,7 @@ PARTS = {
     "catchup": live.catch_up,
     "files": files.transfer,
     "ends": live.ends,
+    "poison": jobs.poison,
 }
 
 

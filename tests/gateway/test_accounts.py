@@ -354,6 +354,25 @@ async def test_a_reset_sets_the_password_once_and_ends_every_session(browser: Br
     assert (await browser.post("sign-in", body)).status_code == 200
 
 
+async def test_strangers_keep_nobody_from_his_reset(
+    site: Service, browser: Browser, run: Run
+) -> None:
+    await browser.sign_up("dora@example.org")
+    stranger = Browser(site)
+    for email in ("dora@example.org", "nobody@example.org"):
+        answers = [await stranger.post("request-reset", {"email": email}) for _ in range(6)]
+        assert {(a.status_code, a.text) for a in answers} == {(202, '{"status":"check_mail"}')}
+    assert run("select count(*) from accounts.mails where kind = 'reset'") == 5
+    for _ in range(4):
+        await stranger.post("sign-up", {"email": "dora@example.org", "password": PASSWORD})
+    asked = await browser.post("request-reset", {"email": "dora@example.org"})
+    assert asked.status_code == 202
+    # A link that a stranger has asked for is in her mailbox alone, and is as good as hers.
+    link = await browser.link("reset", "dora@example.org")
+    done = await browser.post("reset", {"token": link, "password": "a new one it is"})
+    assert done.status_code == 200
+
+
 async def test_links_grow_old(browser: Browser, run: Run) -> None:
     await browser.post("sign-up", {"email": "dora@example.org", "password": PASSWORD})
     link = await browser.link("sign_up", "dora@example.org")

@@ -48,6 +48,7 @@ def test_statements_of_released_gateways_are_understood(db: Database, released: 
         first, *others = re.split(r"%(?:\(\w+\))?[sbt]", statement)
         numbered = first + "".join(f"${number}{text}" for number, text in enumerate(others, 1))
         try:
+            conn = worker if name.startswith("JOB_") else gateway
             conn.execute(f"prepare s_{name.lower()} as {numbered}".encode())
         except psycopg.Error as error:
             pytest.fail(f"{released.stem} {name}: {error}")

@@ -119,12 +119,15 @@ ACCOUNTS = {
         "mails_due(integer)",
     },
     "rowcast_worker": {
+        "gateway_topics(text[])",
         "mail_sent(uuid)",
         "mails_due(integer)",
         "worker_digest(uuid)",
         "worker_mail(uuid)",
         "worker_notices(uuid)",
+        "worker_outbox(uuid)",
         "worker_post_digest(uuid,jsonb,jsonb)",
+        "worker_wanted(uuid,jsonb)",
     },
 }
 
@@ -145,8 +148,11 @@ JOBS = {
     "rowcast_worker": {
         "depth()",
         "prune()",
+        "worker_assume(jsonb)",
+        "worker_beat(uuid,bigint[])",
         "worker_begin(bigint,uuid)",
         "worker_call(bigint,uuid)",
+        "worker_disabled(jsonb)",
         "worker_done(bigint,jsonb)",
         "worker_open(uuid)",
         "worker_progress(bigint,uuid,double precision,text)",

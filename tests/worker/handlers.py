@@ -35,4 +35,27 @@ async def later(job: Job) -> None:
     raise Later(86400)
 
 
-JOBS = {"note": note, "stuck": stuck, "poison": poison, "hopeless": hopeless, "later": later}
+async def unsayable(job: Job) -> Any:
+    """Has a result or an error that cannot be noted."""
+    if job.payload["what"] == "error":
+        raise Hopeless("\0\ud800")
+    return {"set": {1}, "nul": "\0", "surrogate": "\ud800"}[job.payload["what"]]
+
+
+async def gated(job: Job) -> None:
+    """Notes that it has begun, and ends when the test lets it."""
+    await note(job)
+    async with job.connection() as connection:
+        await connection.execute("select pg_advisory_lock_shared(7), pg_advisory_unlock_shared(7)")
+    await note(job)
+
+
+JOBS = {
+    "note": note,
+    "stuck": stuck,
+    "poison": poison,
+    "hopeless": hopeless,
+    "later": later,
+    "unsayable": unsayable,
+    "gated": gated,
+}

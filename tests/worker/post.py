@@ -9,6 +9,7 @@ from email.message import EmailMessage
 from typing import Any
 
 from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import AuthResult
 
 
 class Post:
@@ -17,6 +18,7 @@ class Post:
     def __init__(self) -> None:
         self.mails: list[EmailMessage] = []
         self.answers: list[str] = []
+        self.passwords: list[Any] = []
         self.port = 0
 
     async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:  # noqa: N802
@@ -26,6 +28,13 @@ class Post:
         assert isinstance(parsed, EmailMessage)
         self.mails.append(parsed)
         return "250 taken"
+
+    def allows(
+        self, _server: Any, _session: Any, _envelope: Any, _how: str, said: Any
+    ) -> AuthResult:
+        """Whether somebody may sign in."""
+        self.passwords.append(said)
+        return AuthResult(success=True)
 
 
 class AnyPort(Controller):
@@ -40,7 +49,9 @@ class AnyPort(Controller):
 @contextmanager
 def listening() -> Iterator[Post]:
     post = Post()
-    controller = AnyPort(post, hostname="127.0.0.1", port=0)
+    controller = AnyPort(
+        post, hostname="127.0.0.1", port=0, authenticator=post.allows, auth_require_tls=False
+    )
     controller.start()
     post.port = controller.port
     try:

@@ -1,5 +1,7 @@
 """Mails from the write that causes them to an SMTP server."""
 
+import email
+import email.policy
 import json
 import re
 from collections.abc import Iterator
@@ -12,8 +14,10 @@ import psycopg
 import pytest
 from pydantic import ValidationError
 
+from app import mails
 from app.config import Settings
 from app.main import create_app
+from app.tokens import Signer
 from tests.postgres import Database
 from tests.sql.engine import (
     ALICE,
@@ -63,10 +67,10 @@ def gate(db: Database) -> Gate:
 
 
 @contextmanager
-def sending(db: Database, post: Post) -> Iterator[Worker]:
+def sending(db: Database, post: Post, login: str = "") -> Iterator[Worker]:
     with working(
         db,
-        ROWCAST_SMTP_URL=f"smtp://127.0.0.1:{post.port}",
+        ROWCAST_SMTP_URL=f"smtp://{login}127.0.0.1:{post.port}",
         ROWCAST_MAIL_FROM="Rowcast <app@example.com>",
         ROWCAST_JWT_SECRET=SECRET,
         ROWCAST_PUBLIC_URL=PUBLIC,
@@ -199,6 +203,130 @@ async def test_unsubscribe_link_sets_the_record_and_ends_the_mails(
         assign(gate, TASK_1, ALICE)
         wait_until(lambda: not queued(conn), "it is done")
     assert len(post.mails) == 1
+
+
+UNWANTED = {
+    "he lost access": "delete from public.workspace_members where user_id = %(user)s",
+    "he unsubscribed": "insert into public.notification_settings (id, assigned) values"
+    " (%(user)s, false)",
+    "it was deleted": "delete from public.tasks where id = %(task)s",
+    "he is disabled": "select sync.disable_user(%(user)s::text)",
+    "he is no more": "delete from accounts.users where id = %(user)s",
+    "he has another address": "update accounts.users set email = 'new@example.com'"
+    " where id = %(user)s",
+}
+
+
+@pytest.mark.parametrize("what", UNWANTED)
+def test_digest_is_what_he_may_read_when_it_is_sent(
+    gate: Gate, conn: psycopg.Connection, what: str
+) -> None:
+    """It waited: for a server that was away, say."""
+    assign(gate, TASK_1, None)
+    assign(gate, TASK_1, ALICE)
+    worker = gate.db.connect("rowcast_worker")
+    assert value(worker, "select accounts.worker_digest(%s)", ALICE) == 1
+    id_, title = conn.execute(
+        "select id, details #>> '{items,0,title}' from accounts.mails"
+    ).fetchone() or (None, None)
+    sent = value(worker, "select accounts.worker_mail(%s)", id_)
+    assert sent["details"]["items"][0]["title"] == title
+    assert value(worker, "select current_user::text") == "rowcast_worker"
+    conn.execute(UNWANTED[what].encode(), {"user": ALICE, "task": TASK_1})
+    assert value(worker, "select accounts.worker_mail(%s)", id_) is None
+
+
+def test_disabled_user_gets_no_digest(gate: Gate, conn: psycopg.Connection) -> None:
+    assign(gate, TASK_1, None)
+    assign(gate, TASK_1, ALICE)
+    conn.execute("select sync.disable_user(%s)", (ALICE,))
+    worker = gate.db.connect("rowcast_worker")
+    assert value(worker, "select accounts.worker_digest(%s)", ALICE) == 0
+    assert value(conn, "select count(*) from accounts.mails") == 0
+    assert value(conn, "select count(*) from accounts.notices") == 0
+
+
+def test_more_than_a_mail_holds_is_told_by_the_next(gate: Gate, conn: psycopg.Connection) -> None:
+    conn.execute(
+        "select accounts.notify(%s, 'assigned', 'tasks', %s) from generate_series(1, 200)",
+        (ALICE, TASK_2),
+    )
+    conn.execute(
+        "insert into accounts.notices (user_id, topic, table_name, record_id, details)"
+        " select %s, 'assigned', 'tasks', gen_random_uuid(), '{}' from generate_series(1, 200)",
+        (ALICE,),
+    )
+    conn.execute(
+        "update accounts.notices set created_at = now() + '1 s' where record_id = %s", (TASK_2,)
+    )
+    conn.execute("delete from jobs.pgqueuer")
+    worker = gate.db.connect("rowcast_worker")
+    assert value(worker, "select accounts.worker_digest(%s)", ALICE) == 0
+    assert queued(conn) == [("digest", "queued", ALICE)]
+    assert value(worker, "select accounts.worker_digest(%s)", ALICE) == 1
+
+
+def test_mails_somebody_waits_for_go_first(conn: psycopg.Connection) -> None:
+    for kind in ("digest", "invitation", "reset"):
+        conn.execute("select accounts.post(%s, 'a@example.com')", (kind,))
+    first = (
+        "select m.kind from jobs.pgqueuer j join accounts.mails m on 'mail:' || m.id = j.dedupe_key"
+        " order by j.priority desc, j.id"
+    )
+    assert conn.execute(first.encode()).fetchall() == [("reset",), ("digest",), ("invitation",)]
+
+
+def made(details: dict[str, Any], to: str = "a@example.com") -> bytes:
+    """A digest as it goes over the line."""
+    item = {"topic": "assigned", "by": "Bob", "title": "It", "path": "/tasks"} | details
+    mail = {
+        "id": TASK_1,
+        "kind": "digest",
+        "recipient": to,
+        "details": {"user": ALICE, "items": [item]},
+        "createdAt": "2026-01-01T00:00:00.000Z",
+    }
+    settings = Settings(jwt_secret=SECRET, public_url=PUBLIC)
+    return mails.message(mail, PUBLIC, Signer(settings), "app@example.com").as_bytes()
+
+
+def test_unsubscribe_header_is_what_mail_programs_look_for() -> None:
+    """Not folded, and not encoded as words."""
+    line = next(one for one in made({}).split(b"\r\n") if one.startswith(b"List-Unsubscribe: "))
+    assert re.fullmatch(rb"List-Unsubscribe: <https://app.example.com/[!-~]+>", line)
+    assert len(line) > 78
+
+
+def test_names_neither_reorder_nor_inject() -> None:
+    hebrew = "\u05e9\u05dc\u05d5\u05dd"
+    raw = made({"by": "Eve\r\nBcc: x@example.com\u202e", "title": f"{hebrew} {'x' * 5000}"})
+    mail = email.message_from_bytes(raw, policy=email.policy.default)
+    assert mail["Bcc"] is None
+    assert len(mail["Subject"]) <= 150
+    text, _ = texts(mail)
+    assert f"\u2068{hebrew}" in text
+    assert "\u202e" not in text
+    assert all(len(line) <= 998 for line in raw.split(b"\r\n"))
+
+
+def test_addresses_of_other_scripts() -> None:
+    raw = made({}, "anna@b\u00fccher.example")
+    assert b"To: anna@xn--bcher-kva.example\r\n" in raw
+    for bad in ("a@" + "x" * 70 + ".example", "a@b..example"):
+        with pytest.raises(ValueError, match="idna"):
+            made({}, bad)
+
+
+def test_password_is_not_said_in_the_open(
+    db: Database, conn: psycopg.Connection, post: Post
+) -> None:
+    """Somebody on the way may hide that the server has TLS."""
+    conn.execute("select accounts.post('reset', 'a@example.com')")
+    with sending(db, post, "user:secret@"):
+        wait_until(lambda: value(conn, "select max(error) from jobs.list()"), "it has failed")
+    assert "STARTTLS" in value(conn, "select error from jobs.list()")
+    assert post.passwords == []
+    assert post.mails == []
 
 
 def test_without_a_server_mails_wait(db: Database, conn: psycopg.Connection) -> None:

@@ -17,7 +17,7 @@ create table public.trace (n serial, job bigint, what text, by uuid);
 grant select, insert on public.trace to authenticated, anon;
 grant usage on sequence public.trace_n_seq to authenticated, anon;
 select jobs.allow(k, p_first_delay_seconds => 0, p_max_attempts => 3, p_watched => true)
-from unnest(array['note', 'stuck', 'poison', 'hopeless', 'later']) k;
+from unnest(array['note', 'stuck', 'poison', 'hopeless', 'later', 'unsayable', 'gated']) k;
 create function public.count_up(p jsonb) returns jsonb language plpgsql
 set lock_timeout = '1min' as $$
 begin
@@ -28,7 +28,7 @@ begin
 end
 $$;
 grant execute on function public.count_up(jsonb) to authenticated, anon;
-select jobs.allow('up', 'public.count_up(jsonb)', p_max_attempts => 20);
+select jobs.allow('up', 'public.count_up(jsonb)', p_max_attempts => 20, p_first_delay_seconds => 0);
 """
 
 KILL = (
@@ -50,7 +50,7 @@ def enqueue(conn: psycopg.Connection[Any], kind: str, user: str | None = None, *
         if user:
             claims = json.dumps({"sub": user, "role": "authenticated"})
             conn.execute("select set_config('request.jwt.claims', %s, true)", (claims,))
-        payload = json.dumps({"what": kind, **more})
+        payload = json.dumps({"what": kind} | more)
         number: int = value(conn, "select jobs.enqueue(%s, %s)", kind, payload)
         return number
 
@@ -77,8 +77,10 @@ def blocked(conn: psycopg.Connection[Any]) -> int:
     return number
 
 
-def notes(conn: psycopg.Connection[Any]) -> int:
-    return count(conn, "note")
+def noted(conn: psycopg.Connection[Any]) -> int:
+    """How many jobs of that kind have had an effect; each at least once."""
+    number: int = value(conn, "select count(distinct job) from public.trace where what = 'note'")
+    return number
 
 
 def is_(
@@ -95,6 +97,10 @@ def test_jobs_are_done_as_who_started_them_and_leave_nothing(
     nobodys = enqueue(conn, "note")
     with working(db) as worker:
         wait_until(lambda: not states(conn), "all are done")
+        # Whatever variables of others are set: see process.py.
+        listens = "select query from pg_stat_activity where query ilike 'listen%%' and usename = %s"
+        wait_until(lambda: conn.execute(listens, ("rowcast_worker",)).fetchall(), "it listens")
+        assert value(conn, listens, "rowcast_worker") == 'LISTEN "ch_pgqueuer"'
         # Heard of, and a kind that is new.
         conn.execute("select jobs.allow('up', 'public.count_up(jsonb)')")
         enqueue(conn, "up", ALICE, gate=1)
@@ -105,6 +111,7 @@ def test_jobs_are_done_as_who_started_them_and_leave_nothing(
     assert value(conn, "select by from public.trace where job = %s", nobodys) is None
     runs = conn.execute("select distinct state, progress, result ->> 'noted' from jobs.runs")
     assert runs.fetchall() == [("done", 1, "note")]
+    assert value(conn, "select count(*) from jobs.pgqueuer_log") == 0
 
 
 def test_killed_worker_loses_nothing_and_sql_takes_effect_once(
@@ -197,31 +204,49 @@ def test_poison_is_held_and_others_go_on(db: Database, conn: psycopg.Connection)
     assert held.fetchall() == [("held", None)]
 
 
+def test_what_cannot_be_noted_is_in_nobodys_way(db: Database, conn: psycopg.Connection) -> None:
+    """What became of attempts is noted of several at once."""
+    for what in ("error", "set", "nul", "surrogate"):
+        enqueue(conn, "unsayable", what=what)
+        enqueue(conn, "note", ALICE)
+    with working(db) as worker:
+        wait_until(lambda: set(states(conn).values()) == {"held"}, "what can be done is done")
+        log = worker.log
+    assert len(states(conn)) == 4
+    assert noted(conn) == count(conn, "note") == 4
+    assert "Hopeless" in log
+
+
 def test_lost_connections_come_back(db: Database, conn: psycopg.Connection) -> None:
     with working(db) as worker:
         for number in range(1, 4):
             enqueue(conn, "note", ALICE)
-            wait_until(partial(is_, notes, conn, number), "done")
+            wait_until(partial(is_, noted, conn, number), "done")
             assert value(conn, KILL) >= 2
         enqueue(conn, "note", ALICE)
-        wait_until(lambda: count(conn, "note") == 4, "done again")
+        wait_until(lambda: noted(conn) == 4, "done again")
         assert worker.stop() == 0
 
 
 def test_notifications_of_anybody_cancel_nothing(db: Database, conn: psycopg.Connection) -> None:
     """Any role may NOTIFY, and pgqueuer cancels and deletes what it is told to."""
-    stuck = enqueue(conn, "stuck", ALICE)
+    gatekeeper = db.connect()
+    gatekeeper.execute("select pg_advisory_lock(7)")
+    gated = enqueue(conn, "gated", ALICE, what="gated")
     with working(db) as worker:
-        wait_until(lambda: count(conn, "stuck") == 1, "it has begun")
+        wait_until(lambda: blocked(conn) == 1, "it has begun")
         cancel = {
             "type": "cancellation_event",
-            "ids": [stuck],
+            "ids": [gated],
             "channel": "ch_pgqueuer",
             "sent_at": "2026-01-01T00:00:00Z",
         }
         for payload in (json.dumps(cancel), "x", "[]", "{}"):
             conn.execute("select pg_notify('ch_pgqueuer', %s)", (payload,))
         enqueue(conn, "note", ALICE)
-        wait_until(lambda: count(conn, "note") == 1, "the worker has heard")
-        wait_until(lambda: states(conn) == {stuck: "running"}, "that one is done")
+        wait_until(lambda: noted(conn) == 1, "the worker has heard")
+        gatekeeper.execute("select pg_advisory_unlock(7)")
+        wait_until(lambda: not states(conn), "it is done")
         assert worker.process.poll() is None
+    assert count(conn, "gated") == 2
+    assert value(conn, "select state from jobs.runs where kind = 'gated'") == "done"

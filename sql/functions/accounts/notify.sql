@@ -55,14 +55,26 @@ begin
         )
     )
     on conflict (user_id, topic, table_name, record_id) do update set details = excluded.details;
-    perform jobs.put(
-        'digest', jsonb_build_object('user', p_user), null,
-        now() + sync_internal.setting('digest_seconds') * interval '1 second', p_user::text
-    );
+    perform accounts.put_digest(p_user);
 end
 $$;
 
 comment on function accounts.notify(uuid, text, text, text, jsonb) is 'Tells a user of a record by his next digest.';
+
+create or replace function accounts.put_digest(p_user uuid)
+returns bigint
+language sql
+volatile
+parallel unsafe
+security invoker
+as $$
+    select jobs.put(
+        'digest', jsonb_build_object('user', p_user), null,
+        now() + sync_internal.setting('digest_seconds') * interval '1 second', p_user::text
+    )
+$$;
+
+comment on function accounts.put_digest(uuid) is 'Has a digest made, unless one is to be made already.';
 
 -- Makes the digest of a user: what he wants to hear of and may read now goes into one mail to his verified address, and
 -- the rest is forgotten. Gives how many things it tells. Invoker: settings and records are read as the user. One
@@ -75,50 +87,93 @@ parallel unsafe
 security invoker
 as $$
 declare
-    v_found constant jsonb := accounts.worker_notices(p_user);
-    v_topic record;
-    v_wants boolean;
-    v_unwanted text[] := '{}';
-    v_map jsonb := '{}';
-    v_role text;
-    v_ok boolean;
+    v_all constant jsonb := accounts.worker_notices(p_user);
+    v_told jsonb;
 begin
-    if v_found -> 'notices' = '[]' then
+    if v_all = '[]' then
         return 0;
     end if;
-    v_ok := sync_internal.assume(
-        'authenticated', jsonb_build_object('sub', p_user, 'role', 'authenticated')::text
+    v_told := accounts.worker_wanted(p_user, v_all);
+    return accounts.worker_post_digest(
+        p_user,
+        jsonb_path_query_array(v_told, '$[*].notice'),
+        jsonb_path_query_array(v_all, '$[*].notice')
     );
-    for v_topic in
-        select t.topic, t.relation, t.setting
-        from jsonb_to_recordset(v_found -> 'topics') t (topic text, relation text, setting text)
-    loop
-        execute format('select r.%I from %s r where r.id = $1', v_topic.setting, v_topic.relation)
-        into v_wants using p_user;
-        if not v_wants then
-            v_unwanted := v_unwanted || v_topic.topic;
-        end if;
-    end loop;
-    v_map := (
-        sync.get_records(jsonb_build_object('pointers', (
-            select jsonb_agg(distinct jsonb_build_object('table', n.value -> 'table', 'id', n.value -> 'id'))
-            from jsonb_array_elements(v_found -> 'notices') n
-        )))::jsonb
-    ) -> 'recordMap';
-    v_role := set_config('role', 'none', true);
-    return accounts.worker_post_digest(p_user, (
-        select coalesce(jsonb_agg(n.value -> 'notice'), '[]')
-        from jsonb_array_elements(v_found -> 'notices') n
-        where n.value ->> 'topic' <> all (v_unwanted)
-            and v_map -> (n.value ->> 'table') -> (n.value ->> 'id') is not null
-            and coalesce(v_map -> (n.value ->> 'table') -> (n.value ->> 'id') -> 'deleted', 'null') = 'null'
-    ), (select jsonb_agg(n.value -> 'notice') from jsonb_array_elements(v_found -> 'notices') n));
 end
 $$;
 
 comment on function accounts.worker_digest(uuid) is 'Makes the digest of a user.';
 
--- What a user is to be told of, at most 200 things, and the topics there are. Locks them until the transaction ends.
+-- Those of these things, [{"topic", "table", "id", ...}], that a user wants to hear of and may read now. Invoker: it asks
+-- as the user.
+create or replace function accounts.worker_wanted(p_user uuid, p_items jsonb)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+as $$
+declare
+    v_topics constant jsonb := accounts.gateway_topics(array(
+        select distinct i.value ->> 'topic' from jsonb_array_elements(p_items) i
+    ));
+    v_topic record;
+    v_wants boolean;
+    v_wanted text[] := '{}';
+    v_map jsonb;
+    v_role text;
+    v_ok boolean;
+begin
+    v_ok := sync_internal.assume(
+        'authenticated', jsonb_build_object('sub', p_user, 'role', 'authenticated')::text
+    );
+    for v_topic in
+        select t.topic, t.relation, t.setting
+        from jsonb_to_recordset(v_topics) t (topic text, relation text, setting text)
+    loop
+        execute format('select r.%I from %s r where r.id = $1', v_topic.setting, v_topic.relation)
+        into v_wants using p_user;
+        if v_wants is not false then
+            v_wanted := v_wanted || v_topic.topic;
+        end if;
+    end loop;
+    v_map := (
+        sync.get_records(jsonb_build_object('pointers', (
+            select jsonb_agg(distinct jsonb_build_object('table', i.value -> 'table', 'id', i.value -> 'id'))
+            from jsonb_array_elements(p_items) i
+        )))::jsonb
+    ) -> 'recordMap';
+    v_role := set_config('role', 'none', true);
+    return (
+        select coalesce(jsonb_agg(i.value order by i.ordinality), '[]')
+        from jsonb_array_elements(p_items) with ordinality i
+        where i.value ->> 'topic' = any (v_wanted)
+            and v_map -> (i.value ->> 'table') -> (i.value ->> 'id') is not null
+            and coalesce(v_map -> (i.value ->> 'table') -> (i.value ->> 'id') -> 'deleted', 'null') = 'null'
+    );
+end
+$$;
+
+comment on function accounts.worker_wanted(uuid, jsonb) is 'What of these a user wants to hear of and may read.';
+
+-- Where the digests of a user go: his verified address; null for none, and where he is disabled.
+create or replace function accounts.digest_address(p_user uuid)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select u.email
+    from accounts.users u
+    where u.id = p_user
+        and not exists (select from sync_internal.session_ends e where e.user_id = u.id::text and e.disabled)
+$$;
+
+comment on function accounts.digest_address(uuid) is 'Where the digests of a user go.';
+
+-- What a user is to be told of, at most 200 things. Locks them until the transaction ends.
 create or replace function accounts.worker_notices(p_user uuid)
 returns jsonb
 language sql
@@ -130,16 +185,10 @@ as $$
     with locked as (
         select n.* from accounts.notices n where n.user_id = p_user order by n.created_at, n.id limit 200 for update
     )
-    select jsonb_build_object(
-        'notices', coalesce(jsonb_agg(
-            jsonb_build_object('notice', l.id, 'topic', l.topic, 'table', l.table_name, 'id', l.record_id)
-            order by l.created_at, l.id
-        ), '[]'),
-        'topics', (
-            select jsonb_agg(jsonb_build_object('topic', t.topic, 'relation', t.relation::text, 'setting', t.setting))
-            from accounts.topics t join pg_class c on c.oid = t.relation
-        )
-    )
+    select coalesce(jsonb_agg(
+        jsonb_build_object('notice', l.id, 'topic', l.topic, 'table', l.table_name, 'id', l.record_id)
+        order by l.created_at, l.id
+    ), '[]')
     from locked l
 $$;
 
@@ -154,7 +203,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_address constant text := (select u.email from accounts.users u where u.id = p_user);
+    v_address constant text := accounts.digest_address(p_user);
     v_items jsonb;
 begin
     with gone as (
@@ -168,6 +217,9 @@ begin
     ) into v_items
     from gone g
     where p_told ? g.id::text;
+    if exists (select from accounts.notices n where n.user_id = p_user) then
+        perform accounts.put_digest(p_user);
+    end if;
     if v_items is null or v_address is null then
         return 0;
     end if;
@@ -181,7 +233,8 @@ $$;
 comment on function accounts.worker_post_digest(uuid, jsonb, jsonb)
 is 'Posts a digest and forgets what it was made of.';
 grant execute on function
-accounts.worker_digest(uuid), accounts.worker_notices(uuid), accounts.worker_post_digest(uuid, jsonb, jsonb)
+accounts.worker_digest(uuid), accounts.worker_notices(uuid), accounts.worker_wanted(uuid, jsonb),
+accounts.worker_post_digest(uuid, jsonb, jsonb)
 to rowcast_worker;
 
 -- The user wants no more mails of these topics: sets his settings, as he would himself. Harmless to repeat. Topics that
@@ -223,7 +276,9 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select coalesce(jsonb_agg(jsonb_build_object('relation', t.relation::text, 'setting', t.setting)), '[]')
+    select coalesce(jsonb_agg(jsonb_build_object(
+        'topic', t.topic, 'relation', t.relation::text, 'setting', t.setting
+    )), '[]')
     from accounts.topics t join pg_class c on c.oid = t.relation
     where t.topic = any (p_topics)
 $$;
@@ -231,3 +286,4 @@ $$;
 comment on function accounts.gateway_topics(text[]) is 'Where the settings of these topics are.';
 grant execute on function accounts.gateway_unsubscribe(uuid, text[]), accounts.gateway_topics(text[])
 to rowcast_gateway;
+grant execute on function accounts.gateway_topics(text[]) to rowcast_worker;

@@ -211,7 +211,11 @@ begin
     values (v_id, p_kind, p_recipient, p_details, now() + p_lasts)
     on conflict (id) do nothing;
     if found then
-        perform jobs.put('mail', jsonb_build_object('id', v_id), null, now(), v_id::text);
+        -- What somebody waits for is not behind ten thousand others.
+        perform jobs.put(
+            'mail', jsonb_build_object('id', v_id), null, now(), v_id::text,
+            case when p_kind in ('digest', 'invitation') then 0 else 10 end
+        );
     end if;
 end
 $$;

@@ -133,7 +133,7 @@ $$;
 
 comment on function jobs.end_run(bigint, text, jsonb) is 'The end of what may be watched of a job.';
 
--- Removes what is of no use any more: notes of workers and of jobs taken, and runs that ended job_run_days ago.
+-- Removes what is of no use any more: mails that nobody will send, and runs that ended job_run_days ago.
 create or replace function jobs.prune()
 returns void
 language plpgsql
@@ -143,10 +143,10 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    delete from jobs.pgqueuer_log l where l.created < now() - interval '1 day';
-    -- Of mails that are forgotten by now; where no SMTP server is set they wait for one.
+    -- Of mails that are forgotten by now: where no SMTP server is set they wait for one, and are held where it refuses
+    -- an address, which may be any that a stranger has signed up with.
     delete from jobs.pgqueuer j
-    where j.entrypoint = 'mail' and j.status = 'queued' and j.created < now() - interval '60 days';
+    where j.entrypoint = 'mail' and j.status in ('queued', 'failed') and j.created < now() - interval '60 days';
     delete from jobs.runs r where r.ended_at < now() - sync_internal.setting('job_run_days') * interval '1 day';
 end
 $$;

@@ -16,6 +16,21 @@ $$;
 
 comment on function jobs.worker_open(uuid) is 'Registers a worker.';
 
+-- How long a job waits after so many attempts: longer each time, and scattered by half, so that what failed together does
+-- not come back together.
+create or replace function jobs.wait_after(p_first_delay_seconds double precision, p_attempts integer)
+returns interval
+language sql
+volatile
+parallel safe
+security invoker
+as $$
+    select least(3600, p_first_delay_seconds * 2.0 ^ greatest(0, p_attempts - 1)) * (0.5 + random())
+        * interval '1 second'
+$$;
+
+comment on function jobs.wait_after(double precision, integer) is 'How long a job waits after so many attempts.';
+
 -- Gives jobs of workers that are gone to others, starts what is due by a schedule, and says which kinds there are:
 -- [{"kind", "sql", "concurrency", "timeoutSeconds"}].
 create or replace function jobs.worker_tick()
@@ -28,6 +43,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_gone uuid[];
+    v_due record;
+    v_key text;
 begin
     -- Who has only just registered may not have its lock yet.
     select array_agg(w.id) into v_gone
@@ -40,35 +57,48 @@ begin
                 and l.database = (select d.oid from pg_database d where d.datname = current_database())
         );
     if v_gone is not null then
-        perform jobs.put_back(j.id, now(), (j.headers ->> 'starts')::integer)
+        -- At once, but for what has lost a worker before: it may be what kills them, and those beside it have to get on.
+        perform jobs.put_back(
+            j.id,
+            now() + case
+                when j.starts > 1 then jobs.wait_after(coalesce(j.first_delay_seconds, 0), j.starts - 1)
+                else '0'
+            end,
+            j.starts
+        )
         from (
-            select p.id, p.headers from jobs.pgqueuer p
+            select p.id, (p.headers ->> 'starts')::integer as starts, k.first_delay_seconds
+            from jobs.pgqueuer p left join jobs.kinds k on k.kind = p.entrypoint
             where p.status = 'picked' and p.queue_manager_id = any (v_gone)
             order by p.id
-            for update skip locked
+            for update of p skip locked
         ) j;
         delete from jobs.workers w
         where w.id = any (v_gone)
             and not exists (select from jobs.pgqueuer p where p.status = 'picked' and p.queue_manager_id = w.id);
     end if;
 
-    with due as (
+    for v_due in
         update jobs.schedules s
         set next_at = s.next_at + s.every * ceil(
             greatest(1, extract(epoch from now() - s.next_at) / extract(epoch from s.every) + 1e-6)
         )
-        where s.name in (
+        from jobs.kinds k
+        where k.kind = s.kind and s.name in (
             select d.name from jobs.schedules d where d.next_at <= now() order by d.name for update skip locked
         )
-        returning s.name, s.kind, s.payload
-    )
-    insert into jobs.pgqueuer (entrypoint, payload, headers, priority, dedupe_key, status)
-    select
-        d.kind, convert_to(d.payload::text, 'UTF8'),
-        jsonb_build_object('claims', null, 'key', d.kind || ':schedule:' || d.name, 'starts', 0), k.priority,
-        d.kind || ':schedule:' || d.name, 'queued'
-    from due d join jobs.kinds k on k.kind = d.kind
-    on conflict do nothing;
+        returning s.name, s.kind, s.payload, k.priority
+    loop
+        v_key := v_due.kind || ':schedule:' || v_due.name;
+        -- This one does the work of one that is held, of which there would be another each time.
+        perform jobs.cancel(j.id) from jobs.pgqueuer j where j.status = 'failed' and j.headers ->> 'key' = v_key;
+        insert into jobs.pgqueuer (entrypoint, payload, headers, priority, dedupe_key, status)
+        values (
+            v_due.kind, convert_to(v_due.payload::text, 'UTF8'),
+            jsonb_build_object('claims', null, 'key', v_key, 'starts', 0), v_due.priority, v_key, 'queued'
+        )
+        on conflict do nothing;
+    end loop;
 
     return (
         select coalesce(jsonb_agg(jsonb_build_object(
@@ -113,10 +143,7 @@ begin
             ) end
         );
         return null;
-    elsif exists (
-        select from sync_internal.session_ends e
-        where e.user_id = sync_internal.user_key(v_job.headers -> 'claims' ->> 'sub') and e.disabled
-    ) then
+    elsif jobs.worker_disabled(v_job.headers -> 'claims') then
         perform jobs.hold(p_id, 'its user is disabled');
         return null;
     end if;
@@ -133,6 +160,44 @@ $$;
 
 comment on function jobs.worker_begin(bigint, uuid) is 'Begins an attempt.';
 
+-- Takes on the identity of whoever has started a job, until the end of the transaction: null for nobody. PT403 where he
+-- is disabled by now. Invoker: a definer cannot change the role.
+create or replace function jobs.worker_assume(p_claims jsonb)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+as $$
+declare
+    v_claims constant jsonb := coalesce(nullif(p_claims, 'null'), '{"role": "anon"}');
+    v_ok boolean;
+begin
+    if jobs.worker_disabled(v_claims) then
+        perform sync_internal.refuse(403, 'disabled', 'This user is disabled');
+    end if;
+    v_ok := sync_internal.assume(coalesce(v_claims ->> 'role', 'anon'), v_claims::text);
+end
+$$;
+
+comment on function jobs.worker_assume(jsonb) is 'Takes on the identity of whoever has started a job.';
+
+create or replace function jobs.worker_disabled(p_claims jsonb)
+returns boolean
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select exists (
+        select from sync_internal.session_ends e
+        where e.user_id = sync_internal.user_key(p_claims ->> 'sub') and e.disabled
+    )
+$$;
+
+comment on function jobs.worker_disabled(jsonb) is 'Whether the user of these claims is disabled.';
+
 -- Does a job whose kind has an SQL function, as the user who has started it, and ends it in the same transaction. False
 -- where it is not this worker's any more. Invoker: a definer cannot change the role.
 create or replace function jobs.worker_call(p_id bigint, p_worker uuid)
@@ -146,15 +211,11 @@ declare
     v_work constant jsonb := jobs.worker_take(p_id, p_worker);
     v_result jsonb;
     v_role text;
-    v_ok boolean;
 begin
     if v_work is null then
         return false;
     end if;
-    v_ok := sync_internal.assume(
-        coalesce(v_work -> 'claims' ->> 'role', 'anon'),
-        coalesce(nullif(v_work -> 'claims', 'null'), '{"role": "anon"}')::text
-    );
+    perform jobs.worker_assume(v_work -> 'claims');
     execute format('select %s($1)', left(v_work ->> 'handler', -length('(jsonb)')))
     into v_result using v_work -> 'payload';
     -- Whatever was put off is judged as the user, too.
@@ -166,6 +227,27 @@ end
 $$;
 
 comment on function jobs.worker_call(bigint, uuid) is 'Does a job in SQL and ends it.';
+
+-- Says that jobs are under way. One that is locked is so: its work is SQL, which keeps its row to the end, and nobody
+-- else can take it.
+create or replace function jobs.worker_beat(p_worker uuid, p_jobs bigint[])
+returns void
+language sql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    update jobs.pgqueuer j
+    set heartbeat = now()
+    where j.id in (
+        select p.id from jobs.pgqueuer p
+        where p.id = any (p_jobs) and p.queue_manager_id = p_worker and p.status = 'picked'
+        for update skip locked
+    )
+$$;
+
+comment on function jobs.worker_beat(uuid, bigint[]) is 'Says that jobs are under way.';
 
 -- Takes a job out of the queue, for the transaction that does it: {"payload", "claims", "handler"}.
 create or replace function jobs.worker_take(p_id bigint, p_worker uuid)
@@ -221,10 +303,8 @@ begin
             j.id, o.outcome, left(o.error, 1000) as error, o.result, (j.headers ->> 'starts')::integer as starts,
             o.final is true or (j.headers ->> 'starts')::integer >= k.max_attempts as is_last,
             coalesce(
-                o."delaySeconds",
-                -- Scattered by half, so that what failed together does not come back together.
-                least(3600, k.first_delay_seconds * 2.0 ^ greatest(0, (j.headers ->> 'starts')::integer - 1))
-                    * (0.5 + random())
+                o."delaySeconds" * interval '1 second',
+                jobs.wait_after(k.first_delay_seconds, (j.headers ->> 'starts')::integer)
             ) as delay
         from jsonb_to_recordset(p_outcomes) o (
             id bigint, outcome text, error text, final boolean, "delaySeconds" double precision, result jsonb
@@ -244,7 +324,7 @@ begin
         elsif v_one.is_last then
             perform jobs.hold(v_one.id, v_one.error);
         else
-            perform jobs.put_back(v_one.id, now() + v_one.delay * interval '1 second', v_one.starts, v_one.error);
+            perform jobs.put_back(v_one.id, now() + v_one.delay, v_one.starts, v_one.error);
         end if;
     end loop;
 end
@@ -295,7 +375,8 @@ $$;
 comment on function jobs.worker_progress(bigint, uuid, double precision, text) is 'How far a job is.';
 
 grant execute on function
-jobs.worker_open(uuid), jobs.worker_tick(), jobs.worker_begin(bigint, uuid), jobs.worker_call(bigint, uuid),
+jobs.worker_open(uuid), jobs.worker_tick(), jobs.worker_beat(uuid, bigint[]), jobs.worker_begin(bigint, uuid),
+jobs.worker_assume(jsonb), jobs.worker_disabled(jsonb), jobs.worker_call(bigint, uuid),
 jobs.worker_take(bigint, uuid), jobs.worker_done(bigint, jsonb), jobs.worker_settle(uuid, jsonb),
 jobs.worker_progress(bigint, uuid, double precision, text)
 to rowcast_worker;

@@ -263,7 +263,8 @@ def test_job_that_kills_its_workers_is_held(
 ) -> None:
     allow(conn, ", p_max_attempts => 2")
     id_ = value(conn, "select jobs.enqueue('it', p_key => 'k')")
-    for attempt in (1, 2):
+    # The first time it may be chance; later it waits, so that those beside it get on.
+    for attempt, waits in ((1, False), (2, True)):
         name = uuid.uuid4()
         worker.execute("select jobs.worker_open(%s)", (name,))
         take(worker, name)
@@ -271,6 +272,8 @@ def test_job_that_kills_its_workers_is_held(
         conn.execute("update jobs.workers set started_at = started_at - interval '1 minute'")
         worker.execute("select jobs.worker_tick()")
         assert jobs(conn)[0] == ("it", "queued", attempt, "k")
+        later = "select run_at > now() from jobs.list() where id = %s"
+        assert value(conn, later, id_) is waits
     assert value(conn, "select count(*) from jobs.workers") == 0
     name = uuid.uuid4()
     take_of_it = "update jobs.pgqueuer set status = 'picked', queue_manager_id = %s where id = %s"
@@ -291,6 +294,28 @@ def test_worker_with_its_lock_keeps_its_jobs(
     conn.execute("update jobs.workers set started_at = started_at - interval '1 minute'")
     conn.execute("select jobs.worker_tick()")
     assert jobs(conn)[0][1] == "running"
+
+
+def test_signs_of_life_wait_for_no_job_that_sql_does(
+    db: Database, conn: psycopg.Connection, worker: psycopg.Connection
+) -> None:
+    """The work of one job keeps its row locked; the lease of others must not end meanwhile."""
+    conn.execute(HANDLER.encode())
+    name = uuid.uuid4()
+    payload = json.dumps({"id": TASK_1, "title": "x"})
+    ids = [as_user(conn, ALICE, f"select jobs.enqueue('it', '{payload}')") for _ in range(3)]
+    for id_ in ids:
+        take(worker, name)
+        begin(worker, name, id_)
+    conn.execute("update jobs.pgqueuer set heartbeat = now() - interval '1 hour'")
+    conn.execute(
+        "update jobs.pgqueuer set queue_manager_id = gen_random_uuid() where id = %s", ids[2:]
+    )
+    doing = db.connect("rowcast_worker", autocommit=False)
+    doing.execute("select jobs.worker_call(%s, %s)", (ids[0], name))
+    worker.execute("select jobs.worker_beat(%s, %s)", (name, ids))
+    old = "select id from jobs.pgqueuer where heartbeat < now() - interval '1 minute' order by id"
+    assert [id_ for (id_,) in conn.execute(old.encode())] == [ids[0], ids[2]]
 
 
 def test_job_of_a_disabled_user_is_held(
@@ -322,6 +347,51 @@ def test_schedule_starts_one_job_a_time_over_all_workers(
         "select next_at > now() and next_at <= now() + interval '1 hour' from jobs.schedules",
     )
     assert value(conn, "select jobs.unschedule('often')") is True
+
+
+def test_held_job_of_a_schedule_is_replaced_by_the_next(
+    conn: psycopg.Connection, worker: psycopg.Connection
+) -> None:
+    conn.execute("delete from jobs.schedules")
+    allow(conn)
+    conn.execute("select jobs.enqueue('it', p_key => 'of somebody')")
+    conn.execute("select jobs.schedule('often', 'it', '1 hour')")
+    for _ in range(3):
+        worker.execute("select jobs.worker_tick()")
+        conn.execute("update jobs.pgqueuer set status = 'failed', dedupe_key = null")
+        conn.execute("update jobs.schedules set next_at = now()")
+    assert jobs(conn) == [("it", "held", 0, "of somebody"), ("it", "held", 0, "schedule:often")]
+
+
+def test_what_nobody_will_send_does_not_stay(conn: psycopg.Connection) -> None:
+    """An address that a server refuses, say: anybody can sign up with as many as he likes."""
+    for _ in range(3):
+        conn.execute("select accounts.post('reset', 'a@example.com')")
+    conn.execute("select jobs.enqueue('prune')")
+    conn.execute("update jobs.pgqueuer set status = 'failed', dedupe_key = null where id % 2 = 0")
+    conn.execute("select jobs.prune()")
+    assert len(jobs(conn)) == 4
+    conn.execute("update jobs.pgqueuer set created = created - interval '61 days'")
+    conn.execute("select jobs.prune()")
+    assert [kind for kind, *_ in jobs(conn)] == ["prune"]
+
+
+def test_job_that_runs_stops_acting_for_who_is_disabled(
+    conn: psycopg.Connection, worker: psycopg.Connection
+) -> None:
+    """Between two of its transactions."""
+    assume = "select jobs.worker_assume(%s)"
+    claims = json.dumps({"sub": ALICE, "role": "authenticated"})
+    with worker.transaction():
+        worker.execute(assume, (claims,))
+        assert value(worker, "select auth.uid()::text || current_user") == f"{ALICE}authenticated"
+    conn.execute("select sync.disable_user(%s)", (ALICE,))
+    with pytest.raises(psycopg.Error) as caught:
+        worker.execute(assume, (claims,))
+    assert caught.value.sqlstate == "PT403"
+    with worker.transaction():
+        worker.execute(assume, ("null",))
+        assert value(worker, "select current_user::text") == "anon"
 
 
 HANDLER = """
