@@ -114,6 +114,7 @@ CHECK: Final[LiteralString] = "select 1"
 JOB_WORKER: Final[LiteralString] = "select jobs.worker_open(p_worker => $1)"
 JOB_LOCK: Final[LiteralString] = "select pg_catalog.pg_advisory_lock(7215606, $1)"
 JOB_TICK: Final[LiteralString] = "select jobs.worker_tick()::text"
+JOB_DEPTH: Final[LiteralString] = "select kind, state, count, late_seconds from jobs.depth()"
 JOB_BEGIN: Final[LiteralString] = "select jobs.worker_begin(p_id => $1, p_worker => $2)::text"
 JOB_PATIENCE: Final[LiteralString] = "select pg_catalog.set_config('statement_timeout', $1, true)"
 JOB_CALL: Final[LiteralString] = "select jobs.worker_call(p_id => $1, p_worker => $2)"
@@ -573,6 +574,23 @@ async def job_tick(pool: Any) -> list[dict[str, Any]]:
     """Looks after the queue; gives the kinds there are. Raises what asyncpg raises."""
     kinds: list[dict[str, Any]] = json.loads(await pool.fetchval(JOB_TICK))
     return kinds
+
+
+async def job_status(keeper: Any) -> dict[str, Any]:
+    """What `sync.status` says. Raises what asyncpg raises."""
+    found: dict[str, Any] = json.loads(await keeper.fetchval(OVERVIEW))
+    return found
+
+
+async def job_doctor(keeper: Any) -> list[dict[str, Any]]:
+    """What `sync.doctor` counts as an error. Raises what asyncpg raises."""
+    found: list[dict[str, Any]] = json.loads(await keeper.fetchval(DOCTOR_ERRORS))
+    return found
+
+
+async def job_depth(pool: Any) -> list[tuple[str, str, int, float]]:
+    """Kind, state, how many jobs, and how late the oldest is. Raises what asyncpg raises."""
+    return [tuple(row) for row in await pool.fetch(JOB_DEPTH)]
 
 
 async def job_begin(pool: Any, job: int, worker: Any) -> dict[str, Any] | None:

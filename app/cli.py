@@ -166,7 +166,7 @@ def worker_(
     """Do background jobs until told to stop. Any number of workers share the work."""
     import logging.config
 
-    from . import chores, logs, worker
+    from . import chores, fitness, logs, worker
 
     settings = Settings()
     login = settings.worker_url or embedded.running_dsn(settings.data_dir, WORKER)
@@ -176,7 +176,12 @@ def worker_(
     logging.config.dictConfig(logs.configuration(settings.log_level, settings.log_format))
     if lifeline is not None:
         serve.end_with(lifeline)
-    worker.run(settings, login, code)
+    port = settings.worker_port
+    listener = None if port is None else serve.listen(settings.host, port, "ROWCAST_WORKER_PORT")
+    try:
+        worker.run(settings, login, code, listener)
+    except fitness.Unfit as why:
+        _fail(str(why))
 
 
 @app.command("jobs")
@@ -406,7 +411,8 @@ def reset(
 
 
 def _fail(message: str) -> NoReturn:
-    err.print(f"[red]error:[/] {escape(message.strip())}")
+    # Not wrapped: in the log of a container it is one line.
+    err.print(f"[red]error:[/] {escape(message.strip())}", soft_wrap=True)
     raise SystemExit(1)
 
 

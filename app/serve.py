@@ -33,7 +33,7 @@ class ServeError(Exception):
     """The gateway cannot run; the message says why."""
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, setting: str = "PORT") -> socket.socket:
     """A listening socket whose connections inherit the send buffer and the timeout. ServeError."""
     try:
         family, _, _, _, address = socket.getaddrinfo(
@@ -50,7 +50,8 @@ def listen(host: str, port: int) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         raise ServeError(
-            f"cannot listen on {host} port {port}: {error.strerror}. Choose another with PORT=..."
+            f"cannot listen on {host} port {port}: {error.strerror}. "
+            f"Choose another with {setting}=..."
         ) from error
     return listener
 

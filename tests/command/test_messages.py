@@ -35,7 +35,8 @@ SECRET = "s" * 32
         ),
         ("serve", {"ROWCAST_JWT_JWKS_URL": "nowhere"}, "ROWCAST_JWT_JWKS_URL"),
         ("serve", {"PORT": "many"}, "PORT"),
-        ("doctor", {"ROWCAST_DATABASE_URL": "nonsense"}, "nonsense"),
+        ("doctor", {"ROWCAST_MIGRATE_URL": "postgres//me:zzpassword@db/app"}, "MIGRATE_URL must"),
+        ("worker", {"ROWCAST_WORKER_URL": "host='db password=zzpassword"}, "WORKER_URL must"),
         ("run", {"ROWCAST_DATA_DIR": "/dev/null"}, "/dev/null"),
         ("reset --yes", {"ROWCAST_DATA_DIR": "/dev/null"}, "/dev/null"),
     ],
@@ -55,3 +56,4 @@ def test_failure_is_one_message(
     assert done.stderr.startswith("error:")
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+    assert "zzpassword" not in done.stderr

@@ -42,8 +42,9 @@ def newer(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("released", RELEASED, ids=lambda path: path.stem)
 def test_statements_of_released_gateways_are_understood(db: Database, released: Path) -> None:
-    conn = db.connect("rowcast_gateway")
+    gateway, worker = db.connect("rowcast_gateway"), db.connect("rowcast_worker")
     for name, statement in json.loads(released.read_text("utf-8")).items():
+        conn = worker if name.startswith("JOB_") else gateway
         first, *others = re.split(r"%(?:\(\w+\))?[sbt]", statement)
         numbered = first + "".join(f"${number}{text}" for number, text in enumerate(others, 1))
         try:
