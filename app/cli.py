@@ -16,6 +16,7 @@ from typing import Annotated, NoReturn
 import psycopg
 import pydantic
 import typer
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pydantic_settings import SettingsError
 from rich.console import Console
 from rich.markup import escape
@@ -352,7 +353,12 @@ def psql_(
     program = shutil.which("psql")
     if settings.admin_url is None or program is None:
         program = str(find_binaries(settings.postgres_bin, None).folder / "psql")
-    os.execv(program, [program, admin, *(arguments or [])])  # noqa: S606
+    parameters = conninfo_to_dict(admin)
+    # The arguments of a process can be seen by everybody on the machine.
+    password = parameters.pop("password", None)
+    environment = {**os.environ, **({"PGPASSWORD": str(password)} if password else {})}
+    target = make_conninfo("", **parameters)
+    os.execve(program, [program, target, *(arguments or [])], environment)  # noqa: S606
 
 
 @app.command("sweep")

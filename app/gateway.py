@@ -77,6 +77,7 @@ class Gateway:
         self.greeting = asyncio.Semaphore(settings.greetings)
         self.outlets: set[Outlet] = set()
         self.draining = False
+        self._drained_by = 0.0
         self.fit = True
         self._examiner: asyncio.Task[None] | None = None
         self._sweeper: asyncio.Task[None] | None = None
@@ -126,19 +127,28 @@ class Gateway:
 
     async def drain(self) -> None:
         """Sends every socket away (1001, each with a time of its own to come back after) and
-        finishes the writes taken, within `drain_seconds`.
+        finishes the writes taken, within `drain_seconds` of the first call.
         """
-        self.draining = True
+        if not self.draining:
+            self.draining = True
+            self._drained_by = time.monotonic() + self.settings.drain_seconds
         outlets = list(self.outlets)
         for outlet in outlets:
             outlet.close(GOING_AWAY, self.farewell(len(outlets)))
         try:
-            async with asyncio.timeout(self.settings.drain_seconds):
+            async with asyncio.timeout(self.drain_seconds_left):
                 for outlet in outlets:
                     await outlet.closed()
                 await self.writes.idle()
         except TimeoutError:
             log.warning("not everything was finished in time")
+
+    @property
+    def drain_seconds_left(self) -> float:
+        """How long what is under way may still take; all of it before `drain`."""
+        if not self.draining:
+            return self.settings.drain_seconds
+        return max(0.0, self._drained_by - time.monotonic())
 
     def farewell(self, sockets: int) -> str:
         """The reason of a close, with a time to come back after that differs for each."""

@@ -33,7 +33,7 @@ from pgqueuer.domain.settings import DBSettings
 from pgqueuer.ports.driver import NotifyCallback
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
-from . import calls, fitness, metrics
+from . import calls, fitness, logs, metrics
 from .bell import CONNECT_SECONDS, FAILURES, asyncpg_servers, pause
 from .config import Settings
 from .jobs import Code, Hopeless, Job, Later
@@ -411,6 +411,7 @@ def run(
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(name, worker.stop)
+        loop.set_exception_handler(logs.unhandled)
         async with monitored(listener, worker.state) if listener else contextlib.nullcontext():
             await worker.run()
 

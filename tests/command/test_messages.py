@@ -10,6 +10,10 @@ import pytest
 from tests.command.running import ROOT
 
 NOWHERE = "host=/nowhere"
+PSQL = """#!/bin/sh
+echo "$@"
+echo "password $PGPASSWORD"
+"""
 SECRET = "s" * 32
 
 
@@ -57,3 +61,27 @@ def test_failure_is_one_message(
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert "zzpassword" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql://me:zz%40top@db:5433/app?sslmode=require", "host=db user=me password=zz@top"],
+)
+def test_password_is_not_among_the_arguments_of_psql(tmp_path: Path, url: str) -> None:
+    """Everybody on the machine can see those."""
+    psql = tmp_path / "psql"
+    psql.write_text(PSQL)
+    psql.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, "-m", "app", "psql", "-c", "select 1"],
+        cwd=ROOT,
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "ROWCAST_MIGRATE_URL": url},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    arguments, password = done.stdout.splitlines()
+    assert "zz" not in arguments
+    assert "host=db" in arguments
+    assert arguments.endswith("-c select 1")
+    assert password == "password zz@top"
