@@ -491,7 +491,7 @@ class SecretFiles(PydanticBaseSettingsSource):
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[str | None, str, bool]:
         """Raises SettingsError where both the variable and its file are given, or the file cannot
-        be read.
+        be read or is empty.
         """
         name = variable(field_name, field)
         path = os.environ.get(f"{name}_FILE")
@@ -500,11 +500,15 @@ class SecretFiles(PydanticBaseSettingsSource):
         if os.environ.get(name):
             raise SettingsError(f"both {name} and {name}_FILE are set; keep one")
         try:
-            return Path(path).read_text(encoding="utf-8").rstrip("\r\n"), field_name, False
+            secret = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
         except OSError as error:
             raise SettingsError(f"{name}_FILE: {path}: {error.strerror}") from error
         except UnicodeDecodeError:
             raise SettingsError(f"{name}_FILE: {path} is not UTF-8") from None
+        if not secret:
+            # libpq would take an empty URL for whatever server is near.
+            raise SettingsError(f"{name}_FILE: {path} is empty")
+        return secret, field_name, False
 
     def __call__(self) -> dict[str, Any]:
         values = {

@@ -79,6 +79,7 @@ class Gateway:
         self.draining = False
         self._drained_by = 0.0
         self.fit = True
+        self._asking: asyncio.Task[dict[str, bool]] | None = None
         self._examiner: asyncio.Task[None] | None = None
         self._sweeper: asyncio.Task[None] | None = None
         metrics.sockets.read = lambda: len(self.outlets)
@@ -157,10 +158,18 @@ class Gateway:
 
     async def readiness(self) -> dict[str, bool]:
         """Whether the database answers, its schema is current, the relay reads the feed."""
+        # Anybody may ask: however many do, one statement answers them.
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask())
+        return await asyncio.shield(self._asking)
+
+    async def _ask(self) -> dict[str, bool]:
         database = schema = False
         try:
             async with asyncio.timeout(READY_SECONDS):
-                state = json.loads(await calls.status(self.database.work))
+                # Not in the queue of requests: one that is busy is not to be left for others,
+                # who are busy then.
+                state = json.loads(await calls.status(self.database.aside))
             database, schema = True, bool(state.get("ready"))
         except (psycopg.Error, TimeoutError) as exc:
             log.info("not ready class=%s", type(exc).__name__)

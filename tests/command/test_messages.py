@@ -32,6 +32,7 @@ SECRET = "s" * 32
             "nobody could sign in",
         ),
         ("serve", {"ROWCAST_JWT_SECRET_FILE": "/nowhere"}, "/nowhere: No such file"),
+        ("serve", {"ROWCAST_DATABASE_URL_FILE": "/dev/null"}, "/dev/null is empty"),
         (
             "serve",
             {"ROWCAST_JWT_SECRET": SECRET, "ROWCAST_JWT_SECRET_FILE": "/nowhere"},

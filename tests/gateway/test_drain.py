@@ -1,4 +1,4 @@
-"""Told to stop, a gateway takes the time it is given, once, whatever is still open then."""
+"""Told to stop, a gateway takes the time it is given, once; and when it says that it is ready."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app import serve
+from app import calls, serve
+from app.db import Lane
 from tests.gateway.conftest import ALICE, Process, Service, eventually, settings_for, token, until
 from tests.gateway.conftest import transaction as transaction_of
 from tests.postgres import Database
@@ -99,3 +100,28 @@ async def test_errors_nobody_caught_are_logged_without_what_they_say(
         await until(lambda: "ValueError" in caplog.text)
     (record,) = [r for r in caplog.records if r.name == "rowcast.logs"]
     assert "zzrowcontent" not in record.getMessage()
+
+
+async def test_readiness_is_one_statement_however_many_ask_and_waits_for_no_request(
+    gateway_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, gate = 0, asyncio.Event()
+    status = calls.status
+
+    async def counted(lane: Lane) -> str:
+        nonlocal asked
+        asked += 1
+        await gate.wait()
+        return await status(lane)
+
+    async with Service(settings_for(gateway_dsn, pool_size=2)) as service:
+        await service.ready()
+        monkeypatch.setattr(calls, "status", counted)
+        work = service.gateway.database.work
+        async with work.connection(), work.connection():
+            many = [asyncio.create_task(service.gateway.readiness()) for _ in range(50)]
+            await until(lambda: asked > 0)
+            gate.set()
+            found = await asyncio.gather(*many)
+        assert asked == 1
+        assert all(all(state.values()) for state in found)

@@ -6,6 +6,7 @@ import shutil
 import stat
 import subprocess
 from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,20 @@ def together_secrets(name: str) -> set[str]:
         if other == name
         for secret in service.get("secrets", ())
     }
+
+
+def test_fixed_addresses_are_not_given_to_others() -> None:
+    file = read(DOCKER / "compose.ha.yml")
+    (pool,) = file["networks"]["default"]["ipam"]["config"]
+    given = [
+        ip_address(service["networks"]["default"]["ipv4_address"])
+        for service in file["services"].values()
+        if "networks" in service
+    ]
+    assert len(set(given)) == 3
+    for address in given:
+        assert address in ip_network(pool["subnet"])
+        assert address not in ip_network(pool["ip_range"])
 
 
 def test_worker_is_asked_where_it_answers() -> None:
