@@ -328,10 +328,8 @@ def serve(stage: Stage, command: list[str], **more: str) -> None:
                 sys.exit(f"FAILED: {' '.join(command)} did not become healthy")
             time.sleep(0.2)
         owner = Path(f"/proc/{process.pid}/status").read_text()
-        print(
-            f"{' '.join(command)}: healthy, as user "
-            + str(re.search(r"^Uid:\s+(\d+)", owner, re.MULTILINE)[1])
-        )  # type: ignore[index]
+        user = re.findall(r"^Uid:\s+(\d+)", owner, re.MULTILINE)
+        print(f"{' '.join(command)}: healthy, as user {user[0]}")
         process.send_signal(signal.SIGTERM)
         print(f"stopped, status {process.wait(20)}")
     finally:
