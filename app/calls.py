@@ -97,6 +97,11 @@ SIGNALS: Final[LiteralString] = (
 )
 CHUNK: Final = 512 * 1024  # characters
 STATUS: Final[LiteralString] = "select sync.gateway_status() where current_user = session_user"
+# On a large schema it takes longer than requests may.
+DOCTOR_SECONDS: Final = 60
+DOCTOR_PATIENCE: Final[LiteralString] = (
+    "select pg_catalog.set_config('statement_timeout', '60s', true)"
+)
 DOCTOR_ERRORS: Final[LiteralString] = (
     "select (select coalesce(json_agg(json_build_object('code', d.code, 'object', d.object)), '[]')"
     " from sync.doctor() d where d.severity = 'error')::text where current_user = session_user"
@@ -471,8 +476,11 @@ async def status(lane: Lane) -> str:
 
 async def doctor_errors(lane: Lane) -> str:
     """What `sync.doctor` counts as an error: [{code, object}]. Raises psycopg.Error."""
-    text: str = await lane.value(DOCTOR_ERRORS, ())
-    return text
+    async with lane.connection() as connection, connection.transaction():
+        await connection.execute(DOCTOR_PATIENCE)
+        cursor = await connection.execute(DOCTOR_ERRORS)
+        ((text,),) = await cursor.fetchall()
+    return str(text)
 
 
 async def settle(lane: Lane) -> None:
@@ -584,7 +592,10 @@ async def job_status(keeper: Any) -> dict[str, Any]:
 
 async def job_doctor(keeper: Any) -> list[dict[str, Any]]:
     """What `sync.doctor` counts as an error. Raises what asyncpg raises."""
-    found: list[dict[str, Any]] = json.loads(await keeper.fetchval(DOCTOR_ERRORS))
+    async with keeper.transaction():
+        await keeper.execute(DOCTOR_PATIENCE)
+        text = await keeper.fetchval(DOCTOR_ERRORS, timeout=DOCTOR_SECONDS)
+    found: list[dict[str, Any]] = json.loads(text)
     return found
 
 

@@ -276,10 +276,12 @@ def start(stage: Stage) -> None:
     and asks both how they are.
     """
     sys.path.insert(0, str(ROOT))
-    from tests.postgres import Server
+    from tests.postgres import Server, sharing
 
-    server = Server(None)
-    try:
+    with contextlib.ExitStack() as ends:
+        ends.enter_context(sharing())
+        server = Server(None)
+        ends.callback(server.stop)
         with server.database(empty=True) as database:
             sockets = re.search(r"host=(\S+)", database.dsn())[1]  # type: ignore[index]
             inside = stage.tree / "run/postgresql"
@@ -297,8 +299,6 @@ def start(stage: Stage) -> None:
                 serve(stage, ["worker"], **worker, ROWCAST_WORKER_PORT=PORT)
             finally:
                 run(["umount", str(inside)])
-    finally:
-        server.stop()
 
 
 def run_in(stage: Stage, command: list[str], **settings: str) -> None:
