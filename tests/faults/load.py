@@ -32,6 +32,7 @@ class Load:
         self._rng = rng
         self.user = scene.new_id()
         self.board = scene.new_id()
+        self._token = token(self.user)
         self._tasks = [scene.new_id() for _ in range(WRITERS * TASKS_EACH)]
         self._applied = Counter[str]()
         self.milliseconds: list[float] = []
@@ -92,7 +93,7 @@ class Load:
         body = json.dumps({"txId": self._tx_id(), "operations": [operation]}).encode()
         began = time.monotonic()
         while True:
-            status, answer = await line.ask("/api/realtime/write", token(self.user), body)
+            status, answer = await line.ask("/api/realtime/write", self._token, body)
             if status == 200:
                 break
             if status and status < 500 and status not in RETRIED:

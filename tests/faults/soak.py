@@ -3,9 +3,11 @@
 SOAK_SECONDS (600), SOAK_WRITES (500 a second, beside what people and psql write), SOAK_SEED (a new
 one) and SOAK_FAULTS (kills, cuts and delays; names separated by commas, `all` or `none`) say how
 long, how much, from where and under what. A connection that is half open takes the seconds it takes
-to notice it, so those are for a run without load: SOAK_WRITES=0 SOAK_FAULTS=all. Ends with status 1 where something diverged or a bound does not hold. Its figures go
-to bench/RESULTS.md where it ran for ten minutes or longer. What the processes print is in a file
-that is named where something was wrong.
+to notice it, so those are for a run without load: SOAK_WRITES=0 SOAK_FAULTS=all.
+
+Ends with status 1 where something diverged or a bound does not hold. Its figures go to
+bench/RESULTS.md where it ran under load for ten minutes or longer. What the processes print is in a
+file that is named where something was wrong.
 """
 
 import asyncio
@@ -68,8 +70,8 @@ async def soak(folder: Path, plan: Plan) -> list[results.Bound]:
                     await load.check()
                 sample = await vitals.look()
                 print(
-                    f"{time.monotonic() - began:6.0f} s  "
-                    f"{load.writes if load else 0} writes of the load, {report.writes} others, {run.chaos.counts.total()} faults in all, "
+                    f"{time.monotonic() - began:6.0f} s  {load.writes if load else 0} writes of "
+                    f"the load, {report.writes} others, {run.chaos.counts.total()} faults in all, "
                     f"{report.told} records told, at rest after {report.rest_seconds:.1f} s, "
                     f"{sample}",
                     flush=True,
@@ -88,9 +90,10 @@ def report(figures: list[results.Bound], plan: Plan) -> None:
     lines = [
         f"Written by `make soak`: {plan.rate:.0f} writes a second for {plan.seconds / 60:.0f}"
         " minutes, with people, psql",
-        "and faults beside them: gateways, backends and PostgreSQL killed, connections cut, refused",
-        "and delayed. At each rest every client holds what a plain SELECT gives its user, every",
-        "write has its receipt, and the sums are right. Growth is from the end of the first round on.",
+        "and faults beside them: gateways, backends and PostgreSQL killed, connections cut,",
+        "refused and delayed. At each rest every client holds what a plain SELECT gives its user,",
+        "every write has its receipt, and the sums are right. Growth is from the end of the first",
+        "round on.",
         "",
         f"- date: {dt.datetime.now(dt.UTC):%Y-%m-%d}, seed {plan.seed}",
         f"- machine: {results.machine()}, shared by clients, proxies and servers",
