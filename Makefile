@@ -53,7 +53,7 @@ e2e: export ROWCAST_REQUIRE_BROWSER := 1
 e2e: $(DEV) $(APPS) ## Use the example apps in Chromium: the tests of tests/e2e, which `make test` runs too
 	@$(RUN) -m pytest tests/e2e $(ARGS)
 
-soak: $(DEV) ## Convergence under faults for SOAK_SECONDS (600); SOAK_SEED repeats a run
+soak: $(DEV) ## Load, faults, convergence, what must not grow: SOAK_SECONDS (600), SOAK_WRITES (500 a second)
 	@$(RUN) -m tests.faults.soak
 
 planted-faults: $(DEV) ## Break the engine in known ways and see the tests fail; ARGS="name" picks one

@@ -97,6 +97,11 @@ SIGNALS: Final[LiteralString] = (
 )
 CHUNK: Final = 512 * 1024  # characters
 STATUS: Final[LiteralString] = "select sync.gateway_status() where current_user = session_user"
+# On a large schema it takes longer than requests may.
+DOCTOR_SECONDS: Final = 60
+DOCTOR_PATIENCE: Final[LiteralString] = (
+    "select pg_catalog.set_config('statement_timeout', '60s', true)"
+)
 DOCTOR_ERRORS: Final[LiteralString] = (
     "select (select coalesce(json_agg(json_build_object('code', d.code, 'object', d.object)), '[]')"
     " from sync.doctor() d where d.severity = 'error')::text where current_user = session_user"
@@ -114,6 +119,7 @@ CHECK: Final[LiteralString] = "select 1"
 JOB_WORKER: Final[LiteralString] = "select jobs.worker_open(p_worker => $1)"
 JOB_LOCK: Final[LiteralString] = "select pg_catalog.pg_advisory_lock(7215606, $1)"
 JOB_TICK: Final[LiteralString] = "select jobs.worker_tick()::text"
+JOB_DEPTH: Final[LiteralString] = "select kind, state, count, late_seconds from jobs.depth()"
 JOB_BEGIN: Final[LiteralString] = "select jobs.worker_begin(p_id => $1, p_worker => $2)::text"
 JOB_PATIENCE: Final[LiteralString] = "select pg_catalog.set_config('statement_timeout', $1, true)"
 JOB_CALL: Final[LiteralString] = "select jobs.worker_call(p_id => $1, p_worker => $2)"
@@ -471,8 +477,11 @@ async def status(lane: Lane) -> str:
 
 async def doctor_errors(lane: Lane) -> str:
     """What `sync.doctor` counts as an error: [{code, object}]. Raises psycopg.Error."""
-    text: str = await lane.value(DOCTOR_ERRORS, ())
-    return text
+    async with lane.connection() as connection, connection.transaction():
+        await connection.execute(DOCTOR_PATIENCE)
+        cursor = await connection.execute(DOCTOR_ERRORS)
+        ((text,),) = await cursor.fetchall()
+    return str(text)
 
 
 async def settle(lane: Lane) -> None:
@@ -579,6 +588,26 @@ async def job_tick(keeper: Any) -> list[dict[str, Any]]:
 async def job_beat(pool: Any, worker: Any, jobs: Sequence[int]) -> None:
     """Says that these are under way. Raises what asyncpg raises."""
     await pool.execute(JOB_BEAT, worker, jobs)
+
+
+async def job_status(keeper: Any) -> dict[str, Any]:
+    """What `sync.status` says. Raises what asyncpg raises."""
+    found: dict[str, Any] = json.loads(await keeper.fetchval(OVERVIEW))
+    return found
+
+
+async def job_doctor(keeper: Any) -> list[dict[str, Any]]:
+    """What `sync.doctor` counts as an error. Raises what asyncpg raises."""
+    async with keeper.transaction():
+        await keeper.execute(DOCTOR_PATIENCE)
+        text = await keeper.fetchval(DOCTOR_ERRORS, timeout=DOCTOR_SECONDS)
+    found: list[dict[str, Any]] = json.loads(text)
+    return found
+
+
+async def job_depth(pool: Any) -> list[tuple[str, str, int, float]]:
+    """Kind, state, how many jobs, and how late the oldest is. Raises what asyncpg raises."""
+    return [tuple(row) for row in await pool.fetch(JOB_DEPTH)]
 
 
 async def job_begin(pool: Any, job: int, worker: Any) -> dict[str, Any] | None:

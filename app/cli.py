@@ -16,6 +16,7 @@ from typing import Annotated, NoReturn
 import psycopg
 import pydantic
 import typer
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pydantic_settings import SettingsError
 from rich.console import Console
 from rich.markup import escape
@@ -166,7 +167,7 @@ def worker_(
     """Do background jobs until told to stop. Any number of workers share the work."""
     import logging.config
 
-    from . import chores, logs, worker
+    from . import chores, fitness, logs, worker
 
     settings = Settings()
     login = settings.worker_url or embedded.running_dsn(settings.data_dir, WORKER)
@@ -176,7 +177,12 @@ def worker_(
     logging.config.dictConfig(logs.configuration(settings.log_level, settings.log_format))
     if lifeline is not None:
         serve.end_with(lifeline)
-    worker.run(settings, login, code)
+    port = settings.worker_port
+    listener = None if port is None else serve.listen(settings.host, port, "ROWCAST_WORKER_PORT")
+    try:
+        worker.run(settings, login, code, listener)
+    except fitness.Unfit as why:
+        _fail(str(why))
 
 
 @app.command("jobs")
@@ -347,7 +353,12 @@ def psql_(
     program = shutil.which("psql")
     if settings.admin_url is None or program is None:
         program = str(find_binaries(settings.postgres_bin, None).folder / "psql")
-    os.execv(program, [program, admin, *(arguments or [])])  # noqa: S606
+    parameters = conninfo_to_dict(admin)
+    # The arguments of a process can be seen by everybody on the machine.
+    password = parameters.pop("password", None)
+    environment = {**os.environ, **({"PGPASSWORD": str(password)} if password else {})}
+    target = make_conninfo("", **parameters)
+    os.execve(program, [program, target, *(arguments or [])], environment)  # noqa: S606
 
 
 @app.command("sweep")
@@ -406,7 +417,8 @@ def reset(
 
 
 def _fail(message: str) -> NoReturn:
-    err.print(f"[red]error:[/] {escape(message.strip())}")
+    # Not wrapped: in the log of a container it is one line.
+    err.print(f"[red]error:[/] {escape(message.strip())}", soft_wrap=True)
     raise SystemExit(1)
 
 

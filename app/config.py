@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -87,6 +89,13 @@ class Settings(BaseSettings):
     )
     worker_jobs: int = Field(
         default=10, ge=2, le=1000, description="Jobs a worker does at once, each on a connection."
+    )
+    worker_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="Port on which `rowcast worker` says how it is (`/healthz`, `/readyz`, "
+        "`/metrics`), at `ROWCAST_HOST`. Default: none.",
     )
     worker_modules: Words = Field(
         default=(),
@@ -338,6 +347,7 @@ class Settings(BaseSettings):
                 raise ValueError(f"ROWCAST_ALLOWED_ORIGINS: {origin} is not like https://a.example")
         if urlsplit(self.jwt_jwks_url or "https:").scheme not in ("http", "https"):
             raise ValueError("ROWCAST_JWT_JWKS_URL must be an http or https address")
+        self._check_connections()
         self._check_files()
         self._check_mail()
         for secret in self.previous_secrets:
@@ -352,6 +362,16 @@ class Settings(BaseSettings):
                 "ROWCAST_JWT_ALGORITHMS where these are set"
             )
         return self
+
+    def _check_connections(self) -> None:
+        for name in ("database_url", "migrate_url", "listen_url", "worker_url"):
+            try:
+                conninfo_to_dict(getattr(self, name) or "")
+            except ProgrammingError:
+                # libpq would show all of it, password too.
+                raise ValueError(
+                    f"ROWCAST_{name.upper()} must be a postgresql:// URL or key=value pairs"
+                ) from None
 
     def _check_files(self) -> None:
         store = urlsplit(self.files_url or "file:///x")
@@ -471,7 +491,7 @@ class SecretFiles(PydanticBaseSettingsSource):
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[str | None, str, bool]:
         """Raises SettingsError where both the variable and its file are given, or the file cannot
-        be read.
+        be read or is empty.
         """
         name = variable(field_name, field)
         path = os.environ.get(f"{name}_FILE")
@@ -480,11 +500,15 @@ class SecretFiles(PydanticBaseSettingsSource):
         if os.environ.get(name):
             raise SettingsError(f"both {name} and {name}_FILE are set; keep one")
         try:
-            return Path(path).read_text(encoding="utf-8").rstrip("\r\n"), field_name, False
+            secret = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
         except OSError as error:
             raise SettingsError(f"{name}_FILE: {path}: {error.strerror}") from error
         except UnicodeDecodeError:
             raise SettingsError(f"{name}_FILE: {path} is not UTF-8") from None
+        if not secret:
+            # libpq would take an empty URL for whatever server is near.
+            raise SettingsError(f"{name}_FILE: {path} is empty")
+        return secret, field_name, False
 
     def __call__(self) -> dict[str, Any]:
         values = {

@@ -1,11 +1,13 @@
-"""Whether a gateway may serve: its settings, the version of the database, what the doctor finds."""
+"""Whether a gateway may serve, or a worker work: its settings, the version of the database, what
+the doctor finds.
+"""
 
 import asyncio
 import json
 import logging
 import re
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 import psycopg
 
@@ -22,11 +24,11 @@ _NOT_INSTALLED: Final = frozenset({"3F000", "42883", "42P01"})
 
 
 class Unfit(Exception):
-    """The gateway must not serve; the message says why, and what to do."""
+    """It must not go on; the message says why, and what to do."""
 
 
 def check_settings(settings: Settings) -> None:
-    """Raises Unfit where settings are for development and the gateway is not."""
+    """Raises Unfit where settings are for development and the process is not."""
     if settings.env != "production":
         return
     if settings.dev_sign_in:
@@ -62,18 +64,33 @@ async def check_database(lane: Lane, settings: Settings) -> None:
     try:
         state = json.loads(await calls.status(lane))
     except psycopg.Error as exc:
-        if exc.sqlstate in _NOT_INSTALLED:
-            raise Unfit("Rowcast is not installed in this database: run `rowcast migrate`") from exc
+        check_installed(exc.sqlstate)
         raise
     check_version(state.get("version"), state.get("migration"))
     if state.get("epoch") != state.get("storedEpoch"):
         await calls.settle(lane)  # as the relay would
     if settings.env != "production":
         return
-    errors = json.loads(await calls.doctor_errors(lane))
-    if errors:
-        found = "; ".join(f"{error['code']} {error['object'] or ''}".strip() for error in errors)
-        raise Unfit(f"`rowcast doctor` finds errors in the database: {found}")
+    check_findings(json.loads(await calls.doctor_errors(lane)))
+
+
+def check_installed(state: str | None) -> None:
+    """Raises Unfit where a SQLSTATE says that what was called is not there."""
+    if state in _NOT_INSTALLED:
+        raise Unfit("Rowcast is not installed in this database: run `rowcast migrate`")
+
+
+def check_findings(errors: Sequence[Mapping[str, Any]]) -> None:
+    """Raises Unfit where the doctor has found errors: [{code, object}]. Another epoch is none: a
+    gateway starts a new history where it meets one.
+    """
+    found = [
+        f"{error['code']} {error['object'] or ''}".strip()
+        for error in errors
+        if error["code"] != "epoch_differs"
+    ]
+    if found:
+        raise Unfit(f"`rowcast doctor` finds errors in the database: {'; '.join(found)}")
 
 
 def check_version(version: str | None, migration: str | None) -> None:
@@ -83,8 +100,8 @@ def check_version(version: str | None, migration: str | None) -> None:
     ours = max(step.name for step in migrate.steps(migrate.sql_folder()) if step.is_migration)
     if numbers(version or "") < numbers(__version__) or (migration or "") < ours:
         raise Unfit(
-            f"the database is at version {version or 'unknown'}, older than this gateway "
-            f"({__version__}): run `rowcast migrate` of this version first"
+            f"the database is at version {version or 'unknown'} ({migration}), older than this "
+            f"program ({__version__}, {ours}): run `rowcast migrate` of this version first"
         )
 
 

@@ -80,6 +80,8 @@ class Gateway:
         self.draining = False
         self._fit = asyncio.Event()
         self._fit.set()
+        self._drained_by = 0.0
+        self._asking: asyncio.Task[dict[str, bool]] | None = None
         self._examiner: asyncio.Task[None] | None = None
         self._sweeper: asyncio.Task[None] | None = None
         metrics.sockets.read = lambda: len(self.outlets)
@@ -138,19 +140,28 @@ class Gateway:
 
     async def drain(self) -> None:
         """Sends every socket away (1001, each with a time of its own to come back after) and
-        finishes the writes taken, within `drain_seconds`.
+        finishes the writes taken, within `drain_seconds` of the first call.
         """
-        self.draining = True
+        if not self.draining:
+            self.draining = True
+            self._drained_by = time.monotonic() + self.settings.drain_seconds
         outlets = list(self.outlets)
         for outlet in outlets:
             outlet.close(GOING_AWAY, self.farewell(len(outlets)))
         try:
-            async with asyncio.timeout(self.settings.drain_seconds):
+            async with asyncio.timeout(self.drain_seconds_left):
                 for outlet in outlets:
                     await outlet.closed()
                 await self.writes.idle()
         except TimeoutError:
             log.warning("not everything was finished in time")
+
+    @property
+    def drain_seconds_left(self) -> float:
+        """How long what is under way may still take; all of it before `drain`."""
+        if not self.draining:
+            return self.settings.drain_seconds
+        return max(0.0, self._drained_by - time.monotonic())
 
     def farewell(self, sockets: int) -> str:
         """The reason of a close, with a time to come back after that differs for each."""
@@ -159,10 +170,18 @@ class Gateway:
 
     async def readiness(self) -> dict[str, bool]:
         """Whether the database answers, its schema is current, the relay reads the feed."""
+        # Anybody may ask: however many do, one statement answers them.
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask())
+        return await asyncio.shield(self._asking)
+
+    async def _ask(self) -> dict[str, bool]:
         database = schema = False
         try:
             async with asyncio.timeout(READY_SECONDS):
-                state = json.loads(await calls.status(self.database.work))
+                # Not in the queue of requests: one that is busy is not to be left for others,
+                # who are busy then.
+                state = json.loads(await calls.status(self.database.aside))
             database, schema = True, bool(state.get("ready"))
         except (psycopg.Error, TimeoutError) as exc:
             log.info("not ready class=%s", type(exc).__name__)

@@ -1,5 +1,6 @@
 """How messages are written: a line of text each, or of JSON. Nothing of rows is in either."""
 
+import asyncio
 import logging
 import sys
 import traceback
@@ -9,6 +10,8 @@ from typing import Any, Literal
 import orjson
 
 from .trace import Tracing
+
+log = logging.getLogger("rowcast.logs")
 
 Form = Literal["auto", "text", "json"]
 
@@ -68,5 +71,16 @@ def configuration(level: str, form: Form = "auto") -> dict[str, Any]:
         },
         # Of what others say, nothing below info: there are frames of sockets in it, tokens and all.
         "root": {"handlers": ["stderr"], "level": "INFO" if level == "debug" else level.upper()},
-        "loggers": {"rowcast": {"level": level.upper()}},
+        # Addresses that others are asked at may hold a secret, as those of webhooks do.
+        "loggers": {
+            "rowcast": {"level": level.upper()},
+            "httpx2": {"level": "WARNING"},
+            "httpcore2": {"level": "WARNING"},
+        },
     }
+
+
+def unhandled(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """For a loop, in place of its own, which shows what an exception says and calls were given."""
+    what = str(context.get("message", "")).partition("(")[0]
+    log.error("%s", what, exc_info=context.get("exception"))

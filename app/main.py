@@ -1,5 +1,6 @@
 """The application: routes, lifespan, middleware; and the server that drains before it stops."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -22,7 +23,7 @@ from starlette.websockets import WebSocket
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from . import links, metrics, spans, trace
+from . import links, logs, metrics, spans, trace
 from .config import Settings
 from .errors import Problem, from_database, response, unavailable, unexpected
 from .fitness import Unfit
@@ -65,6 +66,7 @@ def create_app(settings: Settings, unfit: Callable[[Unfit], None] | None = None)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        asyncio.get_running_loop().set_exception_handler(logs.unhandled)
         if unfit is not None:
             await gateway.examine(unfit)
         await gateway.start()
@@ -112,12 +114,14 @@ class Server(uvicorn.Server):
     """uvicorn that, told to stop, first sends the sockets away and finishes writes in flight."""
 
     async def shutdown(self, sockets: list[Socket] | None = None) -> None:
-        """Stops accepting, drains the gateway, then does what uvicorn does."""
+        """Stops accepting, drains the gateway, then does what uvicorn does in the time left."""
         for server in self.servers:
             server.close()
         app = self.config.app
         if isinstance(app, Starlette):
-            await app.state.gateway.drain()
+            gateway: Gateway = app.state.gateway
+            await gateway.drain()
+            self.config.timeout_graceful_shutdown = int(gateway.drain_seconds_left)
         await super().shutdown(sockets)
 
 

@@ -1,8 +1,14 @@
 """Counters and gauges, and their Prometheus text. No I/O, one process, one thread."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final
 
+Labels = tuple[tuple[str, str], ...]
+
+# Codes of refusals and kinds of jobs are given by applications: what they make up for each row,
+# say, would fill the memory of whoever keeps series.
+MAX_SERIES: Final = 500
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 
@@ -14,11 +20,11 @@ class Counter:
     def __init__(self, name: str, text: str) -> None:
         self.name = name
         self.text = text
-        self._series: dict[tuple[tuple[str, str], ...], float] = {}
+        self._series: dict[Labels, float] = {}
 
     def add(self, amount: float = 1, /, **labels: str) -> None:
-        """Adds `amount` to the series of these labels."""
-        series = tuple(sorted(labels.items()))
+        """Adds `amount` to the series of these labels; beyond so many series, to one for all."""
+        series = _series(labels, self._series)
         self._series[series] = self._series.get(series, 0) + amount
 
     def value(self, **labels: str) -> float:
@@ -48,32 +54,53 @@ class Gauge:
             yield f"{self.name} {_number(value)}"
 
 
+class Gauges:
+    """Numbers read when they are asked for, one a set of labels; none while they are not known."""
+
+    kind = "gauge"
+
+    def __init__(self, name: str, text: str) -> None:
+        self.name = name
+        self.text = text
+        self.read: Callable[[], Mapping[Labels, float]] = dict
+
+    def lines(self) -> Iterator[str]:
+        """The samples in Prometheus text form."""
+        for labels, value in self.read().items():
+            yield f"{self.name}{_labels(labels)} {_number(value)}"
+
+
 class Histogram:
-    """Counts of observations at or below each bound."""
+    """Counts of observations at or below each bound, one series a set of labels."""
 
     kind = "histogram"
 
-    def __init__(self, name: str, text: str, bounds: tuple[float, ...]) -> None:
+    def __init__(self, name: str, text: str, bounds: tuple[float, ...], *labels: str) -> None:
         self.name = name
         self.text = text
         self.bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
-        self._sum = 0.0
+        # Without labels there from the start; the sum is behind the counts.
+        self._series: dict[Labels, list[float]] = {} if labels else {(): self._none()}
 
-    def observe(self, value: float) -> None:
+    def observe(self, value: float, **labels: str) -> None:
         """Counts one observation."""
-        self._counts[bisect_left(self.bounds, value)] += 1
-        self._sum += value
+        found = self._series.setdefault(_series(labels, self._series), self._none())
+        found[bisect_left(self.bounds, value)] += 1
+        found[-1] += value
 
     def lines(self) -> Iterator[str]:
         """Cumulative buckets, sum and count in Prometheus text form."""
-        total = 0
-        for bound, count in zip((*self.bounds, None), self._counts, strict=True):
-            total += count
-            limit = "+Inf" if bound is None else _number(bound)
-            yield f'{self.name}_bucket{{le="{limit}"}} {total}'
-        yield f"{self.name}_sum {_number(self._sum)}"
-        yield f"{self.name}_count {total}"
+        for labels, (*counts, amount) in self._series.items():
+            total = 0.0
+            for bound, count in zip((*self.bounds, None), counts, strict=True):
+                total += count
+                limit = "+Inf" if bound is None else _number(bound)
+                yield f"{self.name}_bucket{_labels((*labels, ('le', limit)))} {_number(total)}"
+            yield f"{self.name}_sum{_labels(labels)} {_number(amount)}"
+            yield f"{self.name}_count{_labels(labels)} {_number(total)}"
+
+    def _none(self) -> list[float]:
+        return [0] * (len(self.bounds) + 2)
 
 
 requests = Counter("rowcast_http_requests_total", "HTTP answers by route and status.")
@@ -133,7 +160,23 @@ relays_behind = Gauge(
     "Seconds since the slowest relay of all gateways had read the feed to its end.",
 )
 
-_ALL: tuple[Counter | Gauge | Histogram, ...] = (
+jobs = Gauges("rowcast_jobs", "Jobs that wait, run or are held, by kind and state.")
+jobs_late = Gauges("rowcast_jobs_late_seconds", "How late the oldest job is that is due, by kind.")
+job_attempts = Counter("rowcast_job_attempts_total", "Attempts at jobs, by kind and outcome.")
+job_seconds = Histogram(
+    "rowcast_job_seconds",
+    "Time of an attempt at a job, by kind.",
+    (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600),
+    "kind",
+)
+jobs_doing = Gauge("rowcast_worker_jobs", "Jobs that this worker is doing.")
+worker_idle = Gauge(
+    "rowcast_worker_idle_seconds", "Seconds since this worker has last looked after the queue."
+)
+
+Metric = Counter | Gauge | Gauges | Histogram
+
+GATEWAY: Final[tuple[Metric, ...]] = (
     requests,
     request_seconds,
     refusals,
@@ -162,19 +205,36 @@ _ALL: tuple[Counter | Gauge | Histogram, ...] = (
     relays_awake,
     relays_behind,
 )
+WORKER: Final[tuple[Metric, ...]] = (
+    jobs,
+    jobs_late,
+    job_attempts,
+    job_seconds,
+    jobs_doing,
+    worker_idle,
+)
+
+MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def text() -> str:
-    """Everything in the Prometheus text format, version 0.0.4."""
+def text(of: Sequence[Metric]) -> str:
+    """These in the Prometheus text format, version 0.0.4."""
     lines: list[str] = []
-    for metric in _ALL:
+    for metric in of:
         lines.append(f"# HELP {metric.name} {metric.text}")
         lines.append(f"# TYPE {metric.name} {metric.kind}")
         lines.extend(metric.lines())
     return "\n".join(lines) + "\n"
 
 
-def _labels(labels: tuple[tuple[str, str], ...]) -> str:
+def _series(labels: Mapping[str, str], known: Mapping[Labels, object]) -> Labels:
+    series = tuple(sorted(labels.items()))
+    if series in known or len(known) < MAX_SERIES:
+        return series
+    return tuple((name, "other") for name, _ in series)
+
+
+def _labels(labels: Labels) -> str:
     if not labels:
         return ""
     return "{" + ",".join(f'{name}="{value.translate(_ESCAPES)}"' for name, value in labels) + "}"

@@ -186,7 +186,7 @@ async def readyz(request: Request) -> Response:
 
 async def metrics_text(_: Request) -> Response:
     """GET /metrics: Prometheus text."""
-    return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(metrics.text(metrics.GATEWAY), media_type=metrics.MEDIA_TYPE)
 
 
 # --- what the routes share -----------------------------------------------------------------------

@@ -7,6 +7,7 @@ it holds an advisory lock: when it is killed PostgreSQL knows at once, and other
 
 import asyncio
 import contextlib
+import itertools
 import json
 import logging
 import signal
@@ -14,6 +15,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from socket import socket as Socket  # noqa: N812
 from typing import Any, Final
 
 import asyncpg
@@ -32,10 +34,11 @@ from pgqueuer.domain.settings import DBSettings
 from pgqueuer.ports.driver import NotifyCallback
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
-from . import calls
+from . import calls, fitness, logs, metrics
 from .bell import CONNECT_SECONDS, FAILURES, asyncpg_servers, pause
 from .config import Settings
 from .jobs import Code, Hopeless, Job, Later
+from .monitor import monitored
 
 log = logging.getLogger("rowcast.worker")
 
@@ -49,6 +52,8 @@ LISTEN_SECONDS: Final = 5.0
 STEADY_SECONDS: Final = 10.0
 GIVE_BACK_SECONDS: Final = 5.0
 HUSH_SECONDS: Final = 0.01
+READY_SECONDS: Final = 15.0  # since the queue was last looked after, which has ten to fail
+DEPTH_TICKS: Final = 5  # counting takes as long as the queue is
 # Answers that would be the same again; the others of 4xx are about the moment.
 PASSING: Final = frozenset({"PT408", "PT425", "PT429"})
 
@@ -169,6 +174,7 @@ class Session:
     over: asyncio.Event = field(default_factory=asyncio.Event)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     outcomes: dict[int, dict[str, Any]] = field(default_factory=dict)
+    doing: int = 0
 
 
 @dataclass
@@ -180,9 +186,19 @@ class Attempt(AbstractEntrypointExecutor):
     async def execute(self, job: models.Job, context: models.Context) -> None:
         """One attempt at a job."""
         del context
-        outcome = await self._outcome(job)
-        if outcome is not None:
-            self.session.outcomes[job.id] = {"id": job.id, **outcome}
+        began = time.monotonic()
+        self.session.doing += 1
+        try:
+            found = await self._outcome(job)
+        finally:
+            self.session.doing -= 1
+        if found is None:
+            return
+        self.session.outcomes[job.id] = {"id": job.id, **found}
+        if found["outcome"] != "left":
+            kind = str(job.entrypoint)
+            metrics.job_attempts.add(kind=kind, outcome=found["outcome"])
+            metrics.job_seconds.observe(time.monotonic() - began, kind=kind)
 
     async def _outcome(self, queued: models.Job) -> dict[str, Any] | None:
         session, kind = self.session, str(queued.entrypoint)
@@ -272,13 +288,33 @@ class Worker:
         self._servers = asyncpg_servers(conninfo)
         self._code = code
         self._stopping = asyncio.Event()
+        self._session: Session | None = None
+        self._looked_at = time.monotonic()
+        self._depth: list[tuple[str, str, int, float]] = []
+        self._examined = False
+        metrics.jobs.read = lambda: {
+            (("kind", kind), ("state", state)): count for kind, state, count, _ in self._depth
+        }
+        metrics.jobs_late.read = lambda: {
+            (("kind", kind),): late for kind, state, _, late in self._depth if state == "queued"
+        }
+        metrics.jobs_doing.read = lambda: self._session.doing if self._session else 0
+        metrics.worker_idle.read = lambda: time.monotonic() - self._looked_at
+
+    def state(self) -> dict[str, bool]:
+        """Whether it has a connection and looks after the queue, and takes jobs."""
+        alive = time.monotonic() - self._looked_at < READY_SECONDS
+        return {
+            "database": self._session is not None and alive,
+            "accepting": not self._stopping.is_set(),
+        }
 
     def stop(self) -> None:
         """Takes no more; what is under way gets `drain_seconds`, and is given back then."""
         self._stopping.set()
 
     async def run(self) -> None:
-        """Returns after `stop`."""
+        """Returns after `stop`. Raises Unfit where the database must not be worked on."""
         tries = 0
         while not self._stopping.is_set():
             started = time.monotonic()
@@ -305,6 +341,7 @@ class Worker:
             }
             keeper = await asyncpg.connect(**parameters)
             ends.callback(keeper.terminate)
+            await self._examine(keeper)
             at_once = self._settings.worker_jobs
             control = await asyncpg.create_pool(**parameters, min_size=1, max_size=4)
             ends.callback(control.terminate)
@@ -316,6 +353,8 @@ class Worker:
             keeper.add_termination_listener(lambda _: session.over.set())
             await calls.job_worker(keeper, session.id)
             await self._register(manager, session)
+            self._session = session
+            ends.callback(self._forget)
             running = asyncio.create_task(
                 manager.run(
                     dequeue_timeout=timedelta(seconds=POLL_SECONDS),
@@ -358,16 +397,39 @@ class Worker:
         """Looks after the queue, and whether notifications arrive. Raises what asyncpg raises, and
         PgqException.
         """
-        while True:
+        for tick in itertools.count():
+            if tick % DEPTH_TICKS == 0:
+                # What is slow here is no reason to begin anew.
+                with contextlib.suppress(TimeoutError, asyncpg.QueryCanceledError):
+                    self._depth = await calls.job_depth(session.control)
             await asyncio.sleep(TICK_SECONDS)
             await self._register(manager, session)
             await manager.listener_healthy(timedelta(seconds=LISTEN_SECONDS))
+
+    async def _examine(self, keeper: Any) -> None:
+        """Before the first job. Raises Unfit, and what asyncpg raises."""
+        if self._examined:
+            return
+        try:
+            state = await calls.job_status(keeper)
+        except asyncpg.PostgresError as error:
+            fitness.check_installed(error.sqlstate)
+            raise
+        fitness.check_version(state.get("version"), state.get("migration"))
+        if self._settings.env == "production":
+            fitness.check_findings(await calls.job_doctor(keeper))
+        self._examined = True
+
+    def _forget(self) -> None:
+        self._session, self._depth = None, []
 
     async def _register(self, manager: QueueManager, session: Session) -> None:
         """Lets the manager take the kinds there are, as far as there is code for them."""
         known = manager.entrypoint_registry
         # On the connection with the lock: one that is dead without a word is found out.
-        for kind in await calls.job_tick(session.keeper):
+        kinds = await calls.job_tick(session.keeper)
+        self._looked_at = time.monotonic()
+        for kind in kinds:
             name = types.QueueEntrypoint(kind["kind"])
             if not kind["sql"] and name not in self._code:
                 known.pop(name, None)
@@ -388,15 +450,22 @@ def _said(error: BaseException) -> str:
     return f"{type(error).__name__}{f' {state}' if state else ''}"
 
 
-def run(settings: Settings, conninfo: str, code: Mapping[str, Code]) -> None:
-    """Works until SIGTERM or SIGINT, then ends what is under way or gives it back."""
+def run(
+    settings: Settings, conninfo: str, code: Mapping[str, Code], listener: Socket | None = None
+) -> None:
+    """Works until SIGTERM or SIGINT, then ends what is under way or gives it back. With a listener
+    it says how it is meanwhile. Raises Unfit.
+    """
+    fitness.check_settings(settings)
 
     async def work() -> None:
         worker = Worker(settings, conninfo, code)
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(name, worker.stop)
-        await worker.run()
+        loop.set_exception_handler(logs.unhandled)
+        async with monitored(listener, worker.state) if listener else contextlib.nullcontext():
+            await worker.run()
 
     # Of pgqueuer nothing: it would log payloads and messages of errors. What matters is said here.
     logging.getLogger("pgqueuer").setLevel(logging.CRITICAL + 1)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-HERE = Path(__file__).parent
+PATH = Path(__file__).parent / "RESULTS.md"
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,40 @@ class Figure:
         return ""
 
 
+@dataclass(frozen=True)
+class Bound:
+    """A figure and what it has to stay within, if anything."""
+
+    name: str
+    value: float
+    at_least: float | None
+    at_most: float | None
+    form: str = "{:,.0f}"
+
+    @property
+    def holds(self) -> bool:
+        return (self.at_least is None or self.value >= self.at_least) and (
+            self.at_most is None or self.value <= self.at_most
+        )
+
+    @property
+    def bound(self) -> str:
+        if self.at_least is not None:
+            return f">= {self.at_least:,g}"
+        return f"<= {self.at_most:,g}" if self.at_most is not None else ""
+
+    @property
+    def verdict(self) -> str:
+        return "" if not self.bound else "holds" if self.holds else "broken"
+
+
+def bounds(figures: Sequence[Bound]) -> list[str]:
+    lines = ["| figure | measured | bound | |", "| --- | --- | --- | --- |"]
+    return lines + [
+        f"| {f.name} | {f.form.format(f.value)} | {f.bound} | {f.verdict} |" for f in figures
+    ]
+
+
 def interleave(rounds: int, *works: Callable[[], dict[str, float]]) -> list[dict[str, float]]:
     """Runs A B A B ...; gives for each work the medians of what it measured."""
     samples: list[list[dict[str, float]]] = [[] for _ in works]
@@ -72,8 +106,7 @@ def table(figures: Sequence[Figure]) -> list[str]:
 
 
 def write(figures: Sequence[Figure], postgres: str, mode: str, seconds: float) -> Path:
-    """Writes RESULTS.md."""
-    path = HERE / "RESULTS.md"
+    """Writes RESULTS.md, but for sections of others."""
     lines = [
         "# Speed, beside the same work done by hand",
         "",
@@ -81,7 +114,7 @@ def write(figures: Sequence[Figure], postgres: str, mode: str, seconds: float) -
         "turns; the figures are medians. The ratio is what carries over to another machine.",
         "",
         f"- date: {dt.datetime.now(dt.UTC):%Y-%m-%d}, {mode}, {seconds:.0f} s",
-        f"- machine: {_processor()}, {os.cpu_count()} cores, shared by clients and servers",
+        f"- machine: {machine()}, shared by clients and servers",
         f"- system: {platform.system()} {platform.release()}, Python {platform.python_version()}",
         f"- PostgreSQL {postgres}, default settings, fsync on",
         "- data: 100 workspaces of 20 members, 1000 boards, 100 000 tasks; row-level security on",
@@ -117,8 +150,33 @@ def write(figures: Sequence[Figure], postgres: str, mode: str, seconds: float) -
         "  of the backend.",
         "",
     ]
-    path.write_text("\n".join(lines), encoding="utf-8")
-    return path
+    _, sections = _read()
+    return _write("\n".join(lines), sections)
+
+
+def write_section(title: str, lines: Sequence[str]) -> Path:
+    """Writes a section of RESULTS.md anew; `write` keeps it."""
+    first, sections = _read()
+    return _write(first, {**sections, title: "\n".join(["", *lines, ""])})
+
+
+def _read() -> tuple[str, dict[str, str]]:
+    """What stands before the first section, and the sections by title."""
+    first, *others = PATH.read_text(encoding="utf-8").split("\n## ")
+    parts = (other.partition("\n") for other in others)
+    return first, {title: text for title, _, text in parts}
+
+
+def _write(first: str, sections: dict[str, str]) -> Path:
+    parts = [first.rstrip("\n") + "\n"]
+    parts += [f"## {title}\n{text.rstrip()}\n" for title, text in sections.items()]
+    PATH.write_text("\n".join(parts), encoding="utf-8")
+    return PATH
+
+
+def machine() -> str:
+    """The processor and its number of cores."""
+    return f"{_processor()}, {os.cpu_count()} cores"
 
 
 def _processor() -> str:

@@ -272,12 +272,16 @@ def examine(stage: Stage) -> None:
 
 
 def start(stage: Stage) -> None:
-    """Installs Rowcast in an embedded database by the image, serves it, and asks how it is."""
+    """Installs Rowcast in an embedded database by the image, serves it, lets a worker work on it,
+    and asks both how they are.
+    """
     sys.path.insert(0, str(ROOT))
-    from tests.postgres import Server
+    from tests.postgres import Server, sharing
 
-    server = Server(None)
-    try:
+    with contextlib.ExitStack() as ends:
+        ends.enter_context(sharing())
+        server = Server(None)
+        ends.callback(server.stop)
         with server.database(empty=True) as database:
             sockets = re.search(r"host=(\S+)", database.dsn())[1]  # type: ignore[index]
             inside = stage.tree / "run/postgresql"
@@ -289,11 +293,12 @@ def start(stage: Stage) -> None:
             try:
                 local = f"host=/run/postgresql dbname={database.name}"
                 run_in(stage, ["migrate"], ROWCAST_MIGRATE_URL=f"{local} user=postgres")
-                serve(stage, f"{local} user=rowcast_gateway")
+                gateway = {"ROWCAST_DATABASE_URL": f"{local} user=rowcast_gateway"}
+                serve(stage, stage.command, **gateway)
+                worker = {"ROWCAST_WORKER_URL": f"{local} user=rowcast_worker"}
+                serve(stage, ["worker"], **worker, ROWCAST_WORKER_PORT=PORT)
             finally:
                 run(["umount", str(inside)])
-    finally:
-        server.stop()
 
 
 def run_in(stage: Stage, command: list[str], **settings: str) -> None:
@@ -302,34 +307,35 @@ def run_in(stage: Stage, command: list[str], **settings: str) -> None:
     print(run(inside.arguments([*stage.entrypoint, *command])), flush=True)
 
 
-def serve(stage: Stage, url: str) -> None:
-    """The image's own command, healthy, as its user, and gone when told to stop."""
+def serve(stage: Stage, command: list[str], **more: str) -> None:
+    """A command of the image that stays: healthy, as its user, and gone when told to stop."""
     secret = stage.tree / "run/jwt_secret"
     secret.write_text(os.urandom(24).hex())
     secret.chmod(0o444)
     settings = {
-        "ROWCAST_DATABASE_URL": url,
         "ROWCAST_JWT_SECRET_FILE": "/run/jwt_secret",
         "ROWCAST_HOST": "127.0.0.1",
         "PORT": PORT,
+        **more,
     }
     inside = replace(stage, environment={**stage.environment, **settings})
-    gateway = subprocess.Popen(inside.arguments([*stage.entrypoint, *stage.command]))
+    process = subprocess.Popen(inside.arguments([*stage.entrypoint, *command]))
     try:
         deadline = time.monotonic() + SECONDS
         health = inside.arguments(stage.health)
         while subprocess.run(health, stderr=subprocess.DEVNULL, check=False).returncode:
-            if gateway.poll() is not None or time.monotonic() > deadline:
-                sys.exit("FAILED: the gateway did not become healthy")
+            if process.poll() is not None or time.monotonic() > deadline:
+                sys.exit(f"FAILED: {' '.join(command)} did not become healthy")
             time.sleep(0.2)
-        owner = Path(f"/proc/{gateway.pid}/status").read_text()
-        print("healthy, as user " + str(re.search(r"^Uid:\s+(\d+)", owner, re.MULTILINE)[1]))  # type: ignore[index]
-        gateway.send_signal(signal.SIGTERM)
-        print(f"stopped, status {gateway.wait(20)}")
+        owner = Path(f"/proc/{process.pid}/status").read_text()
+        user = re.findall(r"^Uid:\s+(\d+)", owner, re.MULTILINE)
+        print(f"{' '.join(command)}: healthy, as user {user[0]}")
+        process.send_signal(signal.SIGTERM)
+        print(f"stopped, status {process.wait(20)}")
     finally:
-        if gateway.poll() is None:
-            gateway.kill()
-            gateway.wait()
+        if process.poll() is None:
+            process.kill()
+            process.wait()
 
 
 def main() -> None:

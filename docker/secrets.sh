@@ -21,6 +21,7 @@ keep migrate_url "postgresql://postgres:$(cat postgres_password)@postgres:5432/a
 keep gateway_url "postgresql://rowcast_gateway:$gateway@postgres:5432/app"
 keep pooled_url "postgresql://rowcast_gateway:$gateway@pgbouncer:6432/app"
 keep worker_url "postgresql://rowcast_worker:$(cat worker_password)@postgres:5432/app"
+keep smtp_url "smtp://mail:1025"
 keep pgbouncer_users "\"rowcast_gateway\" \"$gateway\""
 keep s3.json "{\"identities\": [{\"name\": \"gateway\", \"credentials\": [{\"accessKey\": \"rowcast\",
  \"secretKey\": \"$(cat files_secret_key)\"}], \"actions\": [\"Read\", \"Write\", \"List\", \"Tagging\"]}]}"

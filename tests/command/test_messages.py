@@ -10,6 +10,10 @@ import pytest
 from tests.command.running import ROOT
 
 NOWHERE = "host=/nowhere"
+PSQL = """#!/bin/sh
+echo "$@"
+echo "password $PGPASSWORD"
+"""
 SECRET = "s" * 32
 
 
@@ -28,6 +32,7 @@ SECRET = "s" * 32
             "nobody could sign in",
         ),
         ("serve", {"ROWCAST_JWT_SECRET_FILE": "/nowhere"}, "/nowhere: No such file"),
+        ("serve", {"ROWCAST_DATABASE_URL_FILE": "/dev/null"}, "/dev/null is empty"),
         (
             "serve",
             {"ROWCAST_JWT_SECRET": SECRET, "ROWCAST_JWT_SECRET_FILE": "/nowhere"},
@@ -35,7 +40,8 @@ SECRET = "s" * 32
         ),
         ("serve", {"ROWCAST_JWT_JWKS_URL": "nowhere"}, "ROWCAST_JWT_JWKS_URL"),
         ("serve", {"PORT": "many"}, "PORT"),
-        ("doctor", {"ROWCAST_DATABASE_URL": "nonsense"}, "nonsense"),
+        ("doctor", {"ROWCAST_MIGRATE_URL": "postgres//me:zzpassword@db/app"}, "MIGRATE_URL must"),
+        ("worker", {"ROWCAST_WORKER_URL": "host='db password=zzpassword"}, "WORKER_URL must"),
         ("run", {"ROWCAST_DATA_DIR": "/dev/null"}, "/dev/null"),
         ("reset --yes", {"ROWCAST_DATA_DIR": "/dev/null"}, "/dev/null"),
     ],
@@ -55,3 +61,28 @@ def test_failure_is_one_message(
     assert done.stderr.startswith("error:")
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+    assert "zzpassword" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql://me:zz%40top@db:5433/app?sslmode=require", "host=db user=me password=zz@top"],
+)
+def test_password_is_not_among_the_arguments_of_psql(tmp_path: Path, url: str) -> None:
+    """Everybody on the machine can see those."""
+    psql = tmp_path / "psql"
+    psql.write_text(PSQL)
+    psql.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, "-m", "app", "psql", "-c", "select 1"],
+        cwd=ROOT,
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "ROWCAST_MIGRATE_URL": url},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    arguments, password = done.stdout.splitlines()
+    assert "zz" not in arguments
+    assert "host=db" in arguments
+    assert arguments.endswith("-c select 1")
+    assert password == "password zz@top"

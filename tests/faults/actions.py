@@ -294,7 +294,6 @@ class Psql:
         self._rng = rng
         self._words = 0
         self._version = 1_000_000_000
-        self._fixed = list(scene.fixed)
         self._choices: list[tuple[Callable[[], Awaitable[object]], int]] = [
             (self._edit, 20),
             (self._secret, 6),
@@ -352,6 +351,10 @@ class Psql:
             "notebook_id",
             self._rng.choice(list(self._scene.shared_notebooks)),
         )
+
+    @property
+    def _fixed(self) -> list[str]:
+        return list(self._scene.fixed)
 
     async def _edit(self) -> object:
         return await self._world.sql(
@@ -473,6 +476,7 @@ class Chaos:
         self._clients = clients
         self._rng = rng
         self.counts = Counter[str]()
+        self.spared: set[int] = set()  # gateways that are not killed
         self.faults: dict[str, Callable[[], Awaitable[None]]] = {
             "client cut": self._cut_clients,
             "client delay": self._delay_clients,
@@ -543,7 +547,8 @@ class Chaos:
         await self._last()
 
     async def _kill_gateway(self) -> None:
-        self._world.kill_gateway(self._rng.randrange(len(self._world.gateways)))
+        mortal = sorted({*range(len(self._world.gateways))} - self.spared)
+        self._world.kill_gateway(self._rng.choice(mortal))
 
     async def _kill_postgres(self) -> None:
         self._world.kill_postgres()

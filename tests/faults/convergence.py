@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests.faults.actions import Chaos, Ledger, Person, Psql
 from tests.faults.client import Client
+from tests.faults.load import Load
 from tests.faults.oracle import Diverged, Secrecy, Truth, check_receipts, difference, explain
 from tests.faults.scene import Scene
 from tests.faults.world import World, token
@@ -58,6 +59,8 @@ class Run:
         self._truth = Truth(world)
         self._people: list[Person] = []
         self._psql: Psql | None = None
+        self._load: Load | None = None
+        self._rate = 0.0
 
     def _rng(self, name: str) -> random.Random:
         return random.Random(f"{self.seed}/{name}")
@@ -83,6 +86,17 @@ class Run:
         self._psql = Psql(self.world, self.scene, self._rng("psql"))
         await self.rest()
 
+    async def bear(self, rate: float) -> Load:
+        """From now on rounds have so many writes a second besides, by `Load`."""
+        self._rate, self._load = rate, Load(self.world, self.scene, self._rng("load"))
+        await self._load.build()
+        user, rng = self._load.user, self._rng("load's client")
+        client = Client("load", user, token(user), self.world.ports[-1], rng, self.secrecy.hear)
+        client.want(f"tasks?boardId={self._load.board}")
+        client.open()
+        self.clients.append(client)
+        return self._load
+
     async def end(self) -> None:
         for client in self.clients:
             await client.close()
@@ -101,11 +115,14 @@ class Run:
                 group.create_task(person.act(busy, pace.people))
             group.create_task(self._psql.act(busy, pace.psql))
             group.create_task(self._psql.dawdle(busy))
+            if self._load is not None:
+                group.create_task(self._load.act(busy, self._rate))
             if kinds:
                 group.create_task(self.chaos.act(busy, pace.chaos, kinds))
         self.world.heal()
         report = Report(rest_seconds=await self.rest())
-        await check_receipts(self.world, self.clients, self.ledger)
+        but = self._load.user if self._load is not None else ""
+        await check_receipts(self.world, self.clients, self.ledger, but)
         report.told = await self.secrecy.check(self.world)
         report.statuses = Counter(
             outcome.status for client in self.clients for outcome in client.outcomes.values()

@@ -21,6 +21,7 @@ class Link:
     near: asyncio.StreamWriter
     far: asyncio.StreamWriter
     deaf: set[str] = field(default_factory=set)
+    left: bool = False  # by one side
 
     def abort(self) -> None:
         """Ends both sides by a reset, as a crashed machine or a firewall does."""
@@ -93,6 +94,12 @@ class Proxy:
         self._swallowing = frozenset()
         self.delay_seconds = 0.0
 
+    def bury(self) -> None:
+        """Ends what one side has left, which the other has not heard: as its keepalives do."""
+        for link in list(self._links):
+            if link.left:
+                link.abort()
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -134,6 +141,7 @@ class Proxy:
         except OSError:
             pass
         # The end of one side is the end of the other, but where nothing is heard any more.
+        link.left = True
         if way not in link.deaf:
             link.abort()
 

@@ -17,6 +17,7 @@ from app import __version__, fitness, migrate, serve
 from app.config import DEVELOPMENT, Settings
 from tests.gateway.conftest import Service, eventually, settings_for
 from tests.postgres import Database, Server
+from tests.worker.process import Worker
 
 ROOT = Path(__file__).parents[2]
 GOOD = secrets.token_hex(32)
@@ -107,6 +108,29 @@ def test_error_of_the_doctor_is_refused_in_production_alone(
             await fitness.check_database(lane, service.gateway.settings)
 
     asyncio.run(served_in_development())
+
+
+@pytest.mark.parametrize("program", ["gateway", "worker"])
+def test_doctor_of_a_large_schema_has_its_time(
+    run: Callable[..., Any], db: Database, gateway_dsn: str, program: str
+) -> None:
+    """Longer than statements of requests, which would be tried for ever."""
+    run(
+        """
+        create or replace function sync.doctor()
+        returns table (severity text, code text, object text, message text, fix text)
+        language sql volatile security definer set search_path = pg_catalog, pg_temp
+        begin atomic select 'error', 'has', current_setting('statement_timeout'), '', ''; end
+        """
+    )
+    if program == "gateway":
+        said = served(gateway_dsn).stderr
+    else:
+        worker = Worker(db, ROWCAST_ENV="production")
+        worker.process.wait(60)
+        said = worker.log
+        worker.end()
+    assert "has 1min" in said
 
 
 async def test_newer_database_is_served(run: Callable[..., Any], gateway_dsn: str) -> None:

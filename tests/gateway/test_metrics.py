@@ -8,23 +8,34 @@ import subprocess
 import uuid
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
-from app import metrics, presence, relay
+from app import metrics, presence, relay, serve
 from tests.gateway.conftest import ALICE, BOB, Service, eventually, settings_for, transaction
 from tests.gateway.test_socket import KEY, create
 from tests.postgres import Database
 from tests.sql.engine import TASK_1, title
+from tests.worker.process import working
+from tests.worker.test_worker import SETUP, enqueue
 
 FOLDER = Path(__file__).parents[2] / "docker" / "metrics"
 ALERTS = yaml.safe_load((FOLDER / "alerts.yml").read_text("utf-8"))
 DASHBOARD = json.loads((FOLDER / "dashboard.json").read_text("utf-8"))
 RULES = [rule["expr"] for group in ALERTS["groups"] for rule in group["rules"]]
 PANELS = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
+ALL = (*metrics.GATEWAY, *metrics.WORKER)
+SERIES = {
+    'rowcast_jobs{kind="hopeless",state="held"}',
+    'rowcast_jobs_late_seconds{kind="nobodys"}',
+    'rowcast_job_attempts_total{kind="note",outcome="done"}',
+    'rowcast_job_attempts_total{kind="poison",outcome="failed"}',
+}
 SAMPLE = re.compile(r"^(rowcast_\w+)(\{.*\})? (\S+)$", re.MULTILINE)
 
 
@@ -34,14 +45,14 @@ def named(expressions: list[str]) -> set[str]:
 
 def test_only_metrics_that_exist_are_named() -> None:
     known = set()
-    for metric in metrics._ALL:
+    for metric in ALL:
         parts = ("_bucket", "_sum", "_count") if metric.kind == "histogram" else ("",)
         known |= {metric.name + part for part in parts}
     assert named(RULES) <= known
     assert named(PANELS) <= known
     # And nothing is measured that nobody looks at.
     shown = {re.sub(r"_(bucket|sum|count)$", "", name) for name in named(PANELS)}
-    assert {metric.name for metric in metrics._ALL} <= shown
+    assert {metric.name for metric in ALL} <= shown
 
 
 def test_labels_that_are_named_exist() -> None:
@@ -49,7 +60,8 @@ def test_labels_that_are_named_exist() -> None:
     for text in RULES + PANELS:
         for name, labels in re.findall(r"(rowcast_\w+)\{([^}]*)\}", text):
             for label in re.findall(r"(\w+)=~?\"", labels):
-                assert re.search(rf"\.add\(.*\b{label}=", source), f"{name}: {label}"
+                given = rf"\.add\(.*\b{label}=|\(\"{label}\", "
+                assert re.search(given, source), f"{name}: {label}"
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool")
@@ -72,15 +84,25 @@ def test_expressions_are_understood_by_prometheus(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+def of(metrics_: tuple[metrics.Metric, ...]) -> set[str]:
+    """What the dashboard and the alerts name of these."""
+    names = tuple(metric.name for metric in metrics_)
+    ends = ("", "_bucket", "_sum", "_count")
+    return (named(RULES) | named(PANELS)) & {name + end for name in names for end in ends}
+
+
 class Watch:
     """What each series was seen to be; the names of those that were seen to change."""
 
-    def __init__(self, service: Service) -> None:
-        self.service = service
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self.http = http
         self.seen: dict[str, set[str]] = defaultdict(set)
 
     async def look(self) -> None:
-        text = (await self.service.http.get("/metrics")).text
+        try:
+            text = (await self.http.get("/metrics")).text
+        except httpx.TransportError:
+            return
         for name, labels, value in SAMPLE.findall(text):
             series = name + labels
             if series not in self.seen and self.seen:
@@ -96,30 +118,72 @@ class Watch:
         return {series.partition("{")[0] for series, seen in self.seen.items() if len(seen) > 1}
 
 
-async def test_every_metric_moves(
+async def test_every_metric_of_a_gateway_moves(
     db: Database, gateway_dsn: str, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(relay, "OVERVIEW_SECONDS", 0.05)
     # As the login has it in a database that was not cloned.
     dsn = f"{gateway_dsn} options='-c lock_timeout=200ms'"
     async with Service(settings_for(dsn, pool_size=2)) as service:
-        watch = Watch(service)
+        watch = Watch(service.http)
         await watch.look()
         looking = asyncio.create_task(watch.forever())
         try:
             await service.ready()
             await everything(db, service, run, monkeypatch)
-            wanted = named(RULES) | named(PANELS)
-
-            async def all_moved() -> bool:
-                return wanted <= watch.moved
-
-            try:
-                await eventually(all_moved, 20)
-            except TimeoutError:
-                pytest.fail(f"did not move: {sorted(wanted - watch.moved)}")
+            await all_moved(watch, of(metrics.GATEWAY))
         finally:
             looking.cancel()
+
+
+async def test_every_metric_of_a_worker_moves(db: Database, run: Callable[..., Any]) -> None:
+    run(SETUP)
+    with serve.listen("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+    with db.connect() as conn, working(db, ROWCAST_WORKER_PORT=str(port)):
+        for kind in ("note", "poison", "hopeless"):
+            enqueue(conn, kind)
+        # Of a kind that no worker has code for.
+        run("select jobs.allow('nobodys')")
+        enqueue(conn, "nobodys")
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+            watch = Watch(http)
+            looking = asyncio.create_task(watch.forever())
+            try:
+                await all_moved(watch, of(metrics.WORKER))
+                # The queue is counted every ten seconds.
+                await eventually(partial(is_told, watch, SERIES), 40)
+            finally:
+                looking.cancel()
+
+
+async def is_told(watch: Watch, series: set[str]) -> bool:
+    return series <= set(watch.seen)
+
+
+async def all_moved(watch: Watch, wanted: set[str]) -> None:
+    assert wanted
+
+    async def moved() -> bool:
+        return wanted <= watch.moved
+
+    try:
+        await eventually(moved, 40)
+    except TimeoutError:
+        pytest.fail(f"did not move: {sorted(wanted - watch.moved)}")
+
+
+def test_series_are_bounded_whatever_labels_are_made_up() -> None:
+    counter = metrics.Counter("x", "x")
+    histogram = metrics.Histogram("y", "y", (1,), "kind")
+    for number in range(2 * metrics.MAX_SERIES):
+        counter.add(code=str(number))
+        histogram.observe(2, kind=str(number))
+    assert len(list(counter.lines())) == metrics.MAX_SERIES + 1
+    assert counter.value(code="other") == metrics.MAX_SERIES
+    assert f'y_count{{kind="other"}} {metrics.MAX_SERIES}' in list(histogram.lines())
+    counter.add(code="3")
+    assert counter.value(code="3") == 2
 
 
 async def everything(

@@ -226,7 +226,12 @@ async def test_a_client_resumes_at_another_gateway_by_its_cursor(
 
 async def test_sigterm_drains_and_ends(process: tuple[Process, str]) -> None:
     gateway, address = process
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60), httpx.AsyncClient(base_url=f"http://{address}") as http:
+
+        async def ready() -> bool:
+            return (await http.get("/readyz")).status_code == 200
+
+        await eventually(ready, 30)
         async with websockets.connect(f"ws://{address}/api/realtime/socket") as socket:
             await socket.send(json.dumps({"type": "hello", "protocol": 1, "token": token()}))
             assert json.loads(await socket.recv())["type"] == "welcome"

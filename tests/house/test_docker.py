@@ -6,6 +6,7 @@ import shutil
 import stat
 import subprocess
 from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import yaml
 from check_jsonschema.builtin_schemas import get_builtin_schema
 
 from app.config import Settings, takes_file, variable
+from app.worker import GIVE_BACK_SECONDS
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
@@ -96,6 +98,51 @@ def together_secrets(name: str) -> set[str]:
         if other == name
         for secret in service.get("secrets", ())
     }
+
+
+def test_fixed_addresses_are_not_given_to_others() -> None:
+    file = read(DOCKER / "compose.ha.yml")
+    (pool,) = file["networks"]["default"]["ipam"]["config"]
+    given = [
+        ip_address(service["networks"]["default"]["ipv4_address"])
+        for service in file["services"].values()
+        if "networks" in service
+    ]
+    assert len(set(given)) == 3
+    for address in given:
+        assert address in ip_network(pool["subnet"])
+        assert address not in ip_network(pool["ip_range"])
+
+
+def test_worker_is_asked_where_it_answers() -> None:
+    """By the healthcheck of the image, which asks port 8000, and by Prometheus."""
+    worker = read(DOCKER / "compose.yml")["services"]["worker"]
+    port = worker["environment"]["ROWCAST_WORKER_PORT"]
+    assert "healthcheck" not in worker
+    assert f"get('PORT', '{port}')" in (DOCKER / "Dockerfile").read_text()
+    jobs = yaml.safe_load((DOCKER / "metrics/prometheus.yml").read_text())["scrape_configs"]
+    assert {"names": ["worker"], "type": "A", "port": port} in [
+        found for job in jobs for found in job["dns_sd_configs"]
+    ]
+
+
+def test_who_drains_is_not_killed_before() -> None:
+    for name, after in (("gateway", 5), ("worker", 2 * GIVE_BACK_SECONDS + GIVE_BACK_SECONDS)):
+        service = read(DOCKER / "compose.yml")["services"][name]
+        drain = service["environment"].get(
+            "ROWCAST_DRAIN_SECONDS", Settings.model_fields["drain_seconds"].default
+        )
+        assert float(service["stop_grace_period"].removesuffix("s")) > float(drain) + after
+
+
+def test_no_secret_is_among_the_arguments_of_a_process() -> None:
+    """The whole machine can see those."""
+    for name, service in services():
+        for key in ("command", "entrypoint"):
+            said = service.get(key, [])
+            text = said if isinstance(said, str) else " ".join(said)
+            rest = re.sub(r"PGPASSWORD=\"\$\$\(cat [^)]+\)\" exec", "", text)
+            assert "cat /run/secrets" not in rest, name
 
 
 def test_variables_of_haproxy_are_those_of_its_configuration() -> None:

@@ -83,7 +83,7 @@ def test_every_metric_is_documented() -> None:
         r"^\| (`rowcast_[^|]+) \| [^|]+ \| [^|]+ \|$", reference("metrics.md"), re.MULTILINE
     )
     documented = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
-    assert sorted(documented) == sorted(metric.name for metric in metrics._ALL)
+    assert sorted(documented) == sorted(m.name for m in (*metrics.GATEWAY, *metrics.WORKER))
 
 
 def test_every_setting_is_in_the_reference(shared_db: Database) -> None:

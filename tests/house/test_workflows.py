@@ -53,6 +53,18 @@ def test_workflow_does_all_that_make_ci_does_and_nothing_that_is_not_there() -> 
     assert called() <= targets
 
 
+def test_actions_are_pinned_and_keep_no_credentials() -> None:
+    used = [step for job in workflow()["jobs"] for step in steps(job) if "uses" in step]
+    assert used
+    for step in used:
+        assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", step["uses"]), step["uses"]
+        if step["uses"].startswith("actions/checkout@"):
+            assert step["with"]["persist-credentials"] is False
+    for job in workflow()["jobs"].values():
+        assert set(job.get("permissions", {})) <= {"contents", "id-token"}
+        assert job.get("permissions", {}).get("contents", "read") == "read"
+
+
 def test_oldest_and_newest_postgres_are_tested() -> None:
     matrix = workflow()["jobs"]["test"]["strategy"]["matrix"]
     assert {"15", "18"} <= set(matrix["postgres"])

@@ -552,5 +552,7 @@ def test_login_roles_carry_the_timeouts(conn: psycopg.Connection) -> None:
         "idle_in_transaction_session_timeout=",
         "search_path=",
         "jit=off",
+        "tcp_keepalives_idle=10",
+        "tcp_user_timeout=",
     ):
         assert setting in found

@@ -28,6 +28,8 @@ class Worker:
                 **os.environ,
                 "ROWCAST_WORKER_URL": db.dsn("rowcast_worker"),
                 "ROWCAST_WORKER_MODULES": "tests.worker.handlers",
+                "ROWCAST_ENV": "development",
+                "ROWCAST_LOG_LEVEL": "debug",
                 "CHANNEL": "somewhere_else",
                 **settings,
             },

@@ -1,7 +1,8 @@
--- How large feed and receipts are, how old, and how far each relay is: {"at", "epoch", "retentionDays", "feed":
--- {"bytes", "oldestAt", "oldestSeconds", "prunedBefore", "staleBefore"}, "receipts": {"bytes", "oldestAt",
--- "oldestSeconds", "floor"}, "relays": [{"name", "readBefore", "readAt", "behindSeconds", "asleep"}], "bell": {"asleep",
--- "awake"}, "sessions": {"ended", "disabled"}}. Nothing of rows. Costs some milliseconds, whatever the sizes. No locks.
+-- How large feed and receipts are, how old, and how far each relay is: {"at", "epoch", "version", "migration",
+-- "retentionDays", "feed": {"bytes", "oldestAt", "oldestSeconds", "prunedBefore", "staleBefore"}, "receipts": {"bytes",
+-- "oldestAt", "oldestSeconds", "floor"}, "relays": [{"name", "readBefore", "readAt", "behindSeconds", "asleep"}],
+-- "bell": {"asleep", "awake"}, "sessions": {"ended", "disabled"}}. Nothing of rows. Costs some milliseconds, whatever
+-- the sizes. No locks.
 --
 -- Clients keep their cursors themselves: how old the oldest is nobody knows. A cursor of before staleBefore is stale.
 -- Definer: the tables are private.
@@ -17,6 +18,8 @@ as $$
     select jsonb_build_object(
         'at', sync_internal.wire_time(now()),
         'epoch', s.epoch,
+        'version', s.schema_version,
+        'migration', (select max(m.name) from sync_internal.migrations m where m.name like 'migrations/%'),
         'retentionDays', sync_internal.setting('retention_days'),
         'feed', jsonb_build_object(
             'bytes', (
