@@ -147,6 +147,7 @@ begin
     -- Of mails that are forgotten by now; where no SMTP server is set they wait for one.
     delete from jobs.pgqueuer j
     where j.entrypoint = 'mail' and j.status = 'queued' and j.created < now() - interval '60 days';
+    perform jobs.prune_transfers();
     delete from jobs.runs r where r.ended_at < now() - sync_internal.setting('job_run_days') * interval '1 day';
 end
 $$;
