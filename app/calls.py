@@ -138,6 +138,7 @@ EXPORT_BEGIN: Final[LiteralString] = "select jobs.worker_export(p_id => $1, p_wo
 # A reader that waits for the store is not a transaction that was forgotten.
 EXPORT_PATIENCE: Final[LiteralString] = (
     "select pg_catalog.set_config('statement_timeout', '600s', true),"
+    " pg_catalog.set_config('lock_timeout', '60s', true),"
     " pg_catalog.set_config('idle_in_transaction_session_timeout', '600s', true),"
     " pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text"
 )
@@ -722,7 +723,7 @@ async def export_open(connection: Any, claims: Mapping[str, Any] | None) -> str:
     """
     row = await connection.fetchrow(EXPORT_PATIENCE)
     await job_assume(connection, claims)
-    xmin: str = row[2]
+    xmin: str = row[3]
     return xmin
 
 

@@ -469,8 +469,8 @@ class Attempt:
 
 
 def _ordered(tables: list[Table]) -> list[Table]:
-    """Parents first; where they refer in a circle, what may be empty for a while is set later. Raises
-    BadArchive.
+    """Parents first; where they refer in a circle, what may be empty for a while is set later.
+    Raises BadArchive.
     """
     for table in tables:
         _put_off(table, {table.name})
@@ -479,7 +479,7 @@ def _ordered(tables: list[Table]) -> list[Table]:
     while waiting:
         names = {table.name for table in waiting}
         ready = [table for table in waiting if names.isdisjoint(table.refs.values())]
-        if not ready and not any([_put_off(table, names) for table in waiting]):
+        if not ready and not any(_put_off(table, names) for table in waiting):
             raise BadArchive("not_supported", "Tables refer to each other in a circle")
         ordered += ready
         waiting = [table for table in waiting if table not in ready]

@@ -48,6 +48,11 @@ class Worker:
             self.kill()
         self._log.close()
 
+    def peak_mb(self) -> int:
+        """The most memory it has had."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) // 1024
+
     @property
     def log(self) -> str:
         self._log.seek(0)
