@@ -6,7 +6,7 @@ import io
 import json
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +66,16 @@ class Scene:
 
     def ended(self, run: str, *states: str) -> Json:
         wanted = states or ("done", "failed")
-        wait_until(lambda: self.run(run)["state"] in wanted, f"the run is {wanted}")
-        return self.run(run)
+        while True:
+            before = self.run(run)
+            with suppress(AssertionError):
+                wait_until(lambda: self.run(run)["state"] in wanted, f"the run is {wanted}")
+            found = self.run(run)
+            # As long as there is progress it is waited for.
+            if found["state"] in wanted or found["progress"] == before["progress"]:
+                break
+        assert found["state"] in wanted, found
+        return found
 
     def archive(self, run: str) -> zipfile.ZipFile:
         return zipfile.ZipFile(io.BytesIO(self.bytes_of(self.run(run)["result"]["file"]["id"])))
