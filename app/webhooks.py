@@ -13,7 +13,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -30,8 +30,17 @@ ANSWER_BYTES: Final = 64 * 1024
 PATIENCE_SECONDS: Final = 3600.0  # the longest a receiver may ask for
 GONE: Final = 410
 BUSY: Final = frozenset({429, 503})
-# Addresses of version 6 that stand for one of version 4: NAT64 and 6to4.
-_NAT64: Final = IPv6Network("64:ff9b::/96")
+# Beyond what ipaddress knows not to be public. Of version 6 only what is given out is: neither what
+# stands for addresses of version 4 (mapped, NAT64, 6to4, Teredo) nor what is kept for something.
+_PUBLIC_6: Final = IPv6Network("2000::/3")
+_SPECIAL: Final = (
+    IPv4Network("192.0.0.0/24"),
+    IPv4Network("192.88.99.0/24"),
+    IPv6Network("2001::/23"),
+    IPv6Network("2001:db8::/32"),
+    IPv6Network("2002::/16"),
+    IPv6Network("3fff::/20"),
+)
 
 Address = IPv4Address | IPv6Address
 
@@ -168,39 +177,23 @@ def check(address: str, networks: Sequence[str] = (), plain: bool = False) -> No
     has to be in one of these.
     """
     found = ip_address(address.partition("%")[0])
-    meant = _meant(found)
-    for network in networks:
-        of = ip_network(network, strict=False)
-        if any(one.version == of.version and one in of for one in (found, meant)):
-            return
+    if any(_within(found, ip_network(network, strict=False)) for network in networks):
+        return
     if plain:
         raise NotAllowed("without TLS a webhook goes to ROWCAST_WEBHOOK_NETWORKS alone: say https")
-    for one in (found, meant):
-        if (
-            not one.is_global
-            or one.is_multicast
-            or one.is_reserved
-            or one.is_unspecified
-            or one.is_loopback
-            or one.is_link_local
-            or one.is_private
-        ):
-            raise NotAllowed("the address is not public")
+    public = found.is_global and not (
+        found.is_multicast or found.is_reserved or found.is_private or found.is_link_local
+    )
+    if (
+        not public
+        or any(_within(found, network) for network in _SPECIAL)
+        or (isinstance(found, IPv6Address) and found not in _PUBLIC_6)
+    ):
+        raise NotAllowed("the address is not public")
 
 
-def _meant(address: Address) -> Address:
-    """The address of version 4 that one of version 6 stands for; itself where there is none."""
-    if isinstance(address, IPv4Address):
-        return address
-    if address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    if address.sixtofour is not None:
-        return address.sixtofour
-    if address.teredo is not None:
-        return address.teredo[1]
-    if address in _NAT64 or int(address) >> 32 == 0:
-        return IPv4Address(int(address) & 0xFFFFFFFF)
-    return address
+def _within(address: Address, network: IPv4Network | IPv6Network) -> bool:
+    return address.version == network.version and address in network
 
 
 def _wait(headers: Iterable[tuple[bytes, bytes]]) -> float | None:

@@ -225,3 +225,18 @@ def test_notifications_of_anybody_cancel_nothing(db: Database, conn: psycopg.Con
         wait_until(lambda: count(conn, "note") == 1, "the worker has heard")
         wait_until(lambda: states(conn) == {stuck: "running"}, "that one is done")
         assert worker.process.poll() is None
+
+
+def test_each_schedule_starts_once_over_all_workers(db: Database) -> None:
+    conn = db.connect()
+    conn.execute("update jobs.schedules set next_at = now()")
+    kinds = {row[0] for row in conn.execute("select kind from jobs.schedules").fetchall()}
+    assert kinds == {"prune", "sweep", "purge", "statistics"}
+    due = "select count(*) from jobs.schedules where next_at <= now()"
+    with working(db) as one, working(db) as other:
+        wait_until(lambda: "worker ready" in one.log and "worker ready" in other.log, "both work")
+        wait_until(lambda: value(conn, due) == 0 and not states(conn), "all are done")
+    taken = conn.execute(
+        "select entrypoint, count(*) from jobs.pgqueuer_log where status = 'picked' group by 1"
+    )
+    assert dict(taken.fetchall()) == dict.fromkeys(kinds, 1)
