@@ -55,8 +55,9 @@ class Worker:
 
     @property
     def log(self) -> str:
-        self._log.seek(0)
-        return self._log.read().decode()
+        # Its place is the worker's, too, which writes there.
+        number = self._log.fileno()
+        return os.pread(number, os.fstat(number).st_size, 0).decode()
 
 
 @contextmanager

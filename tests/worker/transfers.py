@@ -81,7 +81,7 @@ class Scene:
         return zipfile.ZipFile(io.BytesIO(self.bytes_of(self.run(run)["result"]["file"]["id"])))
 
     def bytes_of(self, id_: str) -> bytes:
-        name = value(self.conn, "select object from sync_internal.files where id = %s", id_)
+        name: str = value(self.conn, "select object from sync_internal.files where id = %s", id_)
         return (self.folder / id_ / name).read_bytes()
 
     def export(self, user: str) -> str:

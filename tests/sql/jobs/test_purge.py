@@ -63,7 +63,10 @@ def test_row_that_is_locked_or_referred_to_is_left(db: Database, conn: psycopg.C
     conn.execute("delete from public.children")
     conn.execute("select sync.purge_deleted('public.parents', null)")
     assert purge(db) == 0
-    policies = "select count(*) from pg_policies where policyname = 'rowcast_purge' and tablename = 'parents'"
+    policies = (
+        "select count(*) from pg_policies"
+        " where policyname = 'rowcast_purge' and tablename = 'parents'"
+    )
     assert value(conn, policies) == 0
 
 
