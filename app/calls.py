@@ -142,7 +142,7 @@ EXPORT_PATIENCE: Final[LiteralString] = (
     " pg_catalog.set_config('idle_in_transaction_session_timeout', '600s', true),"
     " pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text"
 )
-EXPORT_COUNT: Final[LiteralString] = "select jobs.count_readable(p_table => $1)"
+EXPORT_COUNT: Final[LiteralString] = "select sync_internal.count_readable(p_table => $1)"
 EXPORT_TABLE: Final[LiteralString] = "select sync_internal.open_page(p_request => $1::text::jsonb)"
 EXPORT_FETCH: Final[tuple[LiteralString, ...]] = (
     "fetch 4 from rowcast_page",

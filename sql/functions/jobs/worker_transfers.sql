@@ -87,7 +87,7 @@ $$;
 comment on function jobs.worker_until(bigint) is 'Until when an attempt may write into the store.';
 
 -- How many records of a table the caller may read; null where it is none of the table at all.
-create or replace function jobs.count_readable(p_table text)
+create or replace function sync_internal.count_readable(p_table text)
 returns bigint
 language plpgsql
 stable
@@ -105,8 +105,8 @@ begin
 end
 $$;
 
-comment on function jobs.count_readable(text) is 'How many records of a table the caller may read.';
-grant execute on function jobs.count_readable(text) to anon, authenticated;
+comment on function sync_internal.count_readable(text) is 'How many records of a table the caller may read.';
+grant execute on function sync_internal.count_readable(text) to anon, authenticated;
 
 -- The objects of files in the store: {id: object}. Of files that the user may read, which his own reading has said.
 create or replace function jobs.worker_objects(p_ids uuid[])
