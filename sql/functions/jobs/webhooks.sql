@@ -70,7 +70,9 @@ comment on function jobs.remove_webhook(text) is 'Webhooks of a name are sent no
 -- {"type": p_type, "timestamp", "data": p_data}. Gives the job's number; null where the name has no address. p_key: while
 -- one with this key waits, it is that one, as it was asked for first; better none where each event counts. For triggers of
 -- administrators. Raises PT413 job_too_large.
-create or replace function jobs.send_webhook(p_name text, p_type text, p_data jsonb default '{}', p_key text default null)
+create or replace function jobs.send_webhook(
+    p_name text, p_type text, p_data jsonb default '{}', p_key text default null
+)
 returns bigint
 language plpgsql
 volatile
