@@ -19,6 +19,7 @@ from tests.sql.engine import (
     TASK_1,
     call,
     create,
+    live,
     new_id,
     set_,
     value,
@@ -370,6 +371,61 @@ def test_hostile_archives_fail_with_a_reason_and_leave_nothing(scene: Scene) -> 
     for table in ("workspaces", "boards", "tasks"):
         assert scene.gate.query(dave, table)["ids"] == []
     assert count(scene.conn, "jobs.run_files") == count(scene.conn, "jobs.pgqueuer") == 0
+
+
+def test_references_to_oneself_in_circles_and_to_what_is_missing(scene: Scene) -> None:
+    """A tree whose children come first, two tables that name each other, one whose target is not
+    in the file, and a refusal in the last of them.
+    """
+    live(
+        scene.conn,
+        "nodes",
+        "id uuid primary key, name text, gone timestamptz,"
+        " parent uuid references public.nodes on delete cascade",
+        ", p_soft_delete => 'gone'",
+    )
+    live(
+        scene.conn,
+        "leaves",
+        "id text primary key, node uuid not null references public.nodes on delete cascade,"
+        " size integer check (size < 10), gone timestamptz",
+        ", p_soft_delete => 'gone'",
+    )
+    scene.conn.execute(
+        "alter table public.nodes add leaf text references public.leaves on delete set null;"
+        " select sync.refresh(); select sync.enable('public.nodes', p_soft_delete => 'gone')"
+    )
+    root, child, other = new_id(), new_id(), new_id()
+    nodes = [
+        {"id": child, "name": "child", "parent": root, "leaf": "l1"},
+        {"id": root, "name": "root", "parent": None, "leaf": None},
+        {"id": other, "name": "other", "parent": new_id(), "leaf": "nowhere"},
+    ]
+    leaves = [
+        {"id": "l1", "node": root, "size": 1},
+        {"id": "l2", "node": new_id(), "size": 1},
+        {"id": "l3", "node": child, "size": 2, "gone": "2026-01-01T00:00:00Z"},
+    ]
+    dave = new_id()
+    found = scene.imported(dave, packed({"nodes": nodes, "leaves": leaves}))
+    assert found["state"] == "done", found
+    assert found["result"]["skipped"] == {"leaves": 1}
+    asked = scene.conn.execute(
+        "select n.name, p.name, l.size, n.gone is null from public.nodes n"
+        " left join public.nodes p on p.id = n.parent left join public.leaves l on l.id = n.leaf"
+        " order by 1"
+    )
+    assert asked.fetchall() == [
+        ("child", "root", 1, True),
+        ("other", None, None, True),
+        ("root", None, None, True),
+    ]
+    gone = "select array_agg(gone is not null order by size) from public.leaves"
+    assert value(scene.conn, gone) == [False, True]
+    leaves[0]["size"] = 11
+    found = scene.imported(dave, packed({"nodes": nodes, "leaves": leaves}))
+    assert (found["state"], found["result"]["left"]) == ("failed", {})
+    assert len(scene.gate.query(dave, "nodes")["ids"]) == 3
 
 
 def renamed(content: bytes, old: bytes, new: bytes) -> bytes:
