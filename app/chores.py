@@ -6,7 +6,7 @@ from urllib.parse import unquote, urlsplit
 
 import aiosmtplib
 
-from . import calls, files, mails
+from . import calls, exports, files, imports, mails, webhooks
 from .config import Settings
 from .jobs import Code, Hopeless, Job
 from .tokens import Signer
@@ -21,6 +21,11 @@ def code(settings: Settings, conninfo: str) -> dict[str, Code]:
         "prune": _prune,
         "sweep": functools.partial(_sweep, settings, conninfo),
         "digest": _digest,
+        "export": functools.partial(exports.export, settings),
+        "import": functools.partial(imports.import_, settings),
+        "purge": _purge,
+        "statistics": _statistics,
+        "webhook": functools.partial(webhooks.send, settings),
     }
     if settings.smtp_url is not None:
         found["mail"] = functools.partial(_mail, settings, Signer(settings))
@@ -34,10 +39,23 @@ async def _prune(job: Job) -> None:
 
 
 async def _sweep(settings: Settings, conninfo: str, _: Job) -> Any:
-    """Removes files that were abandoned or deleted long ago. Orphans are for `rowcast sweep`: only
-    its caller knows that the store is this database's alone.
+    """Removes files that were abandoned or deleted long ago; orphans where the settings say that
+    the store is this database's alone.
     """
-    await files.sweep_once(settings, conninfo, orphans=False)
+    await files.sweep_once(settings, conninfo, orphans=settings.files_exclusive)
+
+
+async def _purge(job: Job) -> None:
+    """Ends records that were deleted long ago, some at a time."""
+    async with job.connection() as connection:
+        while await calls.job_purge(connection):
+            pass
+
+
+async def _statistics(job: Job) -> None:
+    """Gathers statistics that autovacuum does not."""
+    async with job.connection() as connection:
+        await calls.job_statistics(connection)
 
 
 async def _digest(job: Job) -> None:

@@ -101,6 +101,11 @@ class Settings(BaseSettings):
         default=(),
         description="Python modules, comma separated, with code of your own kinds of job.",
     )
+    webhook_networks: Words = Field(
+        default=(),
+        description="Networks, comma separated, that webhooks may go to although they are not "
+        "public, and without TLS: `10.1.2.0/24`. Default: none.",
+    )
     pool_size: int = Field(
         default=8, ge=2, le=1000, description="Connections the gateway keeps for reads and writes."
     )
@@ -209,6 +214,12 @@ class Settings(BaseSettings):
         default=False,
         description="Let browsers send files to the S3 bucket themselves, by links signed with the "
         "key above; the bucket needs CORS.",
+    )
+
+    files_exclusive: bool = Field(
+        default=False,
+        description="The store, or its prefix, is this database's alone: the worker then removes "
+        "objects older than a day that the database knows nothing of, too.",
     )
 
     accounts: bool = Field(
@@ -323,6 +334,7 @@ class Settings(BaseSettings):
         "jwt_authorized_parties",
         "jwt_issuer",
         "trusted_proxies",
+        "webhook_networks",
         "worker_modules",
         mode="before",
     )
@@ -339,8 +351,8 @@ class Settings(BaseSettings):
         unknown = set(self.jwt_algorithms) - SYMMETRIC - ASYMMETRIC
         if unknown:
             raise ValueError(f"ROWCAST_JWT_ALGORITHMS: not supported: {', '.join(sorted(unknown))}")
-        for proxy in self.trusted_proxies:
-            ip_network(proxy, strict=False)  # raises ValueError
+        for network in (*self.trusted_proxies, *self.webhook_networks):
+            ip_network(network, strict=False)  # raises ValueError
         for origin in self.allowed_origins:
             parts = urlsplit(origin)
             if not parts.netloc or origin != f"{parts.scheme}://{parts.netloc}":

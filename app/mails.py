@@ -23,6 +23,7 @@ LINKS: Final = {
     "reset": "/account/reset",
     "account_exists": "/account/sign-in",
     "invitation": "/account/invitations",
+    "export": "/account/data",
 }
 WITH_TOKEN: Final = frozenset({"sign_up", "reset"})
 SUBJECTS: Final = {
@@ -32,6 +33,7 @@ SUBJECTS: Final = {
     "password_changed": "Your password was changed",
     "provider_linked": "Another way to sign in",
     "invitation": "You are invited",
+    "export": "Your data is ready",
 }
 
 
@@ -46,6 +48,7 @@ ACTIONS: Final = {
     "reset": "Choose a password",
     "account_exists": "Sign in",
     "invitation": "See the invitation",
+    "export": "Download it",
 }
 UNSUBSCRIBE: Final = "/api/mail/unsubscribe"
 
@@ -205,6 +208,11 @@ def _said(kind: str, details: dict[str, Any], public_url: str) -> str:
             said = (
                 f"Your password for {public_url} was changed, and other devices were signed out. "
                 "If it was not you, ask for another one there at once."
+            )
+        case "export":
+            said = (
+                f"What you may read at {public_url} is in one file now. Download it there; it "
+                "stays for some days. If you did not ask for it, do nothing."
             )
         case "provider_linked":
             said = (

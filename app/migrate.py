@@ -19,7 +19,7 @@ from psycopg.rows import class_row
 
 from . import __version__
 
-EXAMPLES = ("tasks", "notes", "seed", "profiles", "sharing", "files", "notifications")
+EXAMPLES = ("tasks", "notes", "seed", "profiles", "sharing", "files", "notifications", "transfers")
 ADVISORY_LOCK = 0x726F7763617374  # "rowcast" in ASCII
 
 Progress = Callable[[str, int, int], None]

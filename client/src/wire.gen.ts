@@ -95,6 +95,8 @@ export type ProblemCode =
   | "timeout"
   | "unavailable"
   | "bad_job"
+  | "bad_webhook"
+  | "lost"
   | "bad_email"
   | "weak_password"
   | "wrong_credentials"

@@ -137,12 +137,19 @@ OF_JOBS = {
     "jobs.depth()",
     "jobs.enqueue(text,jsonb,timestamp with time zone,text,integer)",
     "jobs.list(text,integer)",
+    "jobs.remove_webhook(text)",
     "jobs.requeue(bigint,text)",
+    "jobs.send_webhook(text,text,jsonb,text)",
+    "jobs.set_webhook(text,text,text)",
 }
+# The user's own exports and imports; a run is named by an id that is looked at.
+OF_TRANSFERS = {"jobs.begin_import()", "jobs.start_export()", "jobs.start_import(uuid,jsonb)"}
+# Of an example app, whose owner of a workspace is the only one it serves.
+OF_EXAMPLES = {"set_workspace_webhook(uuid,text)"}
 # What each role may call of jobs.
 JOBS = {
     "anon": set(),
-    "authenticated": set(),
+    "authenticated": {name.removeprefix("jobs.") for name in OF_TRANSFERS},
     "service_role": {name.removeprefix("jobs.") for name in OF_JOBS},
     "rowcast_gateway": {"depth()"},
     "rowcast_worker": {
@@ -154,11 +161,25 @@ JOBS = {
         "worker_call(bigint,uuid)",
         "worker_disabled(jsonb)",
         "worker_done(bigint,jsonb)",
+        "worker_expect(bigint,uuid)",
+        "worker_export(bigint,uuid)",
+        "worker_exported(bigint,uuid,text,bigint,text,jsonb)",
+        "worker_file(bigint,jsonb,text,uuid)",
+        "worker_filed(bigint,jsonb,text,uuid,text,bigint,text)",
+        "worker_import(bigint,uuid)",
+        "worker_lost(jsonb,text)",
+        "worker_objects(uuid[])",
         "worker_open(uuid)",
         "worker_progress(bigint,uuid,double precision,text)",
+        "worker_purge(integer)",
         "worker_settle(uuid,jsonb)",
+        "worker_statistics()",
         "worker_take(bigint,uuid)",
         "worker_tick()",
+        "worker_transferred(bigint,uuid,text,jsonb)",
+        "worker_transfers(bigint,uuid,double precision,text)",
+        "worker_webhook(text)",
+        "worker_webhook_gone(text,text)",
     },
 }
 # What is granted of tables and sequences of jobs: what pgqueuer's own statements need, and the
@@ -167,7 +188,9 @@ JOBS_TABLES = {
     "rowcast_worker jobs.pgqueuer",
     "rowcast_worker jobs.pgqueuer_log",
     "rowcast_worker jobs.pgqueuer_statistics",
+    "authenticated jobs.run_files",
     "authenticated jobs.runs",
+    "service_role jobs.run_files",
     "service_role jobs.runs",
 }
 
@@ -177,6 +200,7 @@ REACHABLE_DEFINERS = {
     *OF_USERS,
     *OF_ADDRESSES,
     *OF_JOBS,
+    *OF_TRANSFERS,
     # The caller's own sessions.
     "sync.sign_out()",
     # Sizes and times; nothing of rows. For trusted backends.
@@ -363,7 +387,7 @@ def test_no_definer_function_end_users_can_reach_takes_a_name(
                     'xid8'::regtype, 'jsonb'::regtype)
             )
     """
-    assert set(column(conn, query)) - OF_JOBS == OF_USERS | OF_ADDRESSES
+    assert set(column(conn, query)) - OF_JOBS == OF_USERS | OF_ADDRESSES | OF_EXAMPLES
 
 
 def test_no_reachable_definer_function_takes_a_relation_or_runs_text(

@@ -50,10 +50,16 @@ class Worker:
             self.kill()
         self._log.close()
 
+    def peak_mb(self) -> int:
+        """The most memory it has had."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) // 1024
+
     @property
     def log(self) -> str:
-        self._log.seek(0)
-        return self._log.read().decode()
+        # Its place is the worker's, too, which writes there.
+        number = self._log.fileno()
+        return os.pread(number, os.fstat(number).st_size, 0).decode()
 
 
 @contextmanager

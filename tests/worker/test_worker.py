@@ -250,3 +250,29 @@ def test_notifications_of_anybody_cancel_nothing(db: Database, conn: psycopg.Con
         assert worker.process.poll() is None
     assert count(conn, "gated") == 2
     assert value(conn, "select state from jobs.runs where kind = 'gated'") == "done"
+
+
+def test_each_schedule_starts_once_over_all_workers(db: Database) -> None:
+    conn = db.connect()
+    conn.execute("update jobs.schedules set next_at = now()")
+    kinds = {row[0] for row in conn.execute("select kind from jobs.schedules").fetchall()}
+    assert kinds == {"prune", "sweep", "purge", "statistics"}
+    conn.execute(
+        """
+        create table public.taken (kind text);
+        create function public.note() returns trigger language plpgsql security definer as $$
+        begin
+            insert into public.taken values (new.entrypoint);
+            return null;
+        end
+        $$;
+        create trigger note after insert on jobs.pgqueuer
+        for each row execute function public.note();
+        """
+    )
+    due = "select count(*) from jobs.schedules where next_at <= now()"
+    with working(db) as one, working(db) as other:
+        wait_until(lambda: "worker ready" in one.log and "worker ready" in other.log, "both work")
+        wait_until(lambda: value(conn, due) == 0 and not states(conn), "all are done")
+    taken = conn.execute("select kind, count(*) from taken group by 1")
+    assert dict(taken.fetchall()) == dict.fromkeys(kinds, 1)

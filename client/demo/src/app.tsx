@@ -2,13 +2,14 @@ import { useEffect } from "react";
 import { createClient } from "rowcast";
 import { RowcastProvider } from "rowcast/react";
 import { Account } from "./account/account.js";
+import { Data } from "./account/data.js";
 import { Invitations } from "./account/invitations.js";
 import { AccountPages, standsAlone } from "./account/pages.js";
 import { KeepOffline } from "./keep-offline.js";
 import { Layout } from "./layout.js";
 import { Notes } from "./notes/notes.js";
 import { PeopleProvider } from "./people.js";
-import { useRoute } from "./router.js";
+import { type AccountPage, useRoute } from "./router.js";
 import { schema } from "./schema.gen.js";
 import { currentToken, useSession } from "./session.js";
 import { SignIn } from "./sign-in.js";
@@ -42,6 +43,11 @@ export function App() {
   );
 }
 
+function Personal({ page }: { page: AccountPage }) {
+  if (page === "invitations") return <Invitations />;
+  return page === "data" ? <Data /> : <Account />;
+}
+
 function Apps() {
   const route = useRoute();
   useEffect(() => {
@@ -51,7 +57,7 @@ function Apps() {
     <Layout route={route}>
       {route.app === "tasks" && <Tasks {...route} />}
       {route.app === "notes" && <Notes {...route} />}
-      {route.app === "account" && (route.page === "invitations" ? <Invitations /> : <Account />)}
+      {route.app === "account" && <Personal page={route.page} />}
     </Layout>
   );
 }

@@ -3,11 +3,13 @@ import type { Problem, Rejected } from "rowcast";
 const THINGS: Record<string, string> = {
   boards: "board",
   comments: "comment",
+  jobRunFiles: "file to import",
   notebookInvitations: "invitation",
   notebookMembers: "membership",
   notebooks: "notebook",
   noteFiles: "file of a note",
   notes: "note",
+  notificationSettings: "choice of mails",
   profiles: "profile",
   taskFiles: "attachment",
   tasks: "task",

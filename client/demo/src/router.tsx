@@ -8,6 +8,7 @@ export type Route =
 
 const ACCOUNT_PAGES = [
   "",
+  "data",
   "forgot",
   "invitations",
   "mails",

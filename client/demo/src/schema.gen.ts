@@ -54,6 +54,41 @@ export interface CommentCreate {
   taskId: string;
 }
 
+/** Files of jobs.runs. Made by sync.files. */
+export interface JobRunFile {
+  readonly id: string;
+  readonly version: number;
+  /** ISO 8601 in UTC: `2026-01-31T12:00:00.000000Z`. */
+  readonly createdAt: string;
+  readonly createdBy: string | null;
+  /** ISO 8601 in UTC: `2026-01-31T12:00:00.000000Z`. */
+  readonly deleted: string | null;
+  readonly name: string;
+  readonly runId: string;
+  /** SHA-256 of the bytes, in hex; there when it is ready, before where its creator named it. */
+  readonly sha256: string | null;
+  /** Bytes. A whole number as text. */
+  readonly size: string;
+  /** pending: the bytes are not there yet; ready: they are, and stay as they are. */
+  readonly state: "pending" | "ready";
+  /** Media type, as its creator named it: image/png. */
+  readonly type: string;
+}
+
+/** What a create of `jobRunFiles` takes, and operations may change. */
+export interface JobRunFileCreate {
+  /** ISO 8601 in UTC: `2026-01-31T12:00:00.000000Z`. */
+  deleted?: string | null;
+  name: string;
+  runId: string;
+  /** SHA-256 of the bytes, in hex; there when it is ready, before where its creator named it. */
+  sha256?: string | null;
+  /** Bytes. A whole number as text. */
+  size: string | number;
+  /** Media type, as its creator named it: image/png. */
+  type?: string;
+}
+
 /** What its owner may watch of a job: a record, live where sync.enable is said of it. */
 export interface JobRun {
   readonly id: string;
@@ -68,7 +103,10 @@ export interface JobRun {
   /** from 0 to 1 */
   readonly progress: number;
   readonly result: Json | null;
-  readonly state: "queued" | "running" | "done" | "held" | "replaced" | "cancelled";
+  /**
+   * waiting: for its user; failed: for a reason that the result names; held: for an administrator
+   */
+  readonly state: "waiting" | "queued" | "running" | "done" | "failed" | "held" | "replaced" | "cancelled";
   /** ISO 8601 in UTC: `2026-01-31T12:00:00.000000Z`. */
   readonly updatedAt: string;
   /** whose it is: who has started it */
@@ -393,6 +431,7 @@ export interface WorkspaceCreate {
 export interface Tables {
   boards: { record: Board; create: BoardCreate; schema: (typeof schema.tables)["boards"] };
   comments: { record: Comment; create: CommentCreate; schema: (typeof schema.tables)["comments"] };
+  jobRunFiles: { record: JobRunFile; create: JobRunFileCreate; schema: (typeof schema.tables)["jobRunFiles"] };
   jobRuns: { record: JobRun; create: JobRunCreate; schema: (typeof schema.tables)["jobRuns"] };
   noteFiles: { record: NoteFile; create: NoteFileCreate; schema: (typeof schema.tables)["noteFiles"] };
   notebookInvitations: { record: NotebookInvitation; create: NotebookInvitationCreate; schema: (typeof schema.tables)["notebookInvitations"] };
@@ -412,8 +451,12 @@ export interface Tables {
 export interface Functions {
   acceptNotebookInvitation: { id: string | null };
   acceptWorkspaceInvitation: { id: string | null };
+  beginImport: Record<string, never>;
   completeBoard: { boardId: string | null };
   findPerson: { name: string | null };
+  importWorkspaces: { run: string | null };
+  setWorkspaceWebhook: { url: string | null; workspaceId: string | null };
+  startExport: Record<string, never>;
 }
 
 /** What `createClient` has to know of the database. */
@@ -456,6 +499,26 @@ export const schema = {
         updatedAt: { type: "timestamptz", default: { now: true }, nullable: false, required: false },
       },
     },
+    jobRunFiles: {
+      idType: "uuid",
+      softDelete: "deleted",
+      touch: null,
+      hardDelete: false,
+      wholeTable: true,
+      keys: {
+        id: { type: "uuid", default: { uuid: true }, nullable: false, required: false },
+        version: { type: "integer", default: { constant: 1 }, nullable: false, required: false },
+        createdAt: { type: "timestamptz", default: { now: true }, nullable: false, required: false, serverOwned: true },
+        createdBy: { type: "uuid", default: { user: true }, nullable: true, required: false, serverOwned: true },
+        deleted: { type: "timestamptz", nullable: true, required: false },
+        name: { type: "text", nullable: false, required: true },
+        runId: { type: "uuid", topic: true, nullable: false, required: true, updatable: false, references: "jobRuns" },
+        sha256: { type: "text", nullable: true, required: false, updatable: false },
+        size: { type: "bigint", nullable: false, required: true, updatable: false },
+        state: { type: "text", values: ["pending", "ready"], default: { constant: "pending" }, nullable: false, required: false, serverOwned: true },
+        type: { type: "text", default: { constant: "application/octet-stream" }, nullable: false, required: false, updatable: false },
+      },
+    },
     jobRuns: {
       idType: "uuid",
       softDelete: null,
@@ -471,7 +534,7 @@ export const schema = {
         message: { type: "text", nullable: true, required: false, updatable: false, insertable: false },
         progress: { type: "float", default: { constant: 0 }, nullable: false, required: false, updatable: false, insertable: false },
         result: { type: "json", nullable: true, required: false, updatable: false, insertable: false },
-        state: { type: "text", values: ["queued", "running", "done", "held", "replaced", "cancelled"], default: { constant: "queued" }, nullable: false, required: false, updatable: false, insertable: false },
+        state: { type: "text", values: ["waiting", "queued", "running", "done", "failed", "held", "replaced", "cancelled"], default: { constant: "queued" }, nullable: false, required: false, updatable: false, insertable: false },
         updatedAt: { type: "timestamptz", default: { now: true }, nullable: false, required: false, updatable: false, insertable: false },
         userId: { type: "text", nullable: true, required: false, updatable: false, insertable: false },
       },
@@ -691,8 +754,12 @@ export const schema = {
   functions: {
     acceptNotebookInvitation: { id: { type: "uuid", required: true } },
     acceptWorkspaceInvitation: { id: { type: "uuid", required: true } },
+    beginImport: {},
     completeBoard: { boardId: { type: "uuid", required: true } },
     findPerson: { name: { type: "text", required: true } },
+    importWorkspaces: { run: { type: "uuid", required: true } },
+    setWorkspaceWebhook: { url: { type: "text", required: true }, workspaceId: { type: "uuid", required: true } },
+    startExport: {},
   },
 } as const satisfies Schema;
 

@@ -68,6 +68,7 @@ export function UserMenu() {
           {devtools ? "Hide devtools" : "Show devtools"}
         </MenuItem>
         <MenuItem onClick={() => navigate({ app: "account", page: "" })}>Account …</MenuItem>
+        <MenuItem onClick={() => navigate({ app: "account", page: "data" })}>Your data …</MenuItem>
         <MenuItem onClick={() => signOut()}>Sign out</MenuItem>
       </Menu>
       {devtools &&

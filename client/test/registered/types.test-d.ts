@@ -35,6 +35,7 @@ test("tables, records and functions are those of the registry", () => {
   expectTypeOf<TableName>().toEqualTypeOf<
     | "boards"
     | "comments"
+    | "jobRunFiles"
     | "jobRuns"
     | "notebookInvitations"
     | "notebookMembers"
@@ -52,7 +53,14 @@ test("tables, records and functions are those of the registry", () => {
   expectTypeOf<RecordOf<"tasks">>().toEqualTypeOf<Task>();
   expectTypeOf<CreateOf<"tasks">>().toEqualTypeOf<TaskCreate>();
   expectTypeOf<keyof Functions>().toEqualTypeOf<
-    "acceptNotebookInvitation" | "acceptWorkspaceInvitation" | "completeBoard" | "findPerson"
+    | "acceptNotebookInvitation"
+    | "acceptWorkspaceInvitation"
+    | "beginImport"
+    | "completeBoard"
+    | "findPerson"
+    | "importWorkspaces"
+    | "setWorkspaceWebhook"
+    | "startExport"
   >();
   expectTypeOf<Task["status"]>().toEqualTypeOf<"todo" | "in_progress" | "done">();
   expectTypeOf<Task["dueDate"]>().toEqualTypeOf<string | null>();

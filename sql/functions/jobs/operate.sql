@@ -147,6 +147,7 @@ begin
     -- an address, which may be any that a stranger has signed up with.
     delete from jobs.pgqueuer j
     where j.entrypoint = 'mail' and j.status in ('queued', 'failed') and j.created < now() - interval '60 days';
+    perform jobs.prune_transfers();
     delete from jobs.runs r where r.ended_at < now() - sync_internal.setting('job_run_days') * interval '1 day';
 end
 $$;

@@ -1,4 +1,4 @@
-import { type ReactNode, useEffect, useState } from "react";
+import { useEffect, useState } from "react";
 import type { AccountUser } from "rowcast/auth";
 import { useRecord, useStatus, useWrite } from "rowcast/react";
 import { Topbar } from "../layout.js";
@@ -8,6 +8,7 @@ import { account, useAccount, useAccountHere, useSession } from "../session.js";
 import { notify } from "../ui/toasts.js";
 import { Field, Form, PasswordField, useForm, WhosePassword } from "./form.js";
 import { MailboxLink } from "./mailbox.js";
+import { Section } from "./section.js";
 import { useSignOut } from "./use-sign-out.js";
 import { useWays } from "./ways.js";
 
@@ -69,6 +70,11 @@ export function Account() {
             {user.hasPassword ? <ChangePassword user={user} /> : <FirstPassword user={user} />}
           </Section>
         )}
+        <Section title="Your data">
+          <p>
+            <Link to={{ app: "account", page: "data" }}>Export, import and mails</Link>
+          </p>
+        </Section>
         <Section title="Sessions">
           <div className="row wrap">
             <button type="button" onClick={() => signOut()}>
@@ -96,15 +102,6 @@ export function Account() {
       </div>
       {dialog}
     </>
-  );
-}
-
-function Section({ title, children }: { title: string; children: ReactNode }) {
-  return (
-    <section className="account-section">
-      <h2>{title}</h2>
-      <div>{children}</div>
-    </section>
   );
 }
 

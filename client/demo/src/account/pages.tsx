@@ -7,7 +7,7 @@ import { Verify, Welcome } from "./verify.js";
 
 /** Whether a page stands alone, whoever is signed in. */
 export function standsAlone(page: AccountPage): boolean {
-  return page !== "" && page !== "invitations";
+  return page !== "" && page !== "invitations" && page !== "data";
 }
 
 /** The pages about an account that need nobody to be signed in. */

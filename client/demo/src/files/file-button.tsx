@@ -7,6 +7,8 @@ export function FileButton({
   icon,
   words = true,
   accept,
+  multiple = true,
+  disabled = false,
   ref,
   onFiles,
 }: {
@@ -15,6 +17,8 @@ export function FileButton({
   /** Whether the label is seen beside the icon. */
   words?: boolean;
   accept?: string;
+  multiple?: boolean;
+  disabled?: boolean;
   ref?: Ref<HTMLButtonElement>;
   onFiles: (files: File[]) => void;
 }) {
@@ -24,6 +28,7 @@ export function FileButton({
       <button
         ref={ref}
         type="button"
+        disabled={disabled}
         className={words ? "quiet" : "icon-button"}
         aria-label={words ? undefined : label}
         title={words ? undefined : label}
@@ -34,7 +39,7 @@ export function FileButton({
       <input
         ref={input}
         type="file"
-        multiple
+        multiple={multiple}
         hidden
         accept={accept}
         onChange={({ currentTarget }) => {

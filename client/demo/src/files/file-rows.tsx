@@ -12,7 +12,7 @@ import { isPicture, usePicture } from "./use-picture.js";
 import { sizeText, stepText, whyNot } from "./words.js";
 
 /** The tables of files. */
-export type FileTable = "taskFiles" | "noteFiles";
+export type FileTable = "taskFiles" | "noteFiles" | "jobRunFiles";
 
 /** Larger ones are no thumbnails: they are downloaded whole. */
 const THUMBNAIL_BYTES = 8_000_000;

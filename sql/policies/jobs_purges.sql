@@ -1,0 +1,2 @@
+-- jobs.purges is for its owner's definer functions alone: row level security is on and there is no policy.
+alter table jobs.purges enable row level security;

@@ -1,0 +1,97 @@
+"""Records that were deleted long ago go for good, and nothing else."""
+
+import psycopg
+import pytest
+
+from tests.postgres import Database
+from tests.sql.engine import ALICE, LAUNCH, Gate, create, live, new_id, value
+
+
+@pytest.fixture
+def conn(db: Database) -> psycopg.Connection:
+    return db.connect()
+
+
+def purge(db: Database) -> int:
+    count: int = value(db.connect("rowcast_worker"), "select jobs.worker_purge()")
+    return count
+
+
+def test_only_what_was_deleted_long_ago_goes(db: Database, conn: psycopg.Connection) -> None:
+    gate = Gate(db)
+    old, young, there = new_id(), new_id(), new_id()
+    for id_ in (old, young, there):
+        gate.applied(ALICE, create("tasks", id_, boardId=LAUNCH, title="t"))
+        gate.applied(ALICE, create("comments", new_id(), taskId=id_, content="c"))
+    for id_, age in ((old, "91 days"), (young, "89 days")):
+        conn.execute(
+            "update public.tasks set deleted = now() - %s::interval where id = %s", (age, id_)
+        )
+    cursor = gate.cursor()
+    assert purge(db) == 1
+    assert purge(db) == 0
+    found = gate.get_records(ALICE, ("tasks", old), ("tasks", young), ("tasks", there))
+    assert set(found["recordMap"]["tasks"]) == {young, there}
+    # Clients hear of it, and what hung on it went along.
+    assert any(change.get("id") == old for change in gate.changes(cursor)["changes"])
+    assert value(conn, "select count(*) from public.comments where task_id = %s", old) == 0
+
+
+def test_row_that_is_locked_or_referred_to_is_left(db: Database, conn: psycopg.Connection) -> None:
+    live(conn, "parents", "id uuid primary key, gone timestamptz", ", p_soft_delete => 'gone'")
+    live(
+        conn,
+        "children",
+        "id uuid primary key, parent uuid references public.parents on delete restrict",
+    )
+    conn.execute("select sync.purge_deleted('public.parents', '1 day')")
+    held, locked, free = new_id(), new_id(), new_id()
+    conn.execute(
+        "insert into public.parents (id, gone) select i, now() - interval '2 days'"
+        " from unnest(%s::uuid[]) i",
+        ([held, locked, free],),
+    )
+    conn.execute("insert into public.children (id, parent) values (%s, %s)", (new_id(), held))
+    other = db.connect(autocommit=False)
+    other.execute("select from public.parents where id = %s for update", (locked,))
+    assert purge(db) == 1
+    left = {str(row[0]) for row in conn.execute("select id from public.parents").fetchall()}
+    assert left == {held, locked}
+    other.rollback()
+    assert purge(db) == 1
+    # Said otherwise, nothing goes any more.
+    conn.execute("delete from public.children")
+    conn.execute("select sync.purge_deleted('public.parents', null)")
+    assert purge(db) == 0
+    policies = (
+        "select count(*) from pg_policies"
+        " where policyname = 'rowcast_purge' and tablename = 'parents'"
+    )
+    assert value(conn, policies) == 0
+
+
+def test_table_without_a_time_of_deletion_is_refused(
+    db: Database, conn: psycopg.Connection
+) -> None:
+    live(conn, "plain", "id uuid primary key")
+    live(conn, "flagged", "id uuid primary key, gone boolean", ", p_soft_delete => 'gone'")
+    for table in ("plain", "flagged"):
+        with pytest.raises(psycopg.errors.InvalidParameterValue):
+            conn.execute(f"select sync.purge_deleted('public.{table}', '1 day')".encode())
+    with pytest.raises(psycopg.errors.CheckViolation):
+        conn.execute("select sync.purge_deleted('public.tasks', '1 hour')")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        db.connect("rowcast_worker").execute("select sync.purge_deleted('public.tasks', '1 day')")
+
+
+def test_statistics_are_gathered_of_what_autovacuum_leaves_out(
+    db: Database, conn: psycopg.Connection
+) -> None:
+    Gate(db).applied(ALICE, create("tasks", new_id(), boardId=LAUNCH, title="t"))
+    asked = (
+        "select count(*) from pg_statistic"
+        " where starelid = 'sync_internal.changes'::regclass and stainherit"
+    )
+    assert value(conn, asked) == 0
+    db.connect("rowcast_worker").execute("select jobs.worker_statistics()")
+    assert value(conn, asked) > 0
