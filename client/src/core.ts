@@ -84,6 +84,8 @@ export class Core {
         this.engine = new Engine(this);
         this.engine.start();
         for (const begin of this.waiting.splice(0)) begin(this.engine);
+        // Not while somebody types.
+        this.steps.prepare();
         return this.engine;
       },
       (error) => {

@@ -53,6 +53,8 @@ export interface QueueHost {
   signedOut(): void;
   /** The user whose cookie is sent, where a cookie is. */
   author(): string | undefined;
+  /** Something was written and is stored. */
+  stored(): void;
 }
 
 const MAX_TRANSACTIONS = 50;
@@ -129,6 +131,7 @@ export class Queue {
         this.stored(pending, key);
       });
       this.tellQueued(keys, rows);
+      this.host.stored();
       this.wake();
     } catch (error) {
       if (generation !== this.generation) return;

@@ -56,7 +56,10 @@ export interface UndoHost {
 /** Writes that are remembered while undo itself cannot be loaded. */
 const MOST = 1000;
 
-/** The steps of this tab. What undoes them is loaded with the first one; what happens before that is told it in order. */
+/**
+ * The steps of this tab. What undoes them is loaded once the engine is there, or with the first one; what happens before
+ * that is told it in order.
+ */
 export class Steps {
   readonly history: Cell<History>;
   private undo: Undo | undefined;
@@ -99,7 +102,11 @@ export class Steps {
     this.tell((undo) => undo.push(whole));
     if (this.undo) return;
     if (!this.history.getSnapshot().canUndo) this.history.set({ canUndo: true, canRedo: false });
-    // Without it nothing is lost but undo, which says so itself.
+    this.prepare();
+  }
+
+  /** Loads what undoes. Without it nothing is lost but undo, which says so itself. */
+  prepare(): void {
     this.load().catch(() => {});
   }
 
