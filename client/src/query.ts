@@ -18,7 +18,8 @@ export interface QuerySpec {
 
 /**
  * How far a result can be trusted. `loading`: nothing is known yet. `cached`: what this device knows, being checked.
- * `live`: complete, and changes arrive. `offline`: what was known when the connection ended. `error`: refused.
+ * `live`: complete, and changes arrive. `offline`: what was known when the connection ended. `error`: refused, or read
+ * once and not live; `error.code` says which.
  */
 export type QueryStatus = "loading" | "cached" | "live" | "offline" | "error";
 
@@ -40,6 +41,8 @@ export class LiveQuery {
   readonly covers: readonly Key[];
   readonly match: (record: RecordData) => boolean;
   readonly compare: (a: RecordData, b: RecordData) => number;
+  /** Nothing can match. */
+  readonly empty: boolean;
   readonly page: number;
   /** Rows to show. */
   limit: number;
@@ -66,6 +69,9 @@ export class LiveQuery {
     this.match = compileWhere(table, spec.where);
     this.compare = compileOrder(table, spec.orderBy);
     const keys = coveringKeys(spec.table, table, spec.where);
+    this.empty = Object.values(spec.where ?? {}).some(
+      (test) => isObject(test) && Array.isArray(test.in) && !test.in.length,
+    );
     this.covers = keys.length ? keys : [spec.table];
     this.page = spec.limit ?? Number.POSITIVE_INFINITY;
     this.limit = this.page;

@@ -132,6 +132,7 @@ export class Queue {
       });
       this.tellQueued(keys, rows);
       this.host.stored();
+      this.core.changed();
       this.wake();
     } catch (error) {
       if (generation !== this.generation) return;

@@ -51,6 +51,8 @@ export interface UndoHost {
     operations: RecordOperation[],
     context: OpContext,
   ): { pending: Pending; saved: Promise<void> };
+  /** What was asked for cannot be done. */
+  failed(error: unknown): void;
 }
 
 /** Writes that are remembered while undo itself cannot be loaded. */
@@ -129,6 +131,7 @@ export class Steps {
       this.tell((undo) => wanted && resolve(undo[step]()));
       this.load().catch((error) => {
         wanted = false;
+        this.host.failed(error);
         reject(error);
       });
     });
