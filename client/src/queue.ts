@@ -4,6 +4,7 @@ import { RefusedError } from "./errors.js";
 import { type Http, isTransient } from "./http.js";
 import { type ServerClock, timeOfId } from "./ids.js";
 import { byteLength, isObject, type RecordData } from "./json.js";
+import { createsOf, namesOf, neededBy } from "./needs.js";
 import type { Cell } from "./readable.js";
 import { backoff, type Runtime } from "./runtime.js";
 import { type Change, StorageError } from "./storage.js";
@@ -642,9 +643,12 @@ export class Queue {
   /** Queued transactions that need a record whose create was refused just now: they are not sent. */
   private blocked(ended: readonly [[string, Pending], Answer][]): [[string, Pending], Answer][] {
     const found: [[string, Pending], Answer][] = [];
-    const missing = new Map<string, string>();
+    // By id, then by table: the transaction that was to make it.
+    const missing = new Map<string, Map<string, string>>();
     const refuse = (tx: Transaction) => {
-      for (const id of createsOf(tx)) missing.set(id, tx.txId);
+      for (const { table, id } of createsOf(tx)) {
+        missing.set(id, new Map(missing.get(id)).set(table, tx.txId));
+      }
     };
     const gone = new Set<string>();
     for (const [[key, { tx }], answer] of ended) {
@@ -655,21 +659,17 @@ export class Queue {
     for (const pending of this.cache.pending) {
       const { key, tx } = pending;
       if (key === undefined || gone.has(key)) continue;
-      const own = createsOf(tx);
-      const needed = [...missing.keys()].find(
-        (id) => !own.includes(id) && names(tx.operations, id),
-      );
-      if (needed === undefined) {
-        for (const id of own) missing.delete(id);
-        continue;
-      }
+      // What it makes itself is there for what follows.
+      for (const { table, id } of createsOf(tx)) missing.get(id)?.delete(table);
+      const blockedBy = neededBy(tx, missing, this.cache.schema);
+      if (blockedBy === undefined) continue;
       const problem: Problem = {
         type: "about:blank",
         title: "Blocked",
         status: 424,
         code: "blocked",
         detail: "It needs a record whose create was refused",
-        blockedBy: missing.get(needed) as string,
+        blockedBy,
       };
       found.push([[key, pending], { problem }]);
       refuse(tx);
@@ -768,35 +768,6 @@ function rowOf({ tx, now, attempted }: Pending): QueueRow {
 /** Refusals of one transaction that are none for good. */
 function comesAgain(status: number): boolean {
   return isTransient(status) || status === 401 || status === 426;
-}
-
-function namesOf({ operations }: Transaction): [table: string, id: string][] {
-  const names = new Map<string, [string, string]>();
-  for (const operation of operations) {
-    if (operation.type === "call") continue;
-    const { table, id } = operation;
-    names.set(`${table}:${id}`, [table, id]);
-  }
-  return [...names.values()];
-}
-
-/** Ids of the records a transaction makes. */
-function createsOf({ operations }: Transaction): string[] {
-  return operations.flatMap((operation) => {
-    const { type } = operation;
-    if (type === "create") return [operation.id];
-    return type === "set" && String(operation.key) === "id" ? [operation.id] : [];
-  });
-}
-
-/** Whether an id stands anywhere in it. */
-function names(value: unknown, id: string): boolean {
-  if (value === id) return true;
-  return (
-    typeof value === "object" &&
-    value !== null &&
-    Object.values(value).some((one) => names(one, id))
-  );
 }
 
 function readAnswer(body: unknown): {

@@ -369,6 +369,42 @@ describe("R11 refusals", () => {
     expect(client.status.getSnapshot()).toMatchObject({ pending: 0, rejected: 0 });
   });
 
+  it("R11.2 a text that is equal to the id is no id", async () => {
+    const { stage, server, client } = await ready();
+    server.rule = (tx) =>
+      tx.operations.some((op) => op.type === "create" && op.table === "boards")
+        ? problem(403, "forbidden")
+        : undefined;
+    let answered = false;
+    server.next("write", (call) => {
+      answered = true;
+      return call.commit();
+    });
+    const made = client.write({ type: "create", table: "boards", id: "b9", value: {} });
+    await stage.until(() => answered);
+    const blocked = [
+      client.write(set("a", "boardId", "b9")),
+      client.write(create("n1", { boardId: "b9" })),
+      client.write(set("a", "tags", { deep: ["b9"] })),
+      client.write({ type: "listInsert", table: "tasks", id: "a", key: "tags.deep", value: "b9" }),
+      client.call("archive", { board: "b9" }),
+      client.write({ type: "set", table: "boards", id: "b9", key: "name", value: "B" }),
+      // By what is blocked itself.
+      client.write(set("n1", "title", "x")),
+    ];
+    const sent = [
+      client.write(set("a", "title", "b9")),
+      client.write(create("b9", { title: "a task" })),
+      client.write(set("b9", "status", "done")),
+    ];
+    await stage.advance();
+    expect(server.applied).toEqual(sent.map(({ txId }) => txId));
+    expect(client.rejected.getSnapshot().map(({ txId }) => txId)).toEqual([
+      made.txId,
+      ...blocked.map(({ txId }) => txId),
+    ]);
+  });
+
   it("R11.2 a create refused because it exists blocks nothing", async () => {
     const { stage, server, client } = await ready();
     server.put("tasks", "n1", { title: "there" });
