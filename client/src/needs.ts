@@ -46,24 +46,25 @@ export function neededBy(
     return undefined;
   };
   for (const operation of operations) {
-    if (operation.type === "call") {
-      const found = look(operation.args);
-      if (found) return found;
-      continue;
+    const given: [unknown, KeySchema | undefined][] = [];
+    if (operation.type === "call") given.push([operation.args, undefined]);
+    else {
+      const { table, id, type } = operation;
+      const own = missing.get(id)?.get(table);
+      if (own) return own;
+      const keys = tableOf(schema, table)?.keys ?? {};
+      if (type === "create") {
+        for (const [name, value] of Object.entries(operation.value))
+          given.push([value, keys[name]]);
+      } else if ("value" in operation) {
+        const [name = ""] = [operation.key].flat().join(".").split(".");
+        given.push([operation.value, keys[name]]);
+      }
     }
-    const { table, id } = operation;
-    const keys = tableOf(schema, table)?.keys ?? {};
-    const values = "value" in operation ? operation.value : undefined;
-    const given: [string, unknown][] =
-      operation.type === "create"
-        ? Object.entries(operation.value)
-        : "key" in operation
-          ? [[[operation.key].flat()[0]?.split(".")[0] ?? "", values]]
-          : [];
-    const found =
-      missing.get(id)?.get(table) ??
-      given.map(([name, value]) => look(value, keys[name])).find((one) => one !== undefined);
-    if (found) return found;
+    for (const [value, key] of given) {
+      const found = look(value, key);
+      if (found) return found;
+    }
   }
   return undefined;
 }

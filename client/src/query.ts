@@ -41,8 +41,6 @@ export class LiveQuery {
   readonly covers: readonly Key[];
   readonly match: (record: RecordData) => boolean;
   readonly compare: (a: RecordData, b: RecordData) => number;
-  /** Nothing can match. */
-  readonly empty: boolean;
   readonly page: number;
   /** Rows to show. */
   limit: number;
@@ -69,9 +67,6 @@ export class LiveQuery {
     this.match = compileWhere(table, spec.where);
     this.compare = compileOrder(table, spec.orderBy);
     const keys = coveringKeys(spec.table, table, spec.where);
-    this.empty = Object.values(spec.where ?? {}).some(
-      (test) => isObject(test) && Array.isArray(test.in) && !test.in.length,
-    );
     this.covers = keys.length ? keys : [spec.table];
     this.page = spec.limit ?? Number.POSITIVE_INFINITY;
     this.limit = this.page;

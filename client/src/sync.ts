@@ -581,7 +581,7 @@ export class Sync implements Loader {
   private errorOf(load: Load): RowcastError | undefined {
     const { error, keys, loaded, query } = load;
     if (error) return error;
-    if (loaded && !keys.length && !query.empty) return NOT_LIVE;
+    if (loaded && !keys.length && !isEmpty(query)) return NOT_LIVE;
     for (const key of keys) {
       const state = this.keys.get(key);
       if (state?.error) return state.error;
@@ -722,6 +722,13 @@ export class Sync implements Loader {
       })),
     };
   }
+}
+
+/** Whether nothing can match. */
+function isEmpty({ spec }: LiveQuery): boolean {
+  return Object.values(spec.where ?? {}).some(
+    (test) => isObject(test) && Array.isArray(test.in) && !test.in.length,
+  );
 }
 
 function readQuery(answer: unknown): QueryAnswer {

@@ -278,8 +278,10 @@ describe("useUndoRedo", () => {
     );
     const end = page.client.query("tasks").subscribe(() => {});
     await settle(server);
-    page.client.write(set("a", "title", "B"));
-    page.client.write(set("a", "position", 1));
+    act(() => {
+      page.client.write(set("a", "title", "B"));
+      page.client.write(set("a", "position", 1));
+    });
     await settle(server);
     const now = async () => {
       await settle(server);
