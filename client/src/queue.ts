@@ -127,10 +127,7 @@ export class Queue {
       const rows = some.map(rowOf);
       const keys = await vault.append(rows);
       if (generation !== this.generation) return;
-      keys.forEach((key, at) => {
-        const pending = some[at] as Pending;
-        this.stored(pending, key);
-      });
+      this.stored(some, keys);
       this.tellQueued(keys, rows);
       this.host.stored();
       this.core.changed();
@@ -146,12 +143,18 @@ export class Queue {
     await this.save();
   }
 
-  private stored(pending: Pending, key: string): void {
-    if (pending.key === undefined) this.cache.store(pending, key);
-    // Another tab sends it when it likes.
-    pending.uncertain ||= !this.held;
-    this.rows.set(key, pending);
-    this.written.get(pending)?.saved.settle();
+  private stored(some: readonly Pending[], keys: readonly string[]): void {
+    // One may have been found in the queue meanwhile.
+    const found = some.filter(({ key }) => key === undefined);
+    for (const [at, key] of keys.entries()) {
+      const pending = some[at] as Pending;
+      pending.key ??= key;
+      // Another tab sends it when it likes.
+      pending.uncertain ||= !this.held;
+      this.rows.set(key, pending);
+      this.written.get(pending)?.saved.settle();
+    }
+    if (found.length) this.cache.store(found);
   }
 
   private fail(pending: Pending, error: unknown): void {
@@ -209,7 +212,7 @@ export class Queue {
     this.held = this.sending = this.saving = this.firm = false;
     this.failures = this.singly = 0;
     for (const pending of this.unsaved.splice(0)) {
-      this.fail(pending, new StorageError("The client was closed before the change was stored"));
+      this.fail(pending, new StorageError("The client was closed before that"));
     }
     const closed = new StorageError("The client was closed; the change stays queued");
     for (const { saved, confirmed } of this.written.values()) {
@@ -279,7 +282,7 @@ export class Queue {
     const own = this.cache.pending.find(
       (one) => one.key === undefined && one.tx.txId === row.tx.txId,
     );
-    if (own) this.stored(own, key);
+    if (own) this.stored([own], [key]);
     else {
       const pending = this.cache.add(row.tx, row.now, key, row.attempted === true);
       pending.uncertain ||= !this.held;
@@ -420,7 +423,12 @@ export class Queue {
   private async sendSome(generation: number): Promise<boolean> {
     const vault = this.vault as Vault;
     // From storage, not from memory: what other tabs have appended is there even where their message is not.
-    const stored = await vault.store.all<QueueRow>("queue", MAX_TRANSACTIONS + this.done.size);
+    const some = (most: number) => vault.store.all<QueueRow>("queue", most);
+    let stored = await some(MAX_TRANSACTIONS);
+    // Answered all of them, and not out of storage: what follows is behind.
+    if (stored.length === MAX_TRANSACTIONS && stored.every(([key]) => this.done.has(key))) {
+      stored = await some(MAX_TRANSACTIONS + this.done.size);
+    }
     if (generation !== this.generation) return false;
     const batch: [string, Pending][] = [];
     let bytes = 0;
@@ -668,7 +676,6 @@ export class Queue {
         title: "Blocked",
         status: 424,
         code: "blocked",
-        detail: "It needs a record whose create was refused",
         blockedBy,
       };
       found.push([[key, pending], { problem }]);
@@ -732,7 +739,7 @@ export class Queue {
         key: id,
         revise(stored) {
           // Another tab was faster.
-          if (!stored) throw new StorageError("It has been retried or discarded already");
+          if (!stored) throw new StorageError("It is not there any more");
           return undefined;
         },
       })),

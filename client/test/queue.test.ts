@@ -1,5 +1,7 @@
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { RefusedError } from "../src/errors.js";
+import type { Storage, StoreName } from "../src/storage.js";
+import { memoryStorage } from "../src/storage-memory.js";
 import type { Transaction } from "../src/wire.gen.js";
 import { add, create, rows, Stage, set } from "./harness.js";
 import { problem, refused, reply } from "./scripted-server.js";
@@ -278,6 +280,40 @@ describe("R10 requests as a whole", () => {
     expect(server.applied).toEqual([handle.txId]);
     expect(client.rejected.getSnapshot()).toEqual([]);
     expect(client.status.getSnapshot()).toMatchObject({ pending: 0, lastError: null });
+  });
+});
+
+describe("a long queue", () => {
+  it("is stored in one go and read no further than what is sent", async () => {
+    const memory = memoryStorage({ durable: true });
+    const reads: number[] = [];
+    const storage: Storage = {
+      ...memory,
+      async open(name) {
+        const store = await memory.open(name);
+        return {
+          ...store,
+          async all<T>(part: StoreName, most?: number) {
+            const found = await store.all<T>(part, most);
+            if (part === "queue" && most !== undefined) reads.push(found.length);
+            return found;
+          },
+        };
+      },
+    };
+    const { stage, server, client } = await ready(new Stage(), { storage });
+    const sort = vi.spyOn(Array.prototype, "sort");
+    const writes = Array.from({ length: 500 }, () => client.write(add("a")));
+    await stage.advance(1);
+    await Promise.all(writes.map(({ saved }) => saved));
+    // Neither the queue nor the record's own is put in order once for each.
+    const long = sort.mock.contexts.filter((list) => (list as unknown[]).length >= 400);
+    expect(long.length).toBeLessThan(10);
+    sort.mockRestore();
+    await stage.until(() => client.status.getSnapshot().pending === 0);
+    expect(server.get("tasks", "a")?.count).toBe(500);
+    expect(server.applied).toEqual(writes.map(({ txId }) => txId));
+    expect(Math.max(...reads)).toBe(50);
   });
 });
 
