@@ -146,6 +146,19 @@ def insert_one(tab: Tab) -> None:
     expect(tab.page.get_by_label("Preview")).to_contain_text("Sketch.png")
 
 
+def menu_of_user(tab: Tab) -> None:
+    drawer = tab.page.get_by_role("button", name="Boards and notebooks")
+    if drawer.is_visible():
+        drawer.click()
+    tab.page.get_by_role("button", name="you and this window").click()
+
+
+def show_devtools(tab: Tab) -> None:
+    menu_of_user(tab)
+    tab.page.get_by_role("menuitem", name="Show devtools").click()
+    expect(tab.page.get_by_role("tab", name="keys")).to_be_visible()
+
+
 PLACES: dict[str, Callable[[Tab], object]] = {
     "sign-in": lambda tab: expect(tab.page.get_by_role("heading", level=1)).to_be_visible(),
     "board": lambda tab: expect(tab.card(DEMO_TASK)).to_be_visible(),
@@ -154,13 +167,16 @@ PLACES: dict[str, Callable[[Tab], object]] = {
     "filtered": lambda tab: tab.page.get_by_label("Search tasks").fill("nothing like it"),
     "share": lambda tab: tab.page.get_by_role("button", name="Share", exact=True).click(),
     "menu": lambda tab: tab.page.get_by_role("button", name="Board", exact=True).click(),
+    "user": menu_of_user,
+    "devtools": show_devtools,
+    "account": lambda tab: tab.go("/account"),
     "note": lambda tab: tab.go(f"/notes/{NOTEBOOK}/{DRAFT}"),
     "image": insert_one,
     "notes": lambda tab: tab.go(f"/notes/{NOTEBOOK}"),
     "gone": lambda tab: tab.go(f"/tasks/{LAUNCH[:-1]}9"),
 }
 # To which one does not come from a board.
-ELSEWHERE = ("sign-in", "note", "image", "notes", "gone")
+ELSEWHERE = ("sign-in", "account", "note", "image", "notes", "gone")
 # What turns for as long as something is under way is not waited for.
 SETTLED = """async () => {
   const ends = (animation) => animation.effect.getComputedTiming().endTime !== Infinity;

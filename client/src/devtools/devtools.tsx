@@ -95,7 +95,8 @@ function Panel({ client }: { client: Client }) {
           </button>
         ))}
       </div>
-      <div role="tabpanel" style={styles.body}>
+      {/* Scrolled by keys, too. */}
+      <div role="tabpanel" tabIndex={0} style={styles.body}>
         <Tab name={tab} state={state} client={client} />
       </div>
     </div>
