@@ -2,13 +2,12 @@
  * From the key to the pixels: how long an edit takes to be painted in a browser with 5 000 tasks loaded, with the real
  * gateway and database. `npm run bench:paint`, after `make install`; writes RESULTS.md beside this file.
  */
-import { spawn } from "node:child_process";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { execFileSync, spawn } from "node:child_process";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
-import { cpus, tmpdir } from "node:os";
-import { join } from "node:path";
-import { fileURLToPath } from "node:url";
-import { chromium } from "playwright-core";
+import { cpus, loadavg, tmpdir } from "node:os";
+import { basename, join } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
 import { build } from "vite";
 
 const TASKS = 5000;
@@ -18,20 +17,26 @@ const BOARD = "00000000-0000-7000-8000-0000000b0002";
 const FRAME = 1000 / 60;
 const path = (name) => fileURLToPath(new URL(name, import.meta.url));
 
+const python = process.env.PYTHON ?? path("../../.venv/bin/python");
+// The browser is driven by what the tests of Python bring along.
+const driver = execFileSync(python, ["-c", "import playwright; print(playwright.__path__[0])"], {
+  encoding: "utf8",
+}).trim();
+const { chromium } = await import(pathToFileURL(join(driver, "driver/package/index.mjs")).href);
+
 const folder = await mkdtemp(join(tmpdir(), "rowcast-paint-"));
 const port = await freePort();
 const origin = `http://localhost:${port}`;
-const server = spawn(process.env.PYTHON ?? path("../../.venv/bin/python"), ["-m", "app", "run"], {
+const server = spawn(python, ["-m", "app", "run"], {
   cwd: path("../.."),
   env: { ...process.env, PORT: String(port), ROWCAST_DATA_DIR: join(folder, "data") },
   stdio: ["ignore", "ignore", "inherit"],
 });
 const ended = new Promise((resolve) => server.once("exit", resolve));
 try {
-  const [code] = await Promise.all([bundle(), answering()]);
+  const [files] = await Promise.all([bundle(), answering()]);
   await fill();
-  const { version, pages } = await measure(code);
-  const text = table(version, pages);
+  const text = table(await measure(files));
   await writeFile(path("RESULTS.md"), text);
   console.info(text);
 } finally {
@@ -49,7 +54,7 @@ function freePort() {
   });
 }
 
-/** The page as one script, with React as users have it. */
+/** The page as apps are built, with React as users have it: its first file, and those it fetches. Gives their folder. */
 async function bundle() {
   await build({
     configFile: false,
@@ -68,7 +73,7 @@ async function bundle() {
       lib: { entry: path("paint/main.tsx"), formats: ["es"], fileName: "main" },
     },
   });
-  return readFile(join(folder, "dist", "main.js"), "utf8");
+  return join(folder, "dist");
 }
 
 async function answering() {
@@ -107,7 +112,7 @@ async function fill() {
   }
 }
 
-async function measure(code) {
+async function measure(files) {
   const browser = await chromium.launch({
     executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
     args: [
@@ -117,15 +122,20 @@ async function measure(code) {
   });
   try {
     const pages = [];
-    while (pages.length < PAGES) pages.push(await edit(browser, code));
-    return { version: browser.version(), pages };
+    const twins = [];
+    // By turns, so that what else the machine does falls on both.
+    while (pages.length < PAGES) {
+      pages.push(await edit(browser, files, `board=${BOARD}`));
+      twins.push(await edit(browser, files, `twin=${TASKS}`));
+    }
+    return { version: browser.version(), pages, twins };
   } finally {
     await browser.close();
   }
 }
 
 /** What a page that is opened anew says of each of its edits. */
-async function edit(browser, code) {
+async function edit(browser, files, what) {
   // The page is handed over here, so that Chromium does not see that it is of this machine.
   const context = await browser.newContext({ permissions: ["local-network-access"] });
   const page = await context.newPage();
@@ -134,14 +144,14 @@ async function edit(browser, code) {
   await page.route("**/bench/page*", (route) =>
     route.fulfill({ contentType: "text/html", body: html }),
   );
-  await page.route("**/bench/main.js", (route) =>
-    route.fulfill({ contentType: "text/javascript", body: code }),
+  await page.route("**/bench/*.js", (route) =>
+    route.fulfill({ path: join(files, basename(route.request().url())) }),
   );
   await context.request.post(`${origin}/api/auth/dev-sign-in`, {
     data: { user: "alice" },
     headers: { origin },
   });
-  await page.goto(`${origin}/bench/page?board=${BOARD}`);
+  await page.goto(`${origin}/bench/page?${what}`);
   await page.waitForFunction(
     (most) => Number(document.querySelector("main")?.dataset.loaded) >= most,
     TASKS,
@@ -156,33 +166,37 @@ async function edit(browser, code) {
   return edits;
 }
 
-function table(version, pages) {
-  const first = pages.map((edits) => edits[0]);
-  const more = pages.flatMap((edits) => edits.slice(1));
+function table({ version, pages, twins }) {
   const ms = (value) => `${value.toFixed(1)} ms`;
-  const row = (what, edits, name) => {
-    const times = edits.map((one) => one[name]).sort((a, b) => a - b);
+  const row = (what, some, name) => {
+    const times = some.map((one) => one[name]).sort((a, b) => a - b);
     const [median, worst] = [times[times.length >> 1], times.at(-1)];
     return `| ${what} | ${ms(median)} | ${(median / FRAME).toFixed(2)} | ${ms(worst)} |`;
+  };
+  const rows = (whose, all) => {
+    const first = all.map((edits) => edits[0]);
+    const more = all.flatMap((edits) => edits.slice(1));
+    return [
+      row(`${whose}, the first edit of a page, to the commit`, first, "commit"),
+      row(`${whose}, the first edit of a page, to after the paint`, first, "paint"),
+      row(`${whose}, each later one, to the commit`, more, "commit"),
+      row(`${whose}, each later one, to after the paint`, more, "paint"),
+    ];
   };
   return `# From the key to the pixels
 
 Written by \`npm run bench:paint\`: ${TASKS} tasks of a board in one query, fifty of them on the page as inputs, Chromium
 without a screen, the real gateway and database on the same machine; ${PAGES} pages one after the other, ${EDITS} edits each. An edit is written by \`useWrite\` and shown by
-\`useRecords\`. The paint waits for the next frame of 60 a second, up to a whole frame; the commit of React does not.
+\`useRecords\`. The twin is the same page with the tasks in React's own state, opened by turns with it: what browser and React
+take by themselves. The paint waits for the next frame of 60 a second, up to a whole frame; the commit of React does not.
 The aim is below 16 ms.
 
 - date: ${new Date().toISOString().slice(0, 10)}
-- machine: ${cpus()[0]?.model}, ${cpus().length} cores, shared by browser and servers
+- machine: ${cpus()[0]?.model}, ${cpus().length} cores, shared by browser and servers; ${loadavg()[0].toFixed(1)} processes wanted one when it ended
 - Chromium ${version}
 
 | from the input event | median | frames | worst |
 | --- | --- | --- | --- |
-${[
-  row("the first edit of a page, to the commit", first, "commit"),
-  row("the first edit of a page, to after the paint", first, "paint"),
-  row("each later one, to the commit", more, "commit"),
-  row("each later one, to after the paint", more, "paint"),
-].join("\n")}
+${[...rows("Rowcast", pages), ...rows("twin", twins)].join("\n")}
 `;
 }

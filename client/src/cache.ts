@@ -430,11 +430,10 @@ export class Cache {
     return pending;
   }
 
-  /** A transaction has its row in the queue: from now on it stands where that stands. */
-  store(pending: Pending, key: string): void {
-    pending.key = key;
+  /** Transactions have their rows in the queue: from now on they stand where those stand. */
+  store(stored: readonly Pending[]): void {
     this.pending.sort(comparePending);
-    for (const { slot } of pending.parts) {
+    for (const slot of new Set(stored.flatMap(({ parts }) => parts.map((part) => part.slot)))) {
       if (slot.parts.length < 2) continue;
       slot.parts.sort((a, b) => comparePending(a.pending, b.pending));
       this.touch(slot);

@@ -347,6 +347,7 @@ export class Client {
     const { pending } = written;
     const at = core.runtime.now();
     if (before) core.steps.push({ pending, operations: done, before, context, group, at });
+    core.cache.batch.tellNow();
     return handle(written);
   }
 

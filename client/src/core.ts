@@ -70,6 +70,7 @@ export class Core {
         const { pending, saved } = this.write({ txId: this.newId(), operations }, context.now);
         return { pending, saved: saved.get() };
       },
+      failed: (error) => this.failed(error),
     });
     this.rejected = new Cell<readonly Rejected[]>(batch, []);
     this.status = new Cell(batch, this.computeStatus());
@@ -84,6 +85,8 @@ export class Core {
         this.engine = new Engine(this);
         this.engine.start();
         for (const begin of this.waiting.splice(0)) begin(this.engine);
+        // Not while somebody types.
+        this.steps.prepare();
         return this.engine;
       },
       (error) => {
@@ -162,6 +165,9 @@ export class Core {
     const before = this.status.getSnapshot();
     const names = Object.keys(status) as (keyof Status)[];
     if (names.some((name) => status[name] !== before[name])) this.status.set(status);
+    // Not to end unasked while the page alone knows of a write: what is not stored comes last.
+    const last = this.cache.pending.at(-1);
+    this.runtime.holdPage(!this.closed && last !== undefined && (!status.durable || !last.key));
     this.engine?.sync.refreshStatus();
     this.stir();
   }
@@ -181,6 +187,7 @@ export class Core {
   /** Nothing more is done. */
   end(): void {
     void this.shut();
+    this.changed();
     for (const { saved, confirmed } of this.written.values()) {
       saved.fail(new ClosedError());
       confirmed.fail(new ClosedError());

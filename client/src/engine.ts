@@ -84,11 +84,14 @@ export class Engine {
 
   /** Something was written. */
   wrote(): void {
-    if (!this.asked && this.vault?.store.durable) {
-      this.asked = true;
-      this.core.runtime.persist();
-    }
     this.queue.added();
+  }
+
+  /** It is stored. Now that it is shown, too, there is time to ask that it be kept. */
+  stored(): void {
+    if (this.asked || !this.vault?.store.durable) return;
+    this.asked = true;
+    this.core.runtime.persist();
   }
 
   // --- what the parts ask ---

@@ -19,30 +19,30 @@ export interface OpProblem {
 
 /** What is told of a code where nothing better is known, and after the colon what to do. */
 const WORDS: { readonly [code: string]: string } = {
-  bad_request: "The form is wrong: see the types and the docs",
+  bad_request: "The form is wrong: see the docs",
   unknown_operation: "There is no such operation",
   unknown_operator: "There is no such operator",
-  unknown_table: "There is no such table: make it live with sync.enable, generate the types again",
+  unknown_table: "There is no such table: see sync.enable, and generate the types again",
   unknown_key: "There is no such key: keys are camelCase; generate the types again",
-  unknown_function: "There is no such function: expose it with sync.expose",
-  unknown_argument: "There is no such argument: arguments are camelCase without p_",
+  unknown_function: "There is no such function: see sync.expose",
+  unknown_argument: "There is no such argument: see sync.describe",
   required: "A value is required",
   bad_value: "No such value can be stored",
-  bad_path: "The path has an empty or reserved part, or goes through what has no members",
+  bad_path: "The path has an empty or reserved part, or leads nowhere",
   bad_index: "The list is shorter than this index",
   not_a_list: "There is no list at this path",
   not_a_number: "There is no number at this path",
-  not_supported: "Records of this table cannot be deleted or restored so: see sync.enable",
-  check_failed: "The value is not allowed here",
+  not_supported: "The table does not allow this: see sync.enable",
+  check_failed: "The value is not allowed",
   forbidden: "No such record, or you may not change it",
-  forbidden_key: "This key cannot be written: leave it out",
-  exists: "There is such a record already: change that one, or take another id or value",
-  too_many: "It is too much: divide it, or raise the limit with sync.configure",
-  too_large: "It is too large: divide it, or raise the limit with sync.configure",
-  conflict: "The record has changed: look at it, decide, and write again",
-  too_old: "It is too old: look at the record, and retry",
-  blocked: "It needs a record whose create was refused: mend that one, and retry both",
-  upgrade: "The app is too old: load its new version; what is queued stays",
+  forbidden_key: "This key cannot be written",
+  exists: "There is such a record already: change it, or take another value",
+  too_many: "It is too much: divide it, or see sync.configure",
+  too_large: "It is too large: divide it, or see sync.configure",
+  conflict: "The record has changed: look at it and write again",
+  too_old: "It is too old: look at the record and retry",
+  blocked: "It needs a record whose create was refused: retry both",
+  upgrade: "The app is too old: load it anew; what is queued stays",
 };
 const STATUS: { readonly [code: string]: number } = {
   forbidden: 403,
@@ -82,7 +82,7 @@ export async function loadPart<T>(load: () => Promise<T>): Promise<T> {
   } catch (cause) {
     throw new RowcastError(
       "not_loaded",
-      "A part of the app could not be loaded. Load the page again; offline its files must be cached.",
+      "A part of the app could not be loaded. Load the page again.",
       { cause },
     );
   }
@@ -149,10 +149,7 @@ export class UserChangedError extends RowcastError {
   readonly userId: string | null;
 
   constructor(userId: string | null) {
-    super(
-      "user_changed",
-      "Somebody else is signed in. Close this client and make one for the present user.",
-    );
+    super("user_changed", "Somebody else is signed in. Make a client for the present user.");
     this.userId = userId;
   }
 }
@@ -162,7 +159,7 @@ export class ClosedError extends RowcastError {
   override name = "ClosedError";
 
   constructor() {
-    super("closed", "The client was closed or signed out. Make a new one with createClient.");
+    super("closed", "The client was closed. Make a new one.");
   }
 }
 

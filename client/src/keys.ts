@@ -30,6 +30,8 @@ export interface KeyState {
   used: number;
   /** Another tab has removed it from storage with its records: it is not stored again. */
   lost: boolean;
+  /** Why it cannot be subscribed to, where it was refused. */
+  error: RowcastError | undefined;
 }
 
 /** A key as devtools show it. */
@@ -88,6 +90,7 @@ export class Keys {
       origin: undefined,
       used: 0,
       lost: false,
+      error: undefined,
     };
     this.states.set(key, state);
     return state;
@@ -236,7 +239,8 @@ export class Keys {
       const code = refused.get(key);
       if (code) {
         state.status = "refused";
-        this.host.failed(new RowcastError(code, `The key ${key} cannot be subscribed to.`));
+        state.error = new RowcastError(code, `The key ${key} cannot be subscribed to.`);
+        this.host.failed(state.error);
         continue;
       }
       state.status = "live";
@@ -293,7 +297,7 @@ export class Keys {
   private off(state: KeyState): void {
     if (state.status === "live") state.cursor = this.vault?.cursor ?? state.cursor;
     state.status = "off";
-    state.frame = undefined;
+    state.frame = state.error = undefined;
     if (state.cursor === undefined) state.since = undefined;
     this.keep(state);
   }

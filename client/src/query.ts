@@ -18,7 +18,8 @@ export interface QuerySpec {
 
 /**
  * How far a result can be trusted. `loading`: nothing is known yet. `cached`: what this device knows, being checked.
- * `live`: complete, and changes arrive. `offline`: what was known when the connection ended. `error`: refused.
+ * `live`: complete, and changes arrive. `offline`: what was known when the connection ended. `error`: refused, or read
+ * once and not live; `error.code` says which.
  */
 export type QueryStatus = "loading" | "cached" | "live" | "offline" | "error";
 

@@ -4,6 +4,7 @@ import { RefusedError } from "./errors.js";
 import { type Http, isTransient } from "./http.js";
 import { type ServerClock, timeOfId } from "./ids.js";
 import { byteLength, isObject, type RecordData } from "./json.js";
+import { createsOf, namesOf, neededBy } from "./needs.js";
 import type { Cell } from "./readable.js";
 import { backoff, type Runtime } from "./runtime.js";
 import { type Change, StorageError } from "./storage.js";
@@ -53,6 +54,8 @@ export interface QueueHost {
   signedOut(): void;
   /** The user whose cookie is sent, where a cookie is. */
   author(): string | undefined;
+  /** Something was written and is stored. */
+  stored(): void;
 }
 
 const MAX_TRANSACTIONS = 50;
@@ -124,11 +127,10 @@ export class Queue {
       const rows = some.map(rowOf);
       const keys = await vault.append(rows);
       if (generation !== this.generation) return;
-      keys.forEach((key, at) => {
-        const pending = some[at] as Pending;
-        this.stored(pending, key);
-      });
+      this.stored(some, keys);
       this.tellQueued(keys, rows);
+      this.host.stored();
+      this.core.changed();
       this.wake();
     } catch (error) {
       if (generation !== this.generation) return;
@@ -141,12 +143,18 @@ export class Queue {
     await this.save();
   }
 
-  private stored(pending: Pending, key: string): void {
-    if (pending.key === undefined) this.cache.store(pending, key);
-    // Another tab sends it when it likes.
-    pending.uncertain ||= !this.held;
-    this.rows.set(key, pending);
-    this.written.get(pending)?.saved.settle();
+  private stored(some: readonly Pending[], keys: readonly string[]): void {
+    // One may have been found in the queue meanwhile.
+    const found = some.filter(({ key }) => key === undefined);
+    for (const [at, key] of keys.entries()) {
+      const pending = some[at] as Pending;
+      pending.key ??= key;
+      // Another tab sends it when it likes.
+      pending.uncertain ||= !this.held;
+      this.rows.set(key, pending);
+      this.written.get(pending)?.saved.settle();
+    }
+    if (found.length) this.cache.store(found);
   }
 
   private fail(pending: Pending, error: unknown): void {
@@ -204,7 +212,7 @@ export class Queue {
     this.held = this.sending = this.saving = this.firm = false;
     this.failures = this.singly = 0;
     for (const pending of this.unsaved.splice(0)) {
-      this.fail(pending, new StorageError("The client was closed before the change was stored"));
+      this.fail(pending, new StorageError("The client was closed before that"));
     }
     const closed = new StorageError("The client was closed; the change stays queued");
     for (const { saved, confirmed } of this.written.values()) {
@@ -274,7 +282,7 @@ export class Queue {
     const own = this.cache.pending.find(
       (one) => one.key === undefined && one.tx.txId === row.tx.txId,
     );
-    if (own) this.stored(own, key);
+    if (own) this.stored([own], [key]);
     else {
       const pending = this.cache.add(row.tx, row.now, key, row.attempted === true);
       pending.uncertain ||= !this.held;
@@ -415,7 +423,12 @@ export class Queue {
   private async sendSome(generation: number): Promise<boolean> {
     const vault = this.vault as Vault;
     // From storage, not from memory: what other tabs have appended is there even where their message is not.
-    const stored = await vault.store.all<QueueRow>("queue", MAX_TRANSACTIONS + this.done.size);
+    const some = (most: number) => vault.store.all<QueueRow>("queue", most);
+    let stored = await some(MAX_TRANSACTIONS);
+    // Answered all of them, and not out of storage: what follows is behind.
+    if (stored.length === MAX_TRANSACTIONS && stored.every(([key]) => this.done.has(key))) {
+      stored = await some(MAX_TRANSACTIONS + this.done.size);
+    }
     if (generation !== this.generation) return false;
     const batch: [string, Pending][] = [];
     let bytes = 0;
@@ -638,9 +651,12 @@ export class Queue {
   /** Queued transactions that need a record whose create was refused just now: they are not sent. */
   private blocked(ended: readonly [[string, Pending], Answer][]): [[string, Pending], Answer][] {
     const found: [[string, Pending], Answer][] = [];
-    const missing = new Map<string, string>();
+    // By id, then by table: the transaction that was to make it.
+    const missing = new Map<string, Map<string, string>>();
     const refuse = (tx: Transaction) => {
-      for (const id of createsOf(tx)) missing.set(id, tx.txId);
+      for (const { table, id } of createsOf(tx)) {
+        missing.set(id, new Map(missing.get(id)).set(table, tx.txId));
+      }
     };
     const gone = new Set<string>();
     for (const [[key, { tx }], answer] of ended) {
@@ -651,21 +667,16 @@ export class Queue {
     for (const pending of this.cache.pending) {
       const { key, tx } = pending;
       if (key === undefined || gone.has(key)) continue;
-      const own = createsOf(tx);
-      const needed = [...missing.keys()].find(
-        (id) => !own.includes(id) && names(tx.operations, id),
-      );
-      if (needed === undefined) {
-        for (const id of own) missing.delete(id);
-        continue;
-      }
+      // What it makes itself is there for what follows.
+      for (const { table, id } of createsOf(tx)) missing.get(id)?.delete(table);
+      const blockedBy = neededBy(tx, missing, this.cache.schema);
+      if (blockedBy === undefined) continue;
       const problem: Problem = {
         type: "about:blank",
         title: "Blocked",
         status: 424,
         code: "blocked",
-        detail: "It needs a record whose create was refused",
-        blockedBy: missing.get(needed) as string,
+        blockedBy,
       };
       found.push([[key, pending], { problem }]);
       refuse(tx);
@@ -728,7 +739,7 @@ export class Queue {
         key: id,
         revise(stored) {
           // Another tab was faster.
-          if (!stored) throw new StorageError("It has been retried or discarded already");
+          if (!stored) throw new StorageError("It is not there any more");
           return undefined;
         },
       })),
@@ -764,35 +775,6 @@ function rowOf({ tx, now, attempted }: Pending): QueueRow {
 /** Refusals of one transaction that are none for good. */
 function comesAgain(status: number): boolean {
   return isTransient(status) || status === 401 || status === 426;
-}
-
-function namesOf({ operations }: Transaction): [table: string, id: string][] {
-  const names = new Map<string, [string, string]>();
-  for (const operation of operations) {
-    if (operation.type === "call") continue;
-    const { table, id } = operation;
-    names.set(`${table}:${id}`, [table, id]);
-  }
-  return [...names.values()];
-}
-
-/** Ids of the records a transaction makes. */
-function createsOf({ operations }: Transaction): string[] {
-  return operations.flatMap((operation) => {
-    const { type } = operation;
-    if (type === "create") return [operation.id];
-    return type === "set" && String(operation.key) === "id" ? [operation.id] : [];
-  });
-}
-
-/** Whether an id stands anywhere in it. */
-function names(value: unknown, id: string): boolean {
-  if (value === id) return true;
-  return (
-    typeof value === "object" &&
-    value !== null &&
-    Object.values(value).some((one) => names(one, id))
-  );
 }
 
 function readAnswer(body: unknown): {

@@ -13,6 +13,8 @@ export type Listeners = Set<() => void>;
 export class Batch {
   private readonly waiting = new Set<Listeners>();
   private scheduled = false;
+  /** What came first has been told at once; what follows waits. */
+  private told = false;
 
   /** `before`: what has to be up to date first. */
   constructor(private readonly before: () => void) {}
@@ -31,8 +33,23 @@ export class Batch {
     this.schedule();
   }
 
+  /**
+   * Tells of what a user has just done without waiting, once in a turn: what shows it is then there before the handler of
+   * the event ends. (React puts the old value back into an input, and the caret behind it, where it is not.)
+   */
+  tellNow(): void {
+    if (this.told) return;
+    this.told = true;
+    this.schedule();
+    this.tell();
+  }
+
   private run(): void {
-    this.scheduled = false;
+    this.scheduled = this.told = false;
+    this.tell();
+  }
+
+  private tell(): void {
     this.before();
     const told = [...this.waiting].flatMap((listeners) => [...listeners]);
     this.waiting.clear();

@@ -18,6 +18,8 @@ export interface Runtime {
   onWake(listener: () => void): () => void;
   /** Calls back when the page may be about to end. */
   onHide(listener: () => void): () => void;
+  /** Whether the user is asked before the page ends. */
+  holdPage(on: boolean): void;
   /** Asks that the device keep what is stored. */
   persist(): void;
 }
@@ -32,6 +34,7 @@ export function browserRuntime(): Runtime {
       for (const [on, name] of pairs) on?.removeEventListener(name, listener);
     };
   };
+  const ask = (event: Event) => event.preventDefault();
   return {
     now: () => Date.now(),
     random: () => Math.random(),
@@ -63,6 +66,7 @@ export function browserRuntime(): Runtime {
           if (!page || page.visibilityState === "hidden") listener();
         },
       ),
+    holdPage: (on) => target?.[`${on ? "add" : "remove"}EventListener`]("beforeunload", ask),
     persist() {
       if (typeof navigator !== "undefined") navigator.storage?.persist?.().catch(() => {});
     },

@@ -51,12 +51,17 @@ export interface UndoHost {
     operations: RecordOperation[],
     context: OpContext,
   ): { pending: Pending; saved: Promise<void> };
+  /** What was asked for cannot be done. */
+  failed(error: unknown): void;
 }
 
 /** Writes that are remembered while undo itself cannot be loaded. */
 const MOST = 1000;
 
-/** The steps of this tab. What undoes them is loaded with the first one; what happens before that is told it in order. */
+/**
+ * The steps of this tab. What undoes them is loaded once the engine is there, or with the first one; what happens before
+ * that is told it in order.
+ */
 export class Steps {
   readonly history: Cell<History>;
   private undo: Undo | undefined;
@@ -99,7 +104,11 @@ export class Steps {
     this.tell((undo) => undo.push(whole));
     if (this.undo) return;
     if (!this.history.getSnapshot().canUndo) this.history.set({ canUndo: true, canRedo: false });
-    // Without it nothing is lost but undo, which says so itself.
+    this.prepare();
+  }
+
+  /** Loads what undoes. Without it nothing is lost but undo, which says so itself. */
+  prepare(): void {
     this.load().catch(() => {});
   }
 
@@ -122,6 +131,7 @@ export class Steps {
       this.tell((undo) => wanted && resolve(undo[step]()));
       this.load().catch((error) => {
         wanted = false;
+        this.host.failed(error);
         reject(error);
       });
     });

@@ -10,6 +10,9 @@ import {
   type StoreName,
 } from "./storage.js";
 
+/** Changes of one commit that are asked for together. */
+const AT_ONCE = 100;
+
 function done<T>(request: IDBRequest<T>): Promise<T> {
   return new Promise((resolve, reject) => {
     request.onsuccess = () => resolve(request.result);
@@ -129,24 +132,33 @@ class IndexedDbStore implements Store {
       }
     };
     const done = completion(transaction, () => thrown);
-    attempt(() => {
-      for (const change of changes) {
-        const store = transaction.objectStore(change.store);
-        const key = inner(change.store, change.key);
-        if ("remove" in change) store.delete(key);
-        else if ("value" in change) store.put(change.value, key);
-        else {
-          const request = store.get(key);
-          request.onsuccess = () =>
-            attempt(() => {
-              const value = change.revise(request.result);
-              if (value === undefined) store.delete(key);
-              else if (value !== request.result) store.put(value, key);
-            });
+    const make = (change: Change): IDBRequest => {
+      const store = transaction.objectStore(change.store);
+      const key = inner(change.store, change.key);
+      if ("remove" in change) return store.delete(key);
+      if ("value" in change) return store.put(change.value, key);
+      const request = store.get(key);
+      request.addEventListener("success", () =>
+        attempt(() => {
+          const value = change.revise(request.result);
+          if (value === undefined) store.delete(key);
+          else if (value !== request.result) store.put(value, key);
+        }),
+      );
+      return request;
+    };
+    let at = 0;
+    /** Some at a time: between them the page may answer and paint. */
+    const next = () =>
+      attempt(() => {
+        let request: IDBRequest | undefined;
+        for (const most = at + AT_ONCE; at < most && at < changes.length; at++) {
+          request = make(changes[at] as Change);
         }
-      }
-      append?.(transaction.objectStore("queue"));
-    });
+        if (at < changes.length) request?.addEventListener("success", next);
+        else append?.(transaction.objectStore("queue"));
+      });
+    next();
     await done;
   }
 }

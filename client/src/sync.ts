@@ -1,6 +1,6 @@
 import { type Cache, placeOf, type ServerChange, type Slot } from "./cache.js";
 import type { Core } from "./core.js";
-import type { RowcastError } from "./errors.js";
+import { RowcastError } from "./errors.js";
 import { type Http, isTransient } from "./http.js";
 import { isObject, type RecordData } from "./json.js";
 import { type KeyInfo, type KeyState, Keys } from "./keys.js";
@@ -38,6 +38,12 @@ const PAGE = 1000;
 const MAX_HAVE = 10_000;
 /** Queries whose results are known to be complete. */
 const MAX_KNOWN = 500;
+
+/** What is read is shown, but nobody tells of its changes. */
+const NOT_LIVE = new RowcastError(
+  "not_live",
+  "No key covers this query: it was read once. Filter by id or a topic, with at most 100 values.",
+);
 
 /** Keeps keys subscribed, queries loaded and records fetched. */
 export class Sync implements Loader {
@@ -571,12 +577,24 @@ export class Sync implements Loader {
     this.schedule();
   }
 
+  /** Why a query is not there, or cannot be live. */
+  private errorOf(load: Load): RowcastError | undefined {
+    const { error, keys, loaded, query } = load;
+    if (error) return error;
+    if (loaded && !keys.length && !isEmpty(query)) return NOT_LIVE;
+    for (const key of keys) {
+      const state = this.keys.get(key);
+      if (state?.error) return state.error;
+    }
+    return undefined;
+  }
+
   statusOf(load: Load): QueryStatus {
     const { query, keys } = load;
-    if (load.error) return "error";
+    if (this.errorOf(load)) return "error";
     const states = keys.map((key) => this.keys.get(key));
     const live = states.every((state) => state?.status === "live" && !state.stale);
-    if (load.loaded && keys.length && live) return "live";
+    if (load.loaded && live) return "live";
     const offline =
       this.socket.state !== "open" && (this.socket.failures > 0 || !this.runtime.online());
     if (load.loaded || this.known.has(query.id) || query.snapshot.data.length) {
@@ -588,7 +606,7 @@ export class Sync implements Loader {
   /** Brings the status of every query up to date. */
   refreshStatus(): void {
     for (const load of this.loads.values()) {
-      load.query.mark(this.statusOf(load), load.error);
+      load.query.mark(this.statusOf(load), this.errorOf(load));
       this.cache.queryChanged(load.query);
     }
   }
@@ -704,6 +722,13 @@ export class Sync implements Loader {
       })),
     };
   }
+}
+
+/** Whether nothing can match. */
+function isEmpty({ spec }: LiveQuery): boolean {
+  return Object.values(spec.where ?? {}).some(
+    (test) => isObject(test) && Array.isArray(test.in) && !test.in.length,
+  );
 }
 
 function readQuery(answer: unknown): QueryAnswer {

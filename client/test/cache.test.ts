@@ -48,8 +48,9 @@ describe("R1 views", () => {
     const late = write("t2", set("a", "title", "second"));
     const early = write("t1", set("a", "title", "first"));
     expect(view()?.title).toBe("first");
-    cache.store(early, "0001");
-    cache.store(late, "0002");
+    early.key = "0001";
+    late.key = "0002";
+    cache.store([early, late]);
     expect(view()?.title).toBe("second");
     expect(cache.pending.map(({ tx }) => tx.txId)).toEqual(["t1", "t2"]);
   });

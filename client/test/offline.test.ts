@@ -268,6 +268,11 @@ describe("R19 storage", () => {
     await stage.advance();
     client.write(create("x"));
     client.write(create("y"));
+    // Not while it is being shown.
+    expect(page.persisted).toBe(0);
+    await stage.advance();
+    client.write(create("z"));
+    await stage.advance();
     expect(page.persisted).toBe(1);
   });
 });

@@ -218,7 +218,7 @@ describe("applying", () => {
     expect(refused(record, set("title", "B"), set(["data", "a", "b"], 1))).toEqual({
       status: 400,
       code: "bad_path",
-      detail: "The path has an empty or reserved part, or goes through what has no members",
+      detail: "The path has an empty or reserved part, or leads nowhere",
       table: "tasks",
       id: ID,
       key: ["data", "a", "b"],

@@ -26,22 +26,23 @@ vi.mock("../src/errors.js", async (original) => {
 // The clock of these tests does not wait for files.
 beforeAll(() => Promise.all([import("../src/engine.js"), import("../src/undo.js")]));
 
-function begin() {
+function begin(storage = memoryStorage({ durable: true })) {
   const world = new World();
   const server = new ScriptedServer(world);
   server.put("tasks", "a", { title: "A", boardId: "b1", count: 0 });
+  const page = new Page(world);
   const client = createClient({
     url: "http://test",
     schema: server.tables,
     auth: { token: () => "t-ann" },
-    storage: memoryStorage({ durable: true }),
+    storage,
     transport: server.transport(),
     tabs: oneTab(),
-    runtime: new Page(world),
+    runtime: page,
   });
   const create = (id: string) =>
     client.write({ type: "create", table: "tasks", id, value: { title: id, boardId: "b1" } });
-  return { world, server, client, create };
+  return { world, server, client, create, page };
 }
 
 it("works from memory while the engine is on its way, then stores and sends", async () => {
@@ -80,6 +81,43 @@ it("works from memory while the engine is on its way, then stores and sends", as
   end();
   await client.undo();
   await world.until(() => server.get("tasks", "n")?.deletedAt !== null);
+  await client.close();
+});
+
+it("asks before the page ends as long as it alone knows of a write", async () => {
+  gate.fail = true;
+  const { world, client, create, page } = begin();
+  await settle();
+  expect(page.held).toBe(false);
+  const first = create("n");
+  const second = create("m");
+  expect([page.held, client.status.getSnapshot().durable]).toEqual([true, false]);
+  gate.fail = false;
+  await world.until(() => client.status.getSnapshot().durable);
+  await Promise.all([first.saved, second.saved]);
+  expect(page.held).toBe(false);
+  // Later ones, too, for the moment in which they are stored.
+  const third = create("o");
+  expect(page.held).toBe(true);
+  await third.saved;
+  await settle();
+  expect(page.held).toBe(false);
+  create("p");
+  await client.close();
+  expect(page.held).toBe(false);
+});
+
+it("asks before the page ends where nothing is kept and something is not sent", async () => {
+  gate.fail = false;
+  const { world, server, client, create, page } = begin(memoryStorage());
+  await world.until(() => client.status.getSnapshot().state === "online");
+  expect(page.held).toBe(false);
+  server.next("write", () => "cut");
+  const write = create("n");
+  await write.saved;
+  expect(page.held).toBe(true);
+  await world.until(() => client.status.getSnapshot().pending === 0);
+  expect(page.held).toBe(false);
   await client.close();
 });
 

@@ -1,6 +1,6 @@
 import { IDBFactory } from "fake-indexeddb";
 import { describe, expect, it } from "vitest";
-import { type Storage, StorageError, StorageFullError } from "../src/storage.js";
+import { type Change, type Storage, StorageError, StorageFullError } from "../src/storage.js";
 import { indexedDbStorage } from "../src/storage-indexeddb.js";
 import { memoryStorage } from "../src/storage-memory.js";
 
@@ -104,6 +104,35 @@ describe.each(kinds)("a store in %s", (_name, make) => {
 });
 
 describe("IndexedDB", () => {
+  it("makes a large commit a part at a time, in order, all or nothing", async () => {
+    const store = await indexedDbStorage(new IDBFactory()).open("n");
+    const seen: number[] = [];
+    const many = (last: (stored: unknown) => unknown): Change[] =>
+      Array.from({ length: 1234 }, (_, n) => ({
+        store: n % 7 ? "records" : "meta",
+        key: `k${n}`,
+        revise: (stored: unknown) => {
+          seen.push(n);
+          return n < 1233 ? n : last(stored);
+        },
+      }));
+    const failed = new Error("no");
+    const refused = many(() => {
+      throw failed;
+    });
+    await expect(store.append(["x"], refused)).rejects.toBe(failed);
+    expect(await store.all("records")).toEqual([]);
+    expect(await store.all("queue")).toEqual([]);
+    seen.length = 0;
+    await store.append(
+      ["x"],
+      many(() => 1233),
+    );
+    expect(seen).toEqual(Array.from({ length: 1234 }, (_, n) => n));
+    expect((await store.all("records")).length + (await store.all("meta")).length).toBe(1234);
+    expect((await store.all("queue")).map(([, value]) => value)).toEqual(["x"]);
+  });
+
   it("tells a store that was removed elsewhere, which then refuses", async () => {
     const storage = indexedDbStorage(new IDBFactory());
     const store = await storage.open("n");

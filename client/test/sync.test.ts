@@ -459,7 +459,7 @@ describe("R6 keys and cursors", () => {
     expect(seen.now()).toEqual(["T0"]);
   });
 
-  it("a key the server refuses leaves the query cached, and says so", async () => {
+  it("R7.6 a query whose key the server refuses is shown, and says that it is not live", async () => {
     const stage = new Stage();
     fill(stage, 1);
     const client = stage.open();
@@ -480,8 +480,38 @@ describe("R6 keys and cursors", () => {
     const query = client.query("tasks", board);
     rows(query);
     await stage.advance();
-    expect(query.getSnapshot()).toMatchObject({ status: "cached", data: [{ title: "T0" }] });
+    const error = { code: "too_many_keys" };
+    expect(query.getSnapshot()).toMatchObject({ status: "error", data: [{ title: "T0" }], error });
     expect(client.status.getSnapshot().lastError?.code).toBe("too_many_keys");
+    hear.hear = own;
+    stage.server.close();
+    await stage.until(() => query.getSnapshot().status === "live");
+    expect(query.getSnapshot().error).toBeUndefined();
+  });
+
+  it("R7.6 a query that no key covers says so; one that nothing can match is live", async () => {
+    const stage = new Stage();
+    const schema = structuredClone(stage.server.tables);
+    (schema.tables.tasks as { wholeTable: boolean }).wholeTable = false;
+    Object.assign(stage.server, { tables: schema });
+    fill(stage, 2);
+    const client = stage.open({ schema });
+    const all = client.query("tasks", { status: "todo" });
+    const none = client.query("tasks", { status: "todo", id: { in: [] } });
+    rows(all);
+    rows(none);
+    await stage.advance();
+    const { status, data, error } = all.getSnapshot();
+    expect([status, data.length, error?.code]).toEqual(["error", 2, "not_live"]);
+    expect(error?.message).toContain("Filter by id or a topic");
+    expect(all.getSnapshot()).toBe(all.getSnapshot());
+    expect(none.getSnapshot()).toMatchObject({ status: "live", data: [] });
+    // What is read again by hand is there.
+    stage.server.put("tasks", "t9", { title: "T9", status: "todo" });
+    void all.refetch();
+    await stage.advance();
+    expect(all.getSnapshot()).toMatchObject({ status: "error", error: { code: "not_live" } });
+    expect(all.getSnapshot().data).toHaveLength(3);
   });
 
   it("a subscription that failed is tried again", async () => {

@@ -108,6 +108,11 @@ export class Page implements Runtime {
     this.hiders.add(listener);
     return () => void this.hiders.delete(listener);
   };
+  /** Whether the page may not end unasked. */
+  held = false;
+  holdPage = (on: boolean) => {
+    this.held = on;
+  };
   persist = () => {
     this.persisted++;
   };

@@ -2,7 +2,7 @@
 
 import re
 
-from playwright.sync_api import Locator, Route, expect
+from playwright.sync_api import Locator, Response, Route, expect
 
 from tests.e2e.attachments import ALIVE, NAME, REPORT, attach, attached, files_of, png
 from tests.e2e.conftest import Sql, Visit
@@ -20,6 +20,17 @@ WATCH = """() => {
     const bars = document.querySelectorAll("progress");
     for (const { value, max } of bars) window.sent.push(value / max);
   }).observe(document.body, { subtree: true, childList: true, attributes: true });
+}"""
+# The first upload breaks off in the middle.
+BREAK = """() => {
+  const { send } = XMLHttpRequest.prototype;
+  XMLHttpRequest.prototype.send = function (body) {
+    this.upload.addEventListener("progress", ({ loaded, total }) => {
+      if (loaded > total / 2) this.abort();
+    });
+    XMLHttpRequest.prototype.send = send;
+    send.call(this, body);
+  };
 }"""
 # As one who has lost his right and knows how to ask by hand.
 ASK = """async ([user, id]) => {
@@ -142,6 +153,32 @@ def test_what_the_network_breaks_off_is_sent_again(open_as: Visit, sql: Sql) -> 
     alice.page.unroute(CONTENT)
     alice.wake()
     expect(attached(alice, REPORT[0])).to_be_enabled()
+
+
+def test_an_upload_goes_on_where_it_broke_off(open_as: Visit) -> None:
+    alice = open_as("alice")
+    line = alice.page.context.new_cdp_session(alice.page)
+    line.send(
+        "Network.emulateNetworkConditions",
+        {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 1 << 20},
+    )
+    alice.page.evaluate(BREAK)
+    answers: list[Response] = []
+    alice.page.on(
+        "response",
+        lambda response: answers.append(response) if response.url.endswith("/upload") else None,
+    )
+    picture = png(1200)
+    alice.open(DEMO_TASK)
+    attach(alice, (NAME, "image/png", picture))
+    expect(attached(alice, NAME)).to_be_enabled()
+    # The second time from the middle, and what arrived is what was chosen.
+    first, second = (answer.json()["offset"] for answer in answers)
+    assert first == 0
+    assert 0 < second < len(picture)
+    with alice.page.expect_download() as download:
+        attached(alice, NAME).click()
+    assert download.value.path().read_bytes() == picture
 
 
 def test_a_member_who_is_sent_away_loses_files_and_links(open_as: Visit, sql: Sql) -> None:

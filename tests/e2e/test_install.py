@@ -160,3 +160,29 @@ def test_a_new_build_is_offered_and_loses_nothing(
     # Nobody is asked a second time.
     tab.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
     expect(tab.toasts).to_be_empty()
+
+
+def test_a_part_that_is_gone_from_the_server_is_told_of(visit: Visit, site: Site) -> None:
+    # Without a worker that keeps the files of its build: another build has taken their place.
+    for file in site.folder.glob("sw.js*"):
+        file.unlink()
+    tab = visit(name="alice")
+    gone = list((site.folder / "assets").glob("engine-*"))
+    assert gone
+    for file in gone:
+        file.rename(file.with_name(f"old-{file.name}"))
+    tab.page.get_by_role("button", name=re.compile("^alice")).click()
+    expect(tab.toasts).to_contain_text("A part of the app could not be loaded.")
+    for file in gone:
+        file.with_name(f"old-{file.name}").rename(file)
+    tab.toasts.get_by_role("button", name="Reload").click()
+    expect(tab.card(DEMO_TASK)).to_be_visible()
+    # The same for a part that is shown in its place.
+    for file in (site.folder / "assets").glob("preview-*"):
+        file.unlink()
+    tab.page.get_by_role("link", name="Notes", exact=True).click()
+    tab.page.get_by_role("region", name="Notes").get_by_role("link").first.click()
+    part = tab.page.locator(".not-loaded")
+    expect(part).to_contain_text("This part could not be loaded.")
+    expect(tab.page.get_by_label("Text in Markdown")).to_be_visible()
+    expect(part.get_by_role("button", name="Reload")).to_be_visible()

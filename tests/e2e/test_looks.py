@@ -121,20 +121,67 @@ def test_everything_goes_by_keys(open_as: Visit) -> None:
     expect(menu).to_be_focused()
 
 
+def attach_some(tab: Tab) -> None:
+    """A task with a file, one that is under way, and one that is refused."""
+    tab.open(DEMO_TASK)
+    tab.choose("Add files", ("Plan.txt", "text/plain", b"text"))
+    files = tab.page.get_by_role("region", name="Attachments")
+    expect(files.get_by_role("button", name="Plan.txt", exact=True)).to_be_enabled()
+    tab.page.route("**/api/files/upload", lambda route: route.fulfill(status=404, json={}))
+    tab.choose("Add files", ("Refused.txt", "text/plain", b"text"))
+    expect(files.get_by_role("button", name="Retry Refused.txt")).to_be_visible()
+    tab.page.unroute("**/api/files/upload")
+    tab.page.route("**/api/files/content*", lambda route: None)
+    tab.choose("Add files", ("A long name: " + "Donau" * 40, "text/plain", b"text"))
+    expect(files.get_by_role("progressbar")).to_be_visible()
+
+
+def insert_one(tab: Tab) -> None:
+    """A note with an image that is under way, as it is read."""
+    tab.choose("Insert images", ("Sketch.png", "image/png", b"no picture yet"))
+    expect(tab.page.get_by_role("progressbar")).to_be_visible()
+    read = tab.page.get_by_role("button", name="Read")
+    if read.is_visible():
+        read.click()
+    expect(tab.page.get_by_label("Preview")).to_contain_text("Sketch.png")
+
+
+def menu_of_user(tab: Tab) -> None:
+    drawer = tab.page.get_by_role("button", name="Boards and notebooks")
+    if drawer.is_visible():
+        drawer.click()
+    tab.page.get_by_role("button", name="you and this window").click()
+
+
+def show_devtools(tab: Tab) -> None:
+    menu_of_user(tab)
+    tab.page.get_by_role("menuitem", name="Show devtools").click()
+    expect(tab.page.get_by_role("tab", name="keys")).to_be_visible()
+
+
 PLACES: dict[str, Callable[[Tab], object]] = {
     "sign-in": lambda tab: expect(tab.page.get_by_role("heading", level=1)).to_be_visible(),
     "board": lambda tab: expect(tab.card(DEMO_TASK)).to_be_visible(),
     "task": lambda tab: tab.open(DEMO_TASK),
+    "files": attach_some,
     "filtered": lambda tab: tab.page.get_by_label("Search tasks").fill("nothing like it"),
     "share": lambda tab: tab.page.get_by_role("button", name="Share", exact=True).click(),
     "menu": lambda tab: tab.page.get_by_role("button", name="Board", exact=True).click(),
+    "user": menu_of_user,
+    "devtools": show_devtools,
+    "account": lambda tab: tab.go("/account"),
     "note": lambda tab: tab.go(f"/notes/{NOTEBOOK}/{DRAFT}"),
+    "image": insert_one,
     "notes": lambda tab: tab.go(f"/notes/{NOTEBOOK}"),
     "gone": lambda tab: tab.go(f"/tasks/{LAUNCH[:-1]}9"),
 }
+# To which one does not come from a board.
+ELSEWHERE = ("sign-in", "account", "note", "image", "notes", "gone")
+# What turns for as long as something is under way is not waited for.
 SETTLED = """async () => {
-  const moves = document.getAnimations().map((animation) => animation.finished.catch(() => {}));
-  await Promise.all(moves);
+  const ends = (animation) => animation.effect.getComputedTiming().endTime !== Infinity;
+  const moves = document.getAnimations().filter(ends);
+  await Promise.all(moves.map((animation) => animation.finished.catch(() => {})));
   await document.fonts.ready;
 }"""
 
@@ -150,13 +197,13 @@ def test_every_page_can_be_read_and_named(visit: Visit, options: dict[str, Any])
     tab = visit(name="alice", **options)
     problems: list[str] = []
     for place, go in PLACES.items():
-        if place not in ("sign-in", "note", "notes", "gone"):
+        if place not in ELSEWHERE:
             tab.go(f"/tasks/{LAUNCH}")
         if place == "board":
             tab.go("/")
             tab.sign_in("alice")
             tab.add("A long title: " + "Donaudampfschifffahrt" * 12 + " 🚢")
-        elif place not in ("sign-in", "note", "notes", "gone"):
+        elif place not in ELSEWHERE:
             expect(tab.card(DEMO_TASK)).to_be_visible()
         go(tab)
         expect(tab.page.get_by_role("main")).to_be_attached()

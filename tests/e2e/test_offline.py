@@ -160,3 +160,23 @@ def test_connection_comes_back_by_itself(open_as: Visit, site: Site, sql: Sql) -
     assert said == ["Offline1 change waiting", "Saving 1 change", "Saved"]
     alice.until_sent()
     assert sql("select count(*) from tasks where title = 'Patience'") == 1
+
+
+def test_a_page_that_keeps_nothing_asks_before_it_ends(visit: Visit) -> None:
+    tab = visit(name="alice")
+    tab.page.add_init_script("Object.defineProperty(window, 'indexedDB', { value: undefined })")
+    tab.page.reload()
+    tab.page.get_by_role("button", name=re.compile("^alice")).click()
+    expect(tab.badge).to_have_text("Not kept on this device")
+    tab.page.context.route("**/api/realtime/write", lambda route: route.abort())
+    tab.add("Nowhere but here")
+    with tab.page.expect_event("dialog") as asked:
+        tab.page.close(run_before_unload=True)
+    assert asked.value.type == "beforeunload"
+    asked.value.dismiss()
+    # Once it is sent nothing holds the page.
+    tab.page.context.unroute("**/api/realtime/write")
+    tab.wake()
+    expect(tab.badge).to_have_text("Not kept on this device")
+    with tab.page.expect_event("close"):
+        tab.page.close(run_before_unload=True)

@@ -5,14 +5,15 @@ import { SignInAgain } from "./account/sign-in-again.js";
 import { describe, reason } from "./describe.js";
 import { Dialog } from "./ui/dialog.js";
 import { Icon, IconButton } from "./ui/icon.js";
-import { notify } from "./ui/toasts.js";
+import { notify, notifyNotLoaded } from "./ui/toasts.js";
 
 /** Undo, redo, whether everything is saved, and what was refused. */
 export function StatusBar() {
   const error = useStatus((status) => status.lastError);
-  // Waiting for the network is no news; that this device has no room is.
+  // Waiting for the network is no news; that this device has no room is, or a page older than the server's files.
   useEffect(() => {
     if (error?.code.startsWith("storage_")) notify(error.message);
+    if (error?.code === "not_loaded") notifyNotLoaded();
   }, [error]);
   return (
     <div className="status-bar">
@@ -36,17 +37,22 @@ function UndoRedo() {
         label="Undo"
         aria-keyshortcuts="Control+Z"
         disabled={!canUndo}
-        onClick={undo}
+        onClick={() => quietly(undo())}
       />
       <IconButton
         icon="redo"
         label="Redo"
         aria-keyshortcuts="Control+Shift+Z"
         disabled={!canRedo}
-        onClick={redo}
+        onClick={() => quietly(redo())}
       />
     </>
   );
+}
+
+/** Where it fails the status says so. */
+function quietly(step: Promise<unknown>): void {
+  step.catch(() => {});
 }
 
 /** A write takes a moment: only what takes longer is worth a word. */

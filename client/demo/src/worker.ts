@@ -10,7 +10,7 @@ export function registerWorker() {
     if (controlled) location.reload();
     controlled = true;
   });
-  void serviceWorker.register("/sw.js").then((registration) => {
+  const registered = serviceWorker.register("/sw.js").then((registration) => {
     const offer = () => {
       const { waiting } = registration;
       if (!waiting || !serviceWorker.controller) return;
@@ -31,4 +31,6 @@ export function registerWorker() {
       if (document.visibilityState === "visible") registration.update().catch(() => {});
     });
   });
+  // Without it the apps need a network to open; a private window has none.
+  registered.catch(() => {});
 }

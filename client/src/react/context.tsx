@@ -94,8 +94,5 @@ function Given({ client, children }: { client: Client; children: ReactNode }) {
 export function useClient(): Client {
   const client = useContext(Context);
   if (client) return client;
-  throw new RowcastError(
-    "no_provider",
-    "There is no client here. Render <RowcastProvider client={client}> above this component.",
-  );
+  throw new RowcastError("no_provider", "There is no client here: render <RowcastProvider> above.");
 }

@@ -1,12 +1,39 @@
 // @vitest-environment jsdom
 import { act, fireEvent, screen } from "@testing-library/react";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { type Field, useField, useUndoRedo } from "../../src/react/index.js";
+import { type Field, useField, useRecord, useUndoRedo, useWrite } from "../../src/react/index.js";
 import type { UndoResult } from "../../src/steps.js";
 import { StorageFullError } from "../../src/storage.js";
 import { memoryStorage } from "../../src/storage-memory.js";
 import type { TestServer } from "../../src/testing/index.js";
 import { open, serve, set, settle } from "./app.js";
+
+describe("useWrite", () => {
+  it("shows what is typed before the event ends: React never puts the old value back", async () => {
+    const server = serve({ tasks: [{ id: "a", title: "A" }] });
+    let renders = 0;
+    function Title() {
+      renders++;
+      const write = useWrite();
+      const title = useRecord("tasks", "a")?.title;
+      return (
+        <input
+          value={String(title ?? "")}
+          onChange={({ target }) => void write(set("a", "title", target.value))}
+        />
+      );
+    }
+    open(server, <Title />);
+    await settle(server);
+    const input = screen.getByRole<HTMLInputElement>("textbox");
+    const value = vi.spyOn(input, "value", "set");
+    const before = renders;
+    fireEvent.change(input, { target: { value: "Ab" } });
+    expect([input.value, renders]).toEqual(["Ab", before + 1]);
+    await settle(server);
+    expect(value.mock.calls).toEqual([]);
+  });
+});
 
 describe("useField", () => {
   let server: TestServer;
@@ -251,8 +278,10 @@ describe("useUndoRedo", () => {
     );
     const end = page.client.query("tasks").subscribe(() => {});
     await settle(server);
-    page.client.write(set("a", "title", "B"));
-    page.client.write(set("a", "position", 1));
+    act(() => {
+      page.client.write(set("a", "title", "B"));
+      page.client.write(set("a", "position", 1));
+    });
     await settle(server);
     const now = async () => {
       await settle(server);

@@ -4,7 +4,8 @@ const ADDRESS = /^files\/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$/;
 
 /** The Markdown for a file. A name says what it says, whatever signs of Markdown are in it. */
 export function referenceTo(id: string, name: string, picture: boolean): string {
-  return `${picture ? "!" : ""}[${name.replace(/[\\`*_[\]<>&~|!:@]/g, "\\$&")}](files/${id})`;
+  const words = name.replace(/\s+/g, " ").replace(/[\\`*_[\]<>&~|!:@]/g, "\\$&");
+  return `${picture ? "!" : ""}[${words}](files/${id})`;
 }
 
 /** The id of the file an address speaks of. */

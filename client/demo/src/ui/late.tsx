@@ -10,6 +10,11 @@ export function late<Props extends object>(load: () => Promise<ComponentType<Pro
 
 function NotLoaded() {
   return (
-    <p className="soft not-loaded">This part could not be loaded. Reload the page to see it.</p>
+    <p className="soft not-loaded">
+      This part could not be loaded.{" "}
+      <button type="button" onClick={() => location.reload()}>
+        Reload
+      </button>
+    </p>
   );
 }

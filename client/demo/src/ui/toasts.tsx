@@ -27,6 +27,12 @@ export function notify(
   if (!lasting) setTimeout(() => dismiss(toast.id), SHOWN_MS);
 }
 
+/** A part of the app cannot be had: the page is older than the files of its server, or there is no network. */
+export function notifyNotLoaded(): void {
+  const action = { label: "Reload", run: () => location.reload() };
+  notify("A part of the app could not be loaded.", { action, lasting: true });
+}
+
 /** Says something to those who use a screen reader. */
 export function announce(text: string): void {
   // The same text twice is said once: an invisible character makes it another.

@@ -1,0 +1,70 @@
+import { type KeySchema, type Schema, tableOf } from "./schema.js";
+import type { Transaction } from "./wire.gen.js";
+
+/** The records a transaction names, each once. */
+export function namesOf({ operations }: Transaction): [table: string, id: string][] {
+  const names = new Map<string, [string, string]>();
+  for (const operation of operations) {
+    if (operation.type === "call") continue;
+    const { table, id } = operation;
+    names.set(`${table}:${id}`, [table, id]);
+  }
+  return [...names.values()];
+}
+
+/** The records a transaction makes. */
+export function createsOf({ operations }: Transaction): { table: string; id: string }[] {
+  return operations.flatMap((operation) => {
+    const { type } = operation;
+    return type === "create" || (type === "set" && String(operation.key) === "id") ? operation : [];
+  });
+}
+
+/**
+ * Which of the transactions whose creates were refused a transaction needs: it operates on such a record, or carries its
+ * id where one may stand. A text that happens to be equal is no id: in a key that references another table, or, where ids
+ * are not unique by themselves, in one that is a plain value.
+ */
+export function neededBy(
+  { operations }: Transaction,
+  missing: ReadonlyMap<string, ReadonlyMap<string, string>>,
+  schema: Schema,
+): string | undefined {
+  const look = (value: unknown, key?: KeySchema): string | undefined => {
+    if (typeof value === "object" && value !== null) {
+      for (const one of Object.values(value)) {
+        const found = look(one, key);
+        if (found) return found;
+      }
+    }
+    for (const [table, txId] of missing.get(value as string) ?? []) {
+      const fits = key?.references
+        ? key.references === table
+        : !key || /json|list/.test(key.type) || tableOf(schema, table)?.idType === "uuid";
+      if (fits) return txId;
+    }
+    return undefined;
+  };
+  for (const operation of operations) {
+    const given: [unknown, KeySchema | undefined][] = [];
+    if (operation.type === "call") given.push([operation.args, undefined]);
+    else {
+      const { table, id, type } = operation;
+      const own = missing.get(id)?.get(table);
+      if (own) return own;
+      const keys = tableOf(schema, table)?.keys ?? {};
+      if (type === "create") {
+        for (const [name, value] of Object.entries(operation.value))
+          given.push([value, keys[name]]);
+      } else if ("value" in operation) {
+        const [name = ""] = [operation.key].flat().join(".").split(".");
+        given.push([operation.value, keys[name]]);
+      }
+    }
+    for (const [value, key] of given) {
+      const found = look(value, key);
+      if (found) return found;
+    }
+  }
+  return undefined;
+}
