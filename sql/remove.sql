@@ -15,6 +15,7 @@ begin
     end if;
 
     perform sync_internal.release_files();
+    perform jobs.release_purges();
     for v_relation in select l.relation from sync_internal.live_tables() l (relation) loop
         perform sync.disable(v_relation);
     end loop;

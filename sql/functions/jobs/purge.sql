@@ -181,3 +181,26 @@ $$;
 
 comment on function jobs.worker_statistics() is 'Statistics that autovacuum does not gather.';
 grant execute on function jobs.worker_statistics() to rowcast_worker;
+
+-- Takes from the application's tables what purging needed. For `rowcast remove`.
+create or replace function jobs.release_purges()
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+as $$
+declare
+    v_table regclass;
+begin
+    for v_table in
+        select p.polrelid from pg_catalog.pg_policy p
+        where p.polname = 'rowcast_purge' and p.polroles = array['rowcast_owner'::regrole::oid]
+    loop
+        execute format('drop policy rowcast_purge on %s', v_table);
+        execute format('revoke select, update, delete on %s from rowcast_owner', v_table);
+    end loop;
+end
+$$;
+
+comment on function jobs.release_purges() is 'Takes from tables what purging needed.';

@@ -3,6 +3,7 @@
 import psycopg
 import pytest
 
+from app import migrate
 from tests.postgres import Database
 from tests.sql.engine import ALICE, LAUNCH, Gate, create, live, new_id, value
 
@@ -68,6 +69,13 @@ def test_row_that_is_locked_or_referred_to_is_left(db: Database, conn: psycopg.C
         " where policyname = 'rowcast_purge' and tablename = 'parents'"
     )
     assert value(conn, policies) == 0
+
+
+def test_removed_rowcast_leaves_nothing_of_it(db: Database, conn: psycopg.Connection) -> None:
+    migrate.remove(db.dsn())
+    policies = "select count(*) from pg_policies where policyname = 'rowcast_purge'"
+    assert value(conn, policies) == 0
+    assert not value(conn, "select has_table_privilege('rowcast_owner', 'public.tasks', 'delete')")
 
 
 def test_table_without_a_time_of_deletion_is_refused(
