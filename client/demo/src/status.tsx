@@ -63,7 +63,7 @@ const STARTING_MS = 3000;
 function Saved() {
   const { online, pending, rejected, needsAuth, upgrade, durable } = useStatus();
   // Offline too: what has waited for the network is being saved from the first moment on.
-  const saving = useLasting(pending > 0, PATIENCE_MS);
+  const saving = useLasting(pending > 0, PATIENCE_MS, pending > 0);
   const forgetful = useLasting(!durable, STARTING_MS);
   const files = useUnsentFiles();
   const changes = `${pending} ${pending === 1 ? "change" : "changes"}`;
@@ -120,9 +120,9 @@ function useUnsentFiles(): number {
   );
 }
 
-/** Whether something has been so for a while. */
-function useLasting(now: boolean, ms: number): boolean {
-  const [lasting, setLasting] = useState(false);
+/** Whether something has been so for a while. `before`: it was when this was first shown. */
+function useLasting(now: boolean, ms: number, before = false): boolean {
+  const [lasting, setLasting] = useState(before);
   useEffect(() => {
     if (!now) return setLasting(false);
     const timer = setTimeout(() => setLasting(true), ms);
