@@ -37,7 +37,11 @@ def refusal(db: Database, **settings: str) -> str:
         worker.end()
 
 
-@pytest.mark.parametrize("secret", [DEVELOPMENT + GOOD, "change-me-" + GOOD, "a" * 64])
+@pytest.mark.parametrize(
+    "secret",
+    [DEVELOPMENT + GOOD, "change-me-" + GOOD, "a" * 64],
+    ids=["of development", "a placeholder", "one letter"],
+)
 def test_secrets_of_development_are_refused(db: Database, secret: str) -> None:
     """The links in mails are made with it."""
     said = refusal(db, ROWCAST_JWT_SECRET=secret)
