@@ -41,7 +41,7 @@ FAULTS = (
         "cursor-by-highest-number",
         # What commits after a later one is lost, as with a cursor that is max(seq).
         "sql/functions/feed/cursor.sql",
-        "where x.xip < c.xmax",
+        "where x.xip < v_xmax",
         "where false",
         ("tests/sql/feed/test_cursor.py",),
     ),
