@@ -35,7 +35,8 @@ PRUNE_SECONDS: Final = 3600.0
 REPORT_SECONDS: Final = 1.0
 OVERVIEW_SECONDS: Final = 5.0
 FINGERPRINT_SECONDS: Final = 0.5  # a changed policy or grant is noticed within this
-SPACING_SECONDS: Final = 0.005  # between reads; less where they take less
+SPACING_SECONDS: Final = 0.005  # between reads while nobody rings, and at most else
+REST: Final = 0.25  # of what a read took, before the next
 STOP_AGAIN_SECONDS: Final = 0.2
 SESSION_ENDS: Final = "sync_internal.session_ends"  # as the feed names it
 FENCE_SECONDS: Final = 0.25  # longest wait for a long transaction, which may not ring
@@ -173,7 +174,7 @@ class Relay:
                 self._drained_at = time.monotonic()
                 if rung_at is not None:
                     metrics.bell_seconds.observe(self._drained_at - rung_at)
-                self._spacing = min(SPACING_SECONDS, self._drained_at - started)
+                self._spacing = min(SPACING_SECONDS, (self._drained_at - started) * REST)
                 self.read_on()
             except psycopg.errors.QueryCanceled:
                 # More than can be read in the time of a statement: the same would take as long
@@ -205,7 +206,7 @@ class Relay:
             return
         finally:
             self._asleep = False
-        # Rings right after a read wait for each other, as long as it took: under load a wake-up
+        # Rings right after a read wait for each other, a part of what it took: under load a wake-up
         # carries more, and alone nobody waits.
         rested = time.monotonic() - self._drained_at
         if rested < self._spacing:

@@ -1,4 +1,7 @@
-"""Where the bytes of files are: a folder, or a bucket by obstore. Objects are `<id>/<name>`."""
+"""Where the bytes of files are: a folder, or a bucket by obstore. Objects are `<id>/<name>`.
+
+obstore is loaded at its first use: a gateway that nobody sends files to does without its 5 MB.
+"""
 
 import asyncio
 import contextlib
@@ -14,15 +17,14 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import unquote, urlsplit
-
-import obstore
-from obstore.exceptions import BaseError
-from obstore.store import AzureStore, GCSStore, LocalStore, ObjectStore, S3Store
 
 from .config import Settings
 from .errors import Problem
+
+if TYPE_CHECKING:
+    from obstore.store import LocalStore, ObjectStore
 
 log = logging.getLogger("rowcast.stores")
 
@@ -71,11 +73,11 @@ class Writer:
 class Store:
     """A bucket. Raises Problem 503 `store` where it cannot be reached or has no room."""
 
-    def __init__(self, open_: Callable[[], ObjectStore]) -> None:
+    def __init__(self, open_: Callable[[], "ObjectStore"]) -> None:
         self._open_bucket = open_
 
     @cached_property
-    def _bucket(self) -> ObjectStore:
+    def _bucket(self) -> "ObjectStore":
         return self._open_bucket()
 
     @asynccontextmanager
@@ -86,6 +88,8 @@ class Store:
         exception. From `offset` on it goes on with what `by` has left; raises NoObject where just
         that is not there any more.
         """
+        import obstore
+
         if offset:
             raise NoObject
         with _reached():
@@ -106,6 +110,8 @@ class Store:
         self, id_: str, name: str, start: int = 0, end: int | None = None
     ) -> AsyncGenerator[bytes, None]:
         """The bytes from `start` up to `end`, in parts. Raises NoObject before the first."""
+        import obstore
+
         with _reached():
             if end is not None and end <= start:
                 return
@@ -119,6 +125,8 @@ class Store:
 
     async def sizes(self, id_: str) -> dict[str, int]:
         """The objects of a file, with their sizes."""
+        import obstore
+
         found: dict[str, int] = {}
         with _reached():
             async for page in obstore.list(self._bucket, prefix=f"{id_}/"):
@@ -133,11 +141,15 @@ class Store:
 
     async def remove_one(self, id_: str, name: str) -> None:
         """Removes an object, if it is there."""
+        import obstore
+
         with _reached(), contextlib.suppress(FileNotFoundError):
             await obstore.delete_async(self._bucket, f"{id_}/{name}")
 
     async def old_ids(self) -> AsyncGenerator[list[str], None]:
         """The ids of files that have had objects for a day, some at a time."""
+        import obstore
+
         before = datetime.now(UTC) - ORPHAN_AGE
         with _reached():
             async for page in obstore.list(self._bucket, chunk_size=LISTED):
@@ -161,7 +173,9 @@ class Folder(Store):
         self._again = asyncio.Semaphore(HASHED_AGAIN)
         super().__init__(self._make)
 
-    def _make(self) -> LocalStore:
+    def _make(self) -> "LocalStore":
+        from obstore.store import LocalStore
+
         self._partials.mkdir(mode=0o700, parents=True, exist_ok=True)
         return LocalStore(self._root, automatic_cleanup=False)
 
@@ -280,22 +294,28 @@ def open_store(settings: Settings) -> Store:
     }
     config: dict[str, Any]
     if parts.scheme == "s3":
+        kind = "S3Store"
         config = {
             "access_key_id": key,
             "secret_access_key": secret,
             "endpoint": endpoint,
             "region": settings.files_region,
         }
-        return Store(lambda: S3Store.from_url(url, config=_given(config), client_options=options))
-    if parts.scheme == "gs":
+    elif parts.scheme == "gs":
+        kind = "GCSStore"
         config = {"service_account_key": secret}
-        return Store(lambda: GCSStore.from_url(url, config=_given(config), client_options=options))
-    config = {"account_name": key, "account_key": secret, "endpoint": endpoint}
-    return Store(lambda: AzureStore.from_url(url, config=_given(config), client_options=options))
+    else:
+        kind = "AzureStore"
+        config = {"account_name": key, "account_key": secret, "endpoint": endpoint}
+    given = {name: value for name, value in config.items() if value is not None}
 
+    def bucket() -> "ObjectStore":
+        from obstore import store
 
-def _given(config: dict[str, Any]) -> Any:
-    return {name: value for name, value in config.items() if value is not None}
+        made: ObjectStore = getattr(store, kind).from_url(url, config=given, client_options=options)
+        return made
+
+    return Store(bucket)
 
 
 @contextlib.contextmanager
@@ -303,7 +323,11 @@ def _reached() -> Iterator[None]:
     """Of what a store complains nothing leaves: it may name keys and folders."""
     try:
         yield
-    except (BaseError, OSError) as exc:
+    except Exception as exc:
+        from obstore.exceptions import BaseError
+
+        if not isinstance(exc, (BaseError, OSError)):
+            raise
         log.warning(
             "store failed class=%s errno=%s", type(exc).__name__, getattr(exc, "errno", None)
         )
