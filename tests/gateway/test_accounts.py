@@ -919,7 +919,7 @@ def test_tables_of_accounts_cannot_be_made_live(conn: psycopg.Connection) -> Non
         ("https://evil.example/x", "https evil example/x"),
         ("www.evil1.example", "www evil1 example"),
         ("dora@evil.example", "dora evil example"),
-        ("two\r\nlines\u202e", "two  lines "),
+        ("two\r\nlines\u202e", "two  lines"),
     ],
 )
 def test_names_in_mails_are_no_links(name: str, shown: str) -> None:

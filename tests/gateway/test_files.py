@@ -1197,7 +1197,7 @@ def test_signature_does_not_run_over_the_edges_of_parts() -> None:
 
 def test_address_at_amazon_names_the_bucket_in_its_host() -> None:
     settings = Settings(
-        database_url="x",
+        database_url="host=x",
         files_url="s3://examplebucket",
         files_key_id="AKIAIOSFODNN7EXAMPLE",
         files_secret_key="wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
@@ -1222,7 +1222,7 @@ def test_address_at_amazon_names_the_bucket_in_its_host() -> None:
 )  # fmt: skip
 def test_settings_of_stores_are_checked(given: Json) -> None:
     with pytest.raises(ValueError, match="ROWCAST_FILES"):
-        Settings(database_url="x", **given)
+        Settings(database_url="host=x", **given)
 
 
 @pytest.mark.parametrize(("url", "kind"), [("gs://b/p", "GCSStore"), ("az://c/p", "AzureStore")])
@@ -1236,7 +1236,7 @@ def test_other_clouds_are_a_setting(url: str, kind: str) -> None:
             "disable_oauth": True,
         }
         given = {"files_secret_key": json.dumps(key)}
-    store = stores.open_store(Settings(database_url="x", files_url=url, **given))
+    store = stores.open_store(Settings(database_url="host=x", files_url=url, **given))
     assert type(store._bucket).__name__ == kind
 
 

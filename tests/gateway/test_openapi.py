@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from starlette.routing import Route
 
-from app import accounts, mails, openapi
+from app import accounts, openapi
 from app.gateway import Gateway
 from app.routes import routes
 from tests.gateway.conftest import Service, settings_for
@@ -35,9 +35,7 @@ def test_every_api_route_is_described(document: dict[str, Any]) -> None:
     gateway = Gateway(settings)
     table = [*routes(gateway), *accounts.routes(gateway)]
     served = {route.path for route in table if isinstance(route, Route)}
-    # Pages for people and mail programs: docs/reference/accounts.md has them.
-    own = {"/", "/api/docs", "/api/openapi.json", "/api/auth/dev-mails"}
-    pages = own | {mails.UNSUBSCRIBE}
+    pages = {"/", "/api/docs", "/api/openapi.json", "/api/auth/dev-mails"}
     assert served - pages == set(document["paths"]) - {"/api/realtime/socket"}
 
 
