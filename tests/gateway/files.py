@@ -155,7 +155,7 @@ class S3:
         from app.config import Settings
         from app.links import presign
 
-        settings = Settings(database_url="x", **self.settings(name))
+        settings = Settings(database_url="host=x", **self.settings(name))
         url = presign(settings, "PUT", "", {}, 60, time.time())
         answer = httpx.put(url)
         assert answer.status_code in (200, 409, 500, 503), answer.text

@@ -355,7 +355,7 @@ def test_every_definer_function_pins_its_search_path(conn: psycopg.Connection) -
         select p.oid::regprocedure::text from pg_proc p
         where p.prosecdef and p.pronamespace not in ('pg_catalog'::regnamespace,
             'information_schema'::regnamespace)
-            and p.proconfig is distinct from array['search_path=pg_catalog, pg_temp']
+            and 'search_path=pg_catalog, pg_temp' <> all (coalesce(p.proconfig, '{}'))
     """
     assert column(conn, query) == []
     assert len(column(conn, f"select 1 from pg_proc p where p.prosecdef and {OURS}")) > 20
