@@ -267,9 +267,13 @@ export function guardHolds(guard: Guard, record: RecordData | null | undefined):
 
 /** An inverse whose guard holds what is in the record now: after a merged write, or once the server's time is known. */
 export function reguard(inverse: Inverse, record: RecordData): Inverse {
-  const { guard } = inverse;
-  if (guard.kind !== "value") return inverse;
-  return { ...inverse, guard: { ...guard, time: false, value: readPath(record, guard.path) } };
+  const { guard, otherwise } = inverse;
+  const now = { time: false, value: readPath(record, guard.path) };
+  return {
+    ...inverse,
+    guard: { ...guard, ...(guard.kind === "value" && now) },
+    ...(otherwise && { otherwise: reguard(otherwise, record) }),
+  };
 }
 
 /**

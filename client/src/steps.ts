@@ -100,7 +100,7 @@ export class Steps {
 
   /** A write has been shown. */
   push(trace: Trace): void {
-    const whole = trace.group === undefined ? { ...trace, group: this.group } : trace;
+    const whole = { ...trace, group: trace.group ?? this.group };
     this.tell((undo) => undo.push(whole));
     if (this.undo) return;
     if (!this.history.getSnapshot().canUndo) this.history.set({ canUndo: true, canRedo: false });
@@ -124,8 +124,7 @@ export class Steps {
 
   /** Takes the last step back, or forth again. Null where there is none. */
   async take(step: "undo" | "redo"): Promise<UndoResult | null> {
-    if (this.undo) return this.undo[step]();
-    if (!this.early.length) return null;
+    if (!this.undo && !this.early.length) return null;
     return new Promise((resolve, reject) => {
       let wanted = true;
       this.tell((undo) => wanted && resolve(undo[step]()));

@@ -1,10 +1,10 @@
 import type { Pending } from "./cache.js";
-import { type Inverse, invertTransaction, planUndo, reguard } from "./inverses.js";
+import { guardHolds, type Inverse, invertTransaction, planUndo, reguard } from "./inverses.js";
 import { applyToRecord } from "./operations.js";
 import { samePath } from "./paths.js";
 import type { Cell } from "./readable.js";
-import type { History, Trace, UndoHost, UndoResult } from "./steps.js";
-import type { Path } from "./wire.gen.js";
+import type { History, ReadRecord, Trace, UndoHost, UndoResult } from "./steps.js";
+import type { SetOperation } from "./wire.gen.js";
 
 /** What undoes one write, or several that were merged into one. */
 interface Part {
@@ -16,8 +16,8 @@ interface Part {
 interface Entry {
   parts: Part[];
   group: unknown;
-  /** The one place it sets, for merging. */
-  place: { table: string; id: string; key: Path } | undefined;
+  /** The one operation that it is, for merging. */
+  set: SetOperation | false;
   at: number;
 }
 
@@ -48,32 +48,30 @@ export class Undo {
   push({ pending, operations, before, context, group, at }: Trace): void {
     const inverses = invertTransaction(operations, before, context);
     this.redos.length = 0;
-    const [operation] = operations;
-    const place =
-      operations.length === 1 && operation?.type === "set" && inverses.length === 1
-        ? { table: operation.table, id: operation.id, key: operation.key }
-        : undefined;
-    const last = this.undos.at(-1);
-    if (last && group !== undefined && last.group === group) {
-      // The last write is undone first.
-      if (inverses.length) last.parts.unshift({ writes: new Set([pending]), inverses });
-      last.at = at;
-    } else if (
-      last &&
-      place &&
-      operation?.type === "set" &&
+    const [first] = operations;
+    // What takes something out merges with nothing: in a list another item has its place then.
+    const set =
       group === undefined &&
-      at - last.at <= MERGE_MS &&
-      isAt(last, place)
-    ) {
-      const { table, id } = place;
-      const [part] = last.parts as [Part];
-      const { record } = applyToRecord(before(table, id) ?? null, table, id, [operation], context);
-      part.writes.add(pending);
-      if (record) part.inverses = part.inverses.map((inverse) => reguard(inverse, record));
+      operations.length === 1 &&
+      first?.type === "set" &&
+      first.value !== undefined &&
+      first;
+    const last = this.undos.at(-1);
+    const part: Part = { writes: new Set([pending]), inverses };
+    if (!inverses.length) {
+      // Nothing to take back.
+    } else if (last && group !== undefined && last.group === group) {
+      // The last write is undone first.
+      last.parts.unshift(part);
+    } else if (last && set && at - last.at <= MERGE_MS && continues(set, last, before)) {
+      const { table, id } = set;
+      const [merged] = last.parts as [Part];
+      const { record } = applyToRecord(before(table, id) ?? null, table, id, [set], context);
+      merged.writes.add(pending);
+      if (record) merged.inverses = merged.inverses.map((inverse) => reguard(inverse, record));
       last.at = at;
-    } else if (inverses.length) {
-      this.undos.push({ parts: [{ writes: new Set([pending]), inverses }], group, place, at });
+    } else {
+      this.undos.push({ parts: [part], group, set, at });
       if (this.undos.length > DEPTH) this.undos.shift();
     }
     this.tell();
@@ -124,7 +122,7 @@ export class Undo {
     const { host } = this;
     const inverses = entry.parts.flatMap((part) => part.inverses);
     const { operations, skipped } = planUndo(inverses, host.read, host.context());
-    const made: Entry = { parts: [], group: undefined, place: undefined, at: 0 };
+    const made: Entry = { parts: [], group: undefined, set: false, at: 0 };
     const writes: { pending: Pending; saved: Promise<void> }[] = [];
     while (operations.length) {
       const some = operations.splice(0, MAX_OPERATIONS);
@@ -160,12 +158,14 @@ export class Undo {
   }
 }
 
-function isAt({ place }: Entry, other: { table: string; id: string; key: Path }): boolean {
+/** Whether it sets again what an entry has set, and nobody has changed what that left. */
+function continues({ table, id, key }: SetOperation, { set, parts }: Entry, read: ReadRecord) {
   return (
-    place !== undefined &&
-    place.table === other.table &&
-    place.id === other.id &&
-    samePath(place.key, other.key)
+    set &&
+    set.table === table &&
+    set.id === id &&
+    samePath(set.key, key) &&
+    parts.every((part) => part.inverses.every(({ guard }) => guardHolds(guard, read(table, id))))
   );
 }
 

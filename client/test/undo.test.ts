@@ -118,6 +118,65 @@ describe("R18 undo", () => {
     expect(task().tags).toEqual(["x"]);
   });
 
+  it("R18.1 a set beside a group is a step of its own", async () => {
+    const { client, task } = await ready();
+    const tags = () => [task("a").tags, task("b").tags];
+    client.write(set("a", "tags", ["y"]), { group: "g" });
+    client.write(set("b", "tags", ["y"]), { group: "g" });
+    client.write(set("a", "tags", ["x"]));
+    client.write(set("a", "tags", ["z"]));
+    client.write(set("a", "tags", ["w"]), { group: "g" });
+    expect(await client.undo()).toMatchObject({ skipped: [] });
+    expect(tags()).toEqual([["z"], ["y"]]);
+    expect(await client.undo()).toMatchObject({ skipped: [] });
+    expect(tags()).toEqual([["y"], ["y"]]);
+    expect(await client.undo()).toMatchObject({ skipped: [] });
+    expect(tags()).toEqual([["x"], ["x"]]);
+    expect(await client.undo()).toBeNull();
+  });
+
+  it("R18.1 what takes an item out of a list is merged with nothing", async () => {
+    const { client, task } = await ready();
+    const tags = ["1", "2", "3"];
+    client.write(set("a", "tags", tags));
+    client.write({ type: "set", table: "tasks", id: "a", key: "tags.0" });
+    client.write({ type: "set", table: "tasks", id: "a", key: "tags.0" });
+    client.write(set("a", "tags.0", "4"));
+    client.write({ type: "set", table: "tasks", id: "a", key: "tags.0" });
+    const shown: unknown[] = [];
+    for (let done = await client.undo(); done; done = await client.undo()) {
+      expect(done.skipped).toEqual([]);
+      shown.push(task().tags);
+    }
+    expect(shown).toEqual([["4"], ["3"], ["2", "3"], tags, ["x"]]);
+  });
+
+  it("R18.2 what others have set in between is no part of what is merged", async () => {
+    const { stage, server, client, task } = await ready();
+    client.write(set("a", "title", "mine"));
+    await stage.advance(100);
+    server.put("tasks", "a", { title: "theirs" });
+    await stage.advance(100);
+    client.write(set("a", "title", "mine again"));
+    expect(await client.undo()).toMatchObject({ skipped: [] });
+    expect(task().title).toBe("theirs");
+    expect(await client.undo()).toMatchObject({ txIds: [], skipped: [{ key: ["title"] }] });
+    expect(task().title).toBe("theirs");
+  });
+
+  it("R18.2 merged sets leave what others have put beside them", async () => {
+    const { stage, server, client } = await ready();
+    const tags = () => client.record<{ tags: unknown }>("tasks", "a").getSnapshot()?.tags;
+    server.put("tasks", "a", { tags: null });
+    await stage.advance();
+    for (const value of ["h", "he"]) client.write(set("a", "tags.mine", value));
+    await stage.advance();
+    server.put("tasks", "a", { tags: { mine: "he", theirs: 1 } });
+    await stage.advance();
+    expect(await client.undo()).toMatchObject({ skipped: [] });
+    expect(tags()).toEqual({ theirs: 1 });
+  });
+
   it("R18.2 skips and tells what somebody has changed, and undoes the rest", async () => {
     const { stage, server, client, task } = await ready();
     client.write([set("a", "title", "mine"), set("a", "status", "done"), tag("mine")]);
