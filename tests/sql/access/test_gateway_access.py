@@ -25,7 +25,7 @@ def test_the_gateway_learns_what_may_be_kept(gate: Gate) -> None:
         "workspaces", "workspaceMembers", "boards", "tasks",
         "comments", "notebooks", "notebookMembers", "notes", "profiles",
         "workspaceInvitations", "notebookInvitations", "taskFiles", "noteFiles",
-        "jobRuns", "notificationSettings",
+        "jobRuns", "jobRunFiles", "notificationSettings",
     }  # fmt: skip
     assert told["tables"]["comments"]["authenticated"] == {
         "cacheable": True,
