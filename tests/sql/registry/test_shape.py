@@ -381,8 +381,15 @@ def test_describe_tells_the_registry(gate: Gate, conn: psycopg.Connection) -> No
     assert told["functions"] == {
         "acceptNotebookInvitation": {"id": {"type": "uuid", "required": True}},
         "acceptWorkspaceInvitation": {"id": {"type": "uuid", "required": True}},
+        "beginImport": {},
         "completeBoard": {"boardId": {"type": "uuid", "required": True}},
         "findPerson": {"name": {"type": "text", "required": True}},
+        "importWorkspaces": {"run": {"type": "uuid", "required": True}},
+        "setWorkspaceWebhook": {
+            "workspaceId": {"type": "uuid", "required": True},
+            "url": {"type": "text", "required": True},
+        },
+        "startExport": {},
     }
     conn.execute("alter table tasks add column extra text")
     assert value(conn, "select sync.describe()")["tables"]["tasks"]["stale"] is True
