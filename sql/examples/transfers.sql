@@ -83,6 +83,11 @@ for each row
 when (new.status = 'done' and old.status <> 'done')
 execute function app_private.tell_webhook();
 
+-- It enqueues a job and changes nothing else, as the other two do.
+select sync.trust_triggers(
+    'public.tasks', '{tasks_tell_assignee_new,tasks_tell_assignee,tasks_tell_webhook}'
+);
+
 
 -- The end of what was deleted ---------------------------------------------------------------------
 
@@ -92,6 +97,3 @@ select sync.purge_deleted('public.tasks', interval '90 days');
 select sync.purge_deleted('public.comments', interval '90 days');
 select sync.purge_deleted('public.notebooks', interval '90 days');
 select sync.purge_deleted('public.notes', interval '90 days');
-
--- A trigger was added to a table that is live already.
-select sync.refresh();
