@@ -353,7 +353,8 @@ def test_describe_tells_the_registry(gate: Gate, conn: psycopg.Connection) -> No
     assert set(told["tables"]) == {
         "workspaces", "workspaceMembers", "boards", "tasks", "comments", "notebooks",
         "notebookMembers", "noteFiles", "notes", "profiles", "taskFiles",
-        "workspaceInvitations", "notebookInvitations", "notificationSettings", "jobRuns", "jobRunFiles",
+        "workspaceInvitations", "notebookInvitations", "notificationSettings", "jobRuns",
+        "jobRunFiles",
     }  # fmt: skip
     tasks = told["tables"]["tasks"]
     assert (tasks["idType"], tasks["softDelete"], tasks["touch"]) == (
