@@ -35,8 +35,9 @@ set local search_path = pg_catalog, pg_temp;
 
 # Who reads and writes meanwhile takes locks in an order of his own, so taking ours one by one, as
 # the files come, ends in a deadlock under load. All at once and first, then: those that are to be
-# had within moments, else none and again, so that nobody queues behind a migration that waits. The
-# time grows to more than a second, at which a vacuum gives way.
+# had within moments, else none and again, so that nobody queues behind a migration that waits. Live
+# tables come first, which are held for long: whoever waits for one of ours meanwhile would be told
+# of a deadlock after a second. Now and then it waits for longer than that: a vacuum gives way then.
 LOCK: LiteralString = """
 do $$
 declare
@@ -46,19 +47,23 @@ begin
     if to_regprocedure('sync_internal.live_tables()') is null then
         return;
     end if;
-    select string_agg(c.oid::regclass::text, ', ' order by c.oid) into v_tables
+    select string_agg(c.oid::regclass::text, ', ' order by l.relation is null, c.oid) into v_tables
     from pg_class c
+    left join sync_internal.live_tables() l (relation) on l.relation = c.oid
     where c.relkind in ('r', 'p') and not c.relispartition
         and pg_has_role(current_user, c.relowner, 'usage')
         and (
-            c.relnamespace in (
+            l.relation is not null
+            or c.relnamespace in (
                 select n.oid from pg_namespace n where n.nspowner = 'rowcast_owner'::regrole
             )
-            or c.oid in (select t.relation from sync_internal.live_tables() t (relation))
         );
     for v_try in 1..100 loop
         begin
-            perform set_config('lock_timeout', least(100 * v_try, 1500)::text, true);
+            perform set_config(
+                'lock_timeout',
+                case when v_try % 5 = 0 then 1500 else least(100 * v_try, 900) end::text, true
+            );
             execute 'lock table ' || v_tables || ' in access exclusive mode';
             perform set_config('lock_timeout', v_before, true);
             return;

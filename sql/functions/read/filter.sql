@@ -19,13 +19,23 @@ declare
         else replace(p_column ->> 'decode', '$value$', format('%L::jsonb', p_value))
     end;
     v_place constant jsonb := jsonb_build_object('key', p_key);
+    -- As a list of what is compared: of an enum, or of a list of one, each has to be a value there is.
+    v_given constant jsonb := case
+        when v_kind = 'list' and p_operator <> 'contains' then p_value else jsonb_build_array(p_value)
+    end;
 begin
     -- The value is tried here, so that a wrong one is refused with its key, before anything is read.
     if p_operator in ('eq', 'neq', 'lt', 'lte', 'gt', 'gte') then
         perform sync_internal.try_value(p_column, p_value, p_key);
-        if v_kind = 'enum' and jsonb_typeof(p_value) = 'string' and not p_column -> 'values' @> p_value then
-            perform sync_internal.refuse(400, 'wrong_type', 'There is no such value', v_place);
-        end if;
+    elsif p_operator = 'contains' and v_kind = 'list' then
+        perform sync_internal.try_value(p_column, v_given, p_key);
+    end if;
+    if p_operator not in ('is', 'in') and jsonb_typeof(p_column -> 'values') = 'array'
+        and jsonb_typeof(v_given) = 'array' and exists (
+            select from jsonb_array_elements(v_given) e (value)
+            where jsonb_typeof(e.value) = 'string' and not p_column -> 'values' @> e.value
+        ) then
+        perform sync_internal.refuse(400, 'wrong_type', 'There is no such value', v_place);
     end if;
     case
         when p_operator = 'is' then
@@ -75,7 +85,6 @@ begin
                 perform sync_internal.try_value(p_column, p_value, p_key);
                 return format('strpos(%s, %s) > 0', sync_internal.sort_expression(p_column), v_value);
             elsif v_kind = 'list' then
-                perform sync_internal.try_value(p_column, jsonb_build_array(p_value), p_key);
                 return format('to_jsonb(%s) @> %s', v_source, v_value);
             elsif v_kind = 'json' then
                 return format(

@@ -258,10 +258,13 @@ def test_list_contains_each_element_that_a_record_shows(
     ):  # fmt: skip
         assert gate.query(ALICE, "kinds", where=where)["ids"] == ["x"], where
     for where in (
-        {"g": ["black"]}, {"g": {"contains": "green"}}, {"h": ["abcd"]}, {"i": [99999]},
+        {"g": ["green"]}, {"g": {"contains": "green"}}, {"h": ["abcd"]}, {"i": [99999]},
     ):  # fmt: skip
         assert gate.query(ALICE, "kinds", where=where)["ids"] == [], where
-    for where in ({"e": {"contains": "2024-13-01"}}, {"f": {"contains": 5}}, {"j": ["true"]}):
+    for where in (
+        {"e": {"contains": "2024-13-01"}}, {"f": {"contains": 5}}, {"j": ["true"]},
+        {"g": ["black"]}, {"g": {"contains": "black"}}, {"g": {"in": [["red"], ["black"]]}},
+    ):  # fmt: skip
         refused = gate.refusal("query", ALICE, {"table": "kinds", "where": where})
         assert (refused["status"], refused["code"]) == (400, "wrong_type"), where
 
