@@ -32,11 +32,15 @@ class Pace:
     async def at(self, share: float, message: str) -> None:
         """So far. Raises where the job is another's by now, or its user is disabled."""
         if time.monotonic() >= self._next:
-            async with self._job.connection() as connection:
-                await calls.transfer_progress(
-                    connection, self._job.id, self._job.worker, share, message
-                )
-            self._next = time.monotonic() + PROGRESS_SECONDS
+            await self.now(share, message)
+
+    async def now(self, share: float, message: str) -> None:
+        """The same, whenever the last was."""
+        async with self._job.connection() as connection:
+            await calls.transfer_progress(
+                connection, self._job.id, self._job.worker, share, message
+            )
+        self._next = time.monotonic() + PROGRESS_SECONDS
 
 
 async def export(settings: Settings, job: Job) -> Any:

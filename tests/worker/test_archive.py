@@ -30,7 +30,9 @@ async def written(files: int) -> bytes:
     await writer.put(b'{"id":"1"}\n')
     await writer.end()
     for number in range(files):
-        await writer.begin_file("taskFiles", f"00000000-0000-4000-8000-{number:012}", "né/w\x7f.txt")
+        await writer.begin_file(
+            "taskFiles", f"00000000-0000-4000-8000-{number:012}", "né/w\x7f.txt"
+        )
         await writer.put(b"bytes")
         await writer.end()
     await writer.close({"format": archive.FORMAT, "version": archive.VERSION})
@@ -58,9 +60,7 @@ def test_directory_that_is_larger_than_a_second_record_of_it_says_is_not_read(
     record = struct.Struct("<4sQ2H2L4Q")
     count = len(directory) // len(entry)
     decoy = record.pack(b"PK\x06\x06", 44, 45, 45, 0, 0, 1, 1, len(entry), 0)
-    real = record.pack(
-        b"PK\x06\x06", 44, 45, 45, 0, 0, count, count, len(directory), len(decoy)
-    )
+    real = record.pack(b"PK\x06\x06", 44, 45, 45, 0, 0, count, count, len(directory), len(decoy))
     locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, 0, 1)
     end = struct.pack("<4s4H2LH", END, 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
 

@@ -301,4 +301,3 @@ def test_purge_has_the_time_of_its_kind_on_the_server(db: Database) -> None:
     with working(db):
         wait_until(lambda: value(conn, "select count(*) from times") > 0, "comments go")
     assert value(conn, "select min(allowed) from times") == "1234s"
-

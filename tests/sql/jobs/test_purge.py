@@ -94,7 +94,10 @@ def test_rows_that_have_to_stay_keep_no_others_here(db: Database, conn: psycopg.
     worker = db.connect("rowcast_worker")
     counts = [value(worker, "select jobs.worker_purge(3)") for _ in range(3)]
     assert counts == [3, 1, 0]
-    assert value(conn, "select count(*) from public.parents where gone < now() - interval '132 h'") == 7
+    assert (
+        value(conn, "select count(*) from public.parents where gone < now() - interval '132 h'")
+        == 7
+    )
 
 
 def test_removed_rowcast_leaves_nothing_of_it(db: Database, conn: psycopg.Connection) -> None:
