@@ -251,10 +251,11 @@ def _json(line: bytes, table: str | None = None) -> dict[str, Any]:
 
 
 def _directory_bytes(file: IO[bytes], size: int) -> int:
-    """How large the directory says it is, before zipfile reads it whole. In an archive of the 64-bit
-    kind it is what stands right before the locator, whatever that says, as it is for zipfile.
+    """How large the directory says it is, before zipfile reads it whole. Of the 64-bit kind that is
+    what stands right before the locator, whatever that says, as it is for zipfile.
     """
-    file.seek(max(0, size - _LONGEST_END))
+    start = max(0, size - _LONGEST_END)
+    file.seek(start)
     tail = file.read(_LONGEST_END)
     at = tail.rfind(_END)
     if at < 0 or at + 22 > len(tail):
@@ -264,7 +265,7 @@ def _directory_bytes(file: IO[bytes], size: int) -> int:
     if locator[:4] == _END_64:
         record = tail[at - 76 : at - 20] if at >= 76 else b""
         (where,) = struct.unpack("<Q", locator[8:16])
-        if record[:4] != _RECORD_64 or where != max(0, size - _LONGEST_END) + at - 76:
+        if record[:4] != _RECORD_64 or where != start + at - 76:
             raise zipfile.BadZipFile("no directory")
         (found,) = struct.unpack("<Q", record[40:48])
     if found > size:

@@ -184,19 +184,19 @@ def test_address_or_secret_that_is_none_is_refused(conn: psycopg.Connection) -> 
 async def test_name_server_that_never_answers_keeps_nobody_else_waiting(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
-    asked, over = threading.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    asked, over = asyncio.Event(), threading.Event()
 
     def never(*_: Any, **__: Any) -> list[Any]:
-        asked.set()
+        loop.call_soon_threadsafe(asked.set)
         over.wait()
         raise socket.gaierror
 
     monkeypatch.setattr(socket, "getaddrinfo", never)
     sending = asyncio.ensure_future(webhooks.post("https://slow.example/", {}, b"{}"))
     try:
-        while not asked.is_set():
-            await asyncio.sleep(0)
+        await asked.wait()
         async with asyncio.timeout(10):
             assert await asyncio.to_thread(lambda: "done") == "done"
     finally:
