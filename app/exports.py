@@ -156,7 +156,9 @@ class _Attempt:
         for line in lines:
             record = orjson.loads(line)
             self._seen.write(orjson.dumps([table["name"], record["id"]]) + b"\n")
-            if table["files"] and record.get("state") == "ready":
+            # Of a file whose name or size he may not read the bytes are none of his, either.
+            readable = {"name", "size"} <= record.keys()
+            if table["files"] and readable and record.get("state") == "ready":
                 kept = [table["name"], record["id"], record["name"], int(record["size"])]
                 self._wanted.write(orjson.dumps(kept) + b"\n")
                 self._records += 1

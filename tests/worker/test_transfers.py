@@ -258,6 +258,20 @@ def test_file_that_vanished_is_named_and_the_rest_is_there(scene: Scene) -> None
     assert kept
 
 
+def test_files_without_a_name_that_may_be_read_are_exported_as_records(scene: Scene) -> None:
+    file = scene.file(ALICE, "taskFiles", b"kept", taskId=TASK_1)
+    scene.conn.execute(
+        "revoke select on public.task_files from authenticated; grant select"
+        " (id, task_id, state, size, deleted, version) on public.task_files to authenticated"
+    )
+    scene.conn.execute("select sync.refresh()")
+    run = scene.export(ALICE)
+    assert scene.run(run)["state"] == "done"
+    archive = scene.archive(run)
+    assert [record["id"] for record in records(archive, "taskFiles")] == [file]
+    assert not held(archive)
+
+
 def test_export_that_is_too_large_says_so(scene: Scene) -> None:
     scene.conn.execute("select sync.configure('max_export_bytes', 1000)")
     run = scene.call(ALICE, "startExport")
