@@ -38,8 +38,8 @@ _UNSAFE: Final = re.compile(r"[/\\\x00-\x1f\x7f]")
 _ENCRYPTED: Final = 0x1
 _END: Final = b"PK\x05\x06"
 _END_64: Final = b"PK\x06\x07"
-_LONGEST_END: Final = 22 + 65535
-_FULL: Final = 0xFFFFFFFF
+_RECORD_64: Final = b"PK\x06\x06"
+_LONGEST_END: Final = 22 + 65535 + 20 + 56  # with a comment, and what 64 bits need before it
 
 
 class BadArchive(Exception):
@@ -157,6 +157,8 @@ class Reader:
             if info.filename in names:
                 raise BadArchive("bad_archive", "The archive names a file twice")
             names.add(info.filename)
+            if not 0 <= info.header_offset < size:
+                raise BadArchive("bad_archive", "A file of the archive is nowhere in it")
             if info.flag_bits & _ENCRYPTED:
                 raise BadArchive("bad_archive", "The archive is encrypted")
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -249,8 +251,11 @@ def _json(line: bytes, table: str | None = None) -> dict[str, Any]:
 
 
 def _directory_bytes(file: IO[bytes], size: int) -> int:
-    """How large the directory says it is, before zipfile reads it whole."""
-    file.seek(max(0, size - _LONGEST_END))
+    """How large the directory says it is, before zipfile reads it whole. Of the 64-bit kind that is
+    what stands right before the locator, whatever that says, as it is for zipfile.
+    """
+    start = max(0, size - _LONGEST_END)
+    file.seek(start)
     tail = file.read(_LONGEST_END)
     at = tail.rfind(_END)
     if at < 0 or at + 22 > len(tail):
@@ -258,11 +263,11 @@ def _directory_bytes(file: IO[bytes], size: int) -> int:
     (found,) = struct.unpack("<I", tail[at + 12 : at + 16])
     locator = tail[at - 20 : at] if at >= 20 else b""
     if locator[:4] == _END_64:
+        record = tail[at - 76 : at - 20] if at >= 76 else b""
         (where,) = struct.unpack("<Q", locator[8:16])
-        if where > size - 56:
+        if record[:4] != _RECORD_64 or where != start + at - 76:
             raise zipfile.BadZipFile("no directory")
-        file.seek(where)
-        (found,) = struct.unpack("<Q", file.read(56)[40:48])
+        (found,) = struct.unpack("<Q", record[40:48])
     if found > size:
         raise zipfile.BadZipFile("no such directory")
     return int(found)

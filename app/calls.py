@@ -695,9 +695,18 @@ async def job_progress(
     await connection.execute(JOB_PROGRESS, job, worker, share, message)
 
 
+async def job_long(connection: Any, statement: LiteralString, seconds: float) -> Any:
+    """The value of a statement that may take as long as its kind of job, here and on the server.
+    Raises what asyncpg raises.
+    """
+    async with connection.transaction():
+        await connection.execute(JOB_PATIENCE, str(int(seconds * 1000)))
+        return await connection.fetchval(statement, timeout=seconds)
+
+
 async def job_prune(connection: Any, seconds: float) -> None:
-    """Ends what is older than the retention, which may take long. Raises what asyncpg raises."""
-    await connection.execute(JOB_PRUNE, timeout=seconds)
+    """Ends what is older than the retention. Raises what asyncpg raises."""
+    await job_long(connection, JOB_PRUNE, seconds)
 
 
 async def job_mail(connection: Any, mail: str) -> dict[str, Any] | None:
@@ -716,15 +725,15 @@ async def job_digest(connection: Any, user: str) -> None:
     await connection.execute(JOB_DIGEST, user)
 
 
-async def job_purge(connection: Any) -> int:
+async def job_purge(connection: Any, seconds: float) -> int:
     """Ends some records that were deleted long ago; how many. Raises what asyncpg raises."""
-    count: int = await connection.fetchval(JOB_PURGE)
+    count: int = await job_long(connection, JOB_PURGE, seconds)
     return count
 
 
-async def job_statistics(connection: Any) -> None:
+async def job_statistics(connection: Any, seconds: float) -> None:
     """Gathers what autovacuum does not. Raises what asyncpg raises."""
-    await connection.execute(JOB_STATISTICS)
+    await job_long(connection, JOB_STATISTICS, seconds)
 
 
 async def webhook(connection: Any, name: str) -> dict[str, Any] | None:

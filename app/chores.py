@@ -48,14 +48,14 @@ async def _sweep(settings: Settings, conninfo: str, _: Job) -> Any:
 async def _purge(job: Job) -> None:
     """Ends records that were deleted long ago, some at a time."""
     async with job.connection() as connection:
-        while await calls.job_purge(connection):
+        while await calls.job_purge(connection, job.timeout_seconds):
             pass
 
 
 async def _statistics(job: Job) -> None:
     """Gathers statistics that autovacuum does not."""
     async with job.connection() as connection:
-        await calls.job_statistics(connection)
+        await calls.job_statistics(connection, job.timeout_seconds)
 
 
 async def _digest(job: Job) -> None:

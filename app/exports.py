@@ -32,11 +32,15 @@ class Pace:
     async def at(self, share: float, message: str) -> None:
         """So far. Raises where the job is another's by now, or its user is disabled."""
         if time.monotonic() >= self._next:
-            async with self._job.connection() as connection:
-                await calls.transfer_progress(
-                    connection, self._job.id, self._job.worker, share, message
-                )
-            self._next = time.monotonic() + PROGRESS_SECONDS
+            await self.now(share, message)
+
+    async def now(self, share: float, message: str) -> None:
+        """The same, whenever the last was."""
+        async with self._job.connection() as connection:
+            await calls.transfer_progress(
+                connection, self._job.id, self._job.worker, share, message
+            )
+        self._next = time.monotonic() + PROGRESS_SECONDS
 
 
 async def export(settings: Settings, job: Job) -> Any:
@@ -152,7 +156,9 @@ class _Attempt:
         for line in lines:
             record = orjson.loads(line)
             self._seen.write(orjson.dumps([table["name"], record["id"]]) + b"\n")
-            if table["files"] and record.get("state") == "ready":
+            # Of a file whose name or size he may not read the bytes are none of his, either.
+            readable = {"name", "size"} <= record.keys()
+            if table["files"] and readable and record.get("state") == "ready":
                 kept = [table["name"], record["id"], record["name"], int(record["size"])]
                 self._wanted.write(orjson.dumps(kept) + b"\n")
                 self._records += 1

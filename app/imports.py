@@ -33,10 +33,12 @@ from .stores import NoObject, Store, in_thread, open_store
 
 Json = dict[str, Any]
 
-OPERATIONS: Final = 100  # in a transaction, and
+OPERATIONS: Final = 100  # in a transaction, unless fewer are allowed, and
 BYTES: Final = 256 * 1024
+ROOTS: Final = 100  # that the result names
 # Around the value of an operation; JSON may be written shorter than PostgreSQL counts it.
 ROOM: Final = 4
+WRITING: Final = 0.05  # how far an import is that writes, in SQL too
 TRIES: Final = 5
 TRY_SECONDS: Final = 0.5
 
@@ -142,6 +144,7 @@ class Attempt:
         self._notes = notes
         self._pace = Pace(job)
         self._number = 0
+        self._most = min(OPERATIONS, int(plan["maxOperations"]))
         self._at = datetime.fromtimestamp(plan["at"] / 1000, UTC)
         self._counts: dict[str, int] = {}
         self._skipped: dict[str, int] = {}
@@ -158,9 +161,11 @@ class Attempt:
             await self._pace.at(0.02, "Reading the file")
             await in_thread(self._look_through, table)
         everything = max(1, sum(self._counts.values()))
-        # What an earlier attempt has made counts already.
-        if self._job.attempt == 1 and self._bytes > self._plan["quotaLeft"]:
+        left = self._plan["quotaLeft"]
+        if left is not None and self._bytes > left:
             raise BadArchive("quota", "Its files would take more room than you have")
+        # Said before anything is written: a later attempt, which may count as the first, knows it.
+        await self._pace.now(WRITING, f"0 of {everything} records")
         try:
             done = 0
             for table in self._tables:
@@ -168,7 +173,7 @@ class Attempt:
                     self._written[table.name] = self._written.get(table.name, 0) + count
                     done += count
                     await self._pace.at(
-                        0.05 + 0.5 * done / everything, f"{done} of {everything} records"
+                        WRITING + 0.5 * done / everything, f"{done} of {everything} records"
                     )
             for table in self._tables:
                 async for _ in self._write(table, self._late(table)):
@@ -259,6 +264,8 @@ class Attempt:
             if unknown:
                 raise BadArchive("unknown_key", "A record has a key not known here", table.name)
             kept = self._fits(table, record)
+            if kept and table.files:
+                self._bytes += int(record["size"])
             if not self._notes.add(table.name, str(id_), kept):
                 raise BadArchive("bad_record", "Two records have one id", table.name)
             count += kept
@@ -336,7 +343,7 @@ class Attempt:
                 str(table.soft_delete)
             ) in (None, False):
                 id_ = self._new_id(table.name, record["id"])
-                if len(self._roots) < OPERATIONS:
+                if len(self._roots) < ROOTS:
                     self._roots.append({"table": table.name, "id": id_})
                 yield {"type": "restore", "id": id_}
 
@@ -349,7 +356,7 @@ class Attempt:
         """Writes operations by transactions of a bounded size; after each, how many. Raises
         Refused, BadArchive, Later.
         """
-        batches = _batches(table.name, operations)
+        batches = _batches(table.name, operations, self._most)
         while batch := await in_thread(partial(next, batches, None)):
             self._number += 1
             await self._send({"txId": self._tx_id(), "operations": batch})
@@ -395,7 +402,8 @@ class Attempt:
     async def _undo_table(self, table: Table, count: int) -> int:
         """How many were deleted of the first `count`, which are those that are there."""
         done = 0
-        batches = _batches(table.name, itertools.islice(self._deletes(table), count))
+        deletes = itertools.islice(self._deletes(table), count)
+        batches = _batches(table.name, deletes, self._most)
         while batch := await in_thread(partial(next, batches, None)):
             self._number += 1
             try:
@@ -498,13 +506,13 @@ def _put_off(table: Table, parents: set[str]) -> bool:
     return bool(found)
 
 
-def _batches(table: str, operations: Iterator[Json]) -> Iterator[list[Json]]:
+def _batches(table: str, operations: Iterator[Json], most: int) -> Iterator[list[Json]]:
     batch: list[Json] = []
     size = 0
     for operation in operations:
         operation = {**operation, "table": table}  # noqa: PLW2901
         length = len(orjson.dumps(operation))
-        if batch and (len(batch) >= OPERATIONS or size + length > BYTES):
+        if batch and (len(batch) >= most or size + length > BYTES):
             yield batch
             batch, size = [], 0
         batch.append(operation)

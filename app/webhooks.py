@@ -13,6 +13,8 @@ import socket
 import ssl
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -41,6 +43,9 @@ _SPECIAL: Final = (
     IPv6Network("2002::/16"),
     IPv6Network("3fff::/20"),
 )
+# Of their own: a name server that never answers keeps a thread for half a minute, and whoever has
+# typed its name would have those of the store, of mails and of the database wait.
+_RESOLVERS: Final = ThreadPoolExecutor(32, "webhook-names")
 
 Address = IPv4Address | IPv6Address
 
@@ -71,6 +76,8 @@ async def send(settings: Settings, job: Job) -> None:
         raise Failed("it did not answer in time") from None
     except (httpcore2.NetworkError, httpcore2.ProtocolError, ssl.SSLError, OSError) as error:
         raise Failed(f"it cannot be reached: {type(error).__name__}") from None
+    except (ValueError, TypeError):
+        raise Hopeless("its address is none") from None
     if 200 <= status < 300:
         return
     if status == GONE:
@@ -148,7 +155,9 @@ class Guarded(httpcore2.AsyncNetworkBackend):
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                found = await loop.run_in_executor(
+                    _RESOLVERS, partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+                )
         except (socket.gaierror, UnicodeError):
             raise httpcore2.ConnectError("the name cannot be resolved") from None
         addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))

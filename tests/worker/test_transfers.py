@@ -258,6 +258,20 @@ def test_file_that_vanished_is_named_and_the_rest_is_there(scene: Scene) -> None
     assert kept
 
 
+def test_files_without_a_name_that_may_be_read_are_exported_as_records(scene: Scene) -> None:
+    file = scene.file(ALICE, "taskFiles", b"kept", taskId=TASK_1)
+    scene.conn.execute(
+        "revoke select on public.task_files from authenticated; grant select"
+        " (id, task_id, state, size, deleted, version) on public.task_files to authenticated"
+    )
+    scene.conn.execute("select sync.refresh()")
+    run = scene.export(ALICE)
+    assert scene.run(run)["state"] == "done"
+    archive = scene.archive(run)
+    assert [record["id"] for record in records(archive, "taskFiles")] == [file]
+    assert not held(archive)
+
+
 def test_export_that_is_too_large_says_so(scene: Scene) -> None:
     scene.conn.execute("select sync.configure('max_export_bytes', 1000)")
     run = scene.call(ALICE, "startExport")
@@ -288,6 +302,66 @@ def test_import_of_a_killed_worker_goes_on_and_doubles_nothing(scene: Scene) -> 
     after = {table: count(scene.conn, f"public.{table}") for table in TABLES}
     assert sum(after.values()) - sum(before.values()) == made
     assert scene.gate.query(dave, "workspaces")["ids"]
+
+
+def test_import_that_a_stopped_worker_left_is_not_judged_by_its_own_files(scene: Scene) -> None:
+    """An attempt that was given back does not count, but what it has written takes room already."""
+    content = b"x" * 5000
+    workspace, board, task, file = (new_id() for _ in range(4))
+    archive = packed(
+        {
+            "workspaces": [{"id": workspace, "name": "W"}],
+            "boards": [{"id": board, "workspaceId": workspace, "name": "B"}],
+            "tasks": [{"id": task, "boardId": board, "title": "T"}],
+            "comments": [{"id": new_id(), "taskId": task, "content": "C"}],
+            "taskFiles": [
+                {"id": file, "taskId": task, "name": "n", "size": "5000", "state": "ready"}
+            ],
+        },
+        {f"files/taskFiles/{file}/n": content},
+    )
+    scene.conn.execute("select sync.configure('file_quota_bytes', %s)", (len(archive) + 9000,))
+    scene.conn.execute("select sync.configure('max_operations', 1)")
+    dave = new_id()
+    run = scene.import_(dave, archive)
+    gate = Gate(scene, "public.comments", "share")
+    with scene.worker() as worker:
+        gate.wait()
+        hidden = scene.db.connect(autocommit=False)
+        hidden.execute(
+            "select from public.workspaces where owner_id = %s for no key update", (dave,)
+        )
+        gate.open()
+        wait_until(
+            lambda: value(
+                scene.conn, "select count(*) from public.task_files where state = 'ready'"
+            ),
+            "the file is there",
+        )
+        worker.stop()
+    assert scene.run(run)["state"] == "queued"
+    hidden.rollback()
+    with scene.worker():
+        found = scene.ended(run)
+    assert (found["state"], found["result"]["files"]) == ("done", 1), found
+    # The next one has no room, as is seen before anything is made of it.
+    before = count(scene.conn, "public.workspaces")
+    scene.conn.execute("select sync.configure('file_quota_bytes', %s)", (2 * len(archive) + 9000,))
+    found = scene.imported(dave, archive)
+    assert found["result"] == {
+        "error": {"code": "quota", "detail": "Its files would take more room than you have"}
+    }
+    assert count(scene.conn, "public.workspaces") == before
+
+
+def test_what_is_left_out_is_lists_of_names(scene: Scene) -> None:
+    scene.conn.execute("select sync.expose('jobs.start_import(uuid, jsonb)')")
+    run = scene.upload(ALICE, packed({}))
+    for omit in ([], 1, {"workspaces": 1}, {"workspaces": {"a": 1}}, {"workspaces": [1]}):
+        refused = scene.gate.write(ALICE, call("startImport", run=run, omit=omit))
+        assert (refused.status, refused.code) == (400, "wrong_type"), omit
+    omit = {"workspaces": ["memberIds"], "boards": []}
+    assert scene.call(ALICE, "startImport", run=run, omit=omit) == run
 
 
 def test_hostile_archives_fail_with_a_reason_and_leave_nothing(scene: Scene) -> None:

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -117,20 +118,24 @@ def test_what_is_not_taken_is_held_and_410_ends_it(
     private = "http://169.254.169.254/latest/meta-data"
     for name, url in (("a", receiver.url), ("b", private), ("c", "http://localhost:1/x")):
         conn.execute("select jobs.set_webhook(%s, %s)", (name, url))
+    # Noted when more was taken for an address.
+    conn.execute("insert into jobs.webhooks values ('d', 'https://ex\u00e4mple.com:x/', '\\x00')")
     away = {"Location": private}
     receiver.answers = [(302, away), (307, away), (599, {})]
-    for name in "abc":
+    for name in "abcd":
         conn.execute("select jobs.send_webhook(%s, 'test', '{}')", (name,))
     with working(db, **LOOPBACK):
-        wait_until(lambda: [state for state, _, _ in states(conn)] == ["held"] * 3, "all are held")
+        wait_until(lambda: [state for state, _, _ in states(conn)] == ["held"] * 4, "all are held")
+        assert [attempts for _, attempts, _ in states(conn)] == [3, 3, 3, 1]
         errors = [error for _, _, error in states(conn)]
         assert "599" in errors[0]
         assert "ROWCAST_WEBHOOK_NETWORKS" in errors[1]
         assert "ConnectError" in errors[2]
+        assert "its address is none" in errors[3]
         assert not any("169.254" in error or "hush" in error for error in errors)
         receiver.answers = [(410, {})]
         conn.execute("select jobs.send_webhook('a', 'test', '{}')")
-        wait_until(lambda: len(states(conn)) == 4, "it is held at once")
+        wait_until(lambda: len(states(conn)) == 5, "it is held at once")
         wait_until(lambda: all(s == "held" for s, _, _ in states(conn)), "it is held at once")
     assert value(conn, "select jobs.send_webhook('a', 'test', '{}')") is None
     conn.execute("select jobs.set_webhook('a', %s)", (receiver.url,))
@@ -155,6 +160,14 @@ def test_address_or_secret_that_is_none_is_refused(conn: psycopg.Connection) -> 
         ("a", "https://user@example.com/", None),
         ("a", "https://example.com/#x", None),
         ("a", "https://exa mple.com", None),
+        ("a", "https://ex\u00e4mple.com", None),
+        ("a", "https://example.com/\u00e4", None),
+        ("a", "https://example.com:99999/", None),
+        ("a", "https://example.com:0", None),
+        ("a", "https://example.com:http/", None),
+        ("a", "https://[::1", None),
+        ("a", "https://[2606:4700::1111]:99999/", None),
+        ("a", "https://127.0.0.1\\.example.com/", None),
         ("a", None, None),
         ("", "https://example.com", None),
         ("a", "https://example.com", "whsec_c2hvcnQ="),
@@ -164,6 +177,32 @@ def test_address_or_secret_that_is_none_is_refused(conn: psycopg.Connection) -> 
         with pytest.raises(psycopg.DatabaseError) as refused:
             conn.execute("select jobs.set_webhook(%s, %s, %s)", (name, url, secret))
         assert refused.value.sqlstate == "PT400"
+    for url in ("https://example.com:8443/a:b?c=/:99999", "https://[2606:4700::1111]", "http://a"):
+        conn.execute("select jobs.set_webhook('a', %s)", (url,))
+
+
+async def test_name_server_that_never_answers_keeps_nobody_else_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    asked, over = asyncio.Event(), threading.Event()
+
+    def never(*_: Any, **__: Any) -> list[Any]:
+        loop.call_soon_threadsafe(asked.set)
+        over.wait()
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", never)
+    sending = asyncio.ensure_future(webhooks.post("https://slow.example/", {}, b"{}"))
+    try:
+        await asked.wait()
+        async with asyncio.timeout(10):
+            assert await asyncio.to_thread(lambda: "done") == "done"
+    finally:
+        over.set()
+    with pytest.raises(httpcore2.ConnectError):
+        await sending
 
 
 @pytest.mark.parametrize(
@@ -201,7 +240,7 @@ class Resolver:
         self.answers = list(answers)
         self.asked: list[str] = []
 
-    async def __call__(self, host: str, port: int, **_: Any) -> list[Any]:
+    def __call__(self, host: str, port: int, **_: Any) -> list[Any]:
         self.asked.append(host)
         return [
             (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
@@ -224,9 +263,8 @@ class Connects(httpcore2.AsyncMockBackend):
 async def test_name_is_resolved_once_and_the_address_looked_at_is_the_one_gone_to(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    loop = asyncio.get_running_loop()
     resolver = Resolver(["8.8.8.8"], ["127.0.0.1"], ["8.8.8.8", "10.0.0.1"])
-    monkeypatch.setattr(loop, "getaddrinfo", resolver, raising=False)
+    monkeypatch.setattr(socket, "getaddrinfo", resolver)
     connects = Connects()
     monkeypatch.setattr(httpcore2, "AnyIOBackend", lambda: connects)
     status, _ = await webhooks.post("https://rebinds.example/hook", {}, b"{}")
@@ -241,6 +279,12 @@ async def test_name_is_resolved_once_and_the_address_looked_at_is_the_one_gone_t
 @pytest.mark.parametrize(
     "host", ["127.1", "0x7f000001", "2130706433", "[::ffff:7f00:1]", "localhost"]
 )
-async def test_other_ways_to_write_this_machine_are_seen_through(host: str) -> None:
+async def test_other_ways_to_write_this_machine_are_seen_through(
+    host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connects = Connects()
+    monkeypatch.setattr(httpcore2, "AnyIOBackend", lambda: connects)
+    # Some say that it is no name, instead.
     with pytest.raises((webhooks.NotAllowed, httpcore2.ConnectError)):
         await webhooks.post(f"https://{host}:1/", {}, b"")
+    assert connects.to == []

@@ -276,3 +276,28 @@ def test_each_schedule_starts_once_over_all_workers(db: Database) -> None:
         wait_until(lambda: value(conn, due) == 0 and not states(conn), "all are done")
     taken = conn.execute("select kind, count(*) from taken group by 1")
     assert dict(taken.fetchall()) == dict.fromkeys(kinds, 1)
+
+
+def test_purge_has_the_time_of_its_kind_on_the_server(db: Database) -> None:
+    """Not that of the worker's short statements."""
+    conn = db.connect()
+    conn.execute("delete from jobs.schedules where name <> 'purge'")
+    conn.execute("update jobs.schedules set next_at = now()")
+    conn.execute("update jobs.kinds set timeout_seconds = 1234 where kind = 'purge'")
+    conn.execute(
+        """
+        create table public.times (allowed text);
+        create function public.note() returns trigger language plpgsql security definer as $$
+        begin
+            insert into public.times values (current_setting('statement_timeout'));
+            return old;
+        end
+        $$;
+        create trigger note before delete on public.comments
+        for each row execute function public.note();
+        update public.comments set deleted = now() - interval '1 year';
+        """
+    )
+    with working(db):
+        wait_until(lambda: value(conn, "select count(*) from times") > 0, "comments go")
+    assert value(conn, "select min(allowed) from times") == "1234s"

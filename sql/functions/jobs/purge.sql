@@ -131,17 +131,21 @@ declare
     v_one record;
     v_count integer;
     v_all integer := 0;
+    v_left integer := 0;
+    v_state text;
 begin
     begin
         execute v_some using p_after, p_limit;
         get diagnostics v_count = row_count;
         return v_count;
     exception
-        when foreign_key_violation or restrict_violation or raise_exception then null;
+        when others then null;
     end;
-    -- Something refers to one of them, or a trigger of the application refuses: each by itself.
+    -- Something refers to one of them, or a trigger of the application refuses, by whatever state: each by itself. Not the
+    -- oldest alone, or those that have to stay would keep the others here.
     for v_one in execute format(
-        'select d.%1$I as id from %2$s d where d.%3$I < now() - $1 order by d.%3$I limit $2 for update skip locked',
+        'select d.%1$I as id from %2$s d where d.%3$I < now() - $1'
+        ' order by random() limit 10 * $2::bigint for update skip locked',
         p_id, p_relation, p_deleted
     ) using p_after, p_limit
     loop
@@ -150,8 +154,15 @@ begin
             v_all := v_all + 1;
         exception
             when foreign_key_violation or restrict_violation or raise_exception then null;
+            when others then
+                v_left := v_left + 1;
+                v_state := sqlstate;
         end;
+        exit when v_all >= p_limit;
     end loop;
+    if v_left > 0 then
+        raise warning 'purge of %: % could not be deleted, the last for SQLSTATE %', p_relation, v_left, v_state;
+    end if;
     return v_all;
 end
 $$;

@@ -124,7 +124,7 @@ comment on function jobs.begin_import() is 'Begins an import, which waits for it
 
 -- Starts the import whose file is there. p_omit: keys that are left out of the records, by table: {"workspaces":
 -- ["memberIds"]}, so that nobody becomes a member by what a file says. Said again: no change. PT403 for a run that is not
--- the user's, PT409 not_ready without a file. Definer: the queue is out of reach.
+-- the user's, PT409 not_ready without a file, PT400 where p_omit is none. Definer: the queue is out of reach.
 create or replace function jobs.start_import(p_run uuid, p_omit jsonb default '{}')
 returns uuid
 language plpgsql
@@ -138,6 +138,14 @@ declare
     v_state text;
     v_job bigint;
 begin
+    if jsonb_typeof(p_omit) is distinct from 'object'
+        or jsonb_path_exists(p_omit, 'strict $.* ? (@.type() != "array")')
+        or jsonb_path_exists(p_omit, '$.*[*] ? (@.type() != "string")') then
+        perform sync_internal.refuse(
+            400, 'wrong_type', 'What is left out is said as {"workspaces": ["memberIds"]}',
+            '{"key": "omit"}'
+        );
+    end if;
     select r.state into v_state
     from jobs.runs r
     where r.id = p_run and r.user_id = v_user and r.kind = 'import'

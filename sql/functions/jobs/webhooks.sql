@@ -16,10 +16,12 @@ as $$
 declare
     v_secret bytea;
 begin
-    if p_url is null or p_url !~ '^https?://[^/?#@[:space:][:cntrl:]]+([/?][^#[:space:][:cntrl:]]*)?$'
-        or char_length(p_url) > 2000 then
+    if p_url is null or char_length(p_url) > 2000 or p_url ~ '[^\u0021-\u007e]'
+        or p_url !~ '^https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?([/?][^#]*)?$'
+        or substring(p_url from '^https?://[^/?]*[^:/?]:([0-9]+)([/?]|$)')::integer not between 1 and 65535 then
         perform sync_internal.refuse(
-            400, 'bad_webhook', 'An address is like https://example.com/hook, without a user''s name and a fragment'
+            400, 'bad_webhook',
+            'An address is like https://example.com/hook, in ASCII, without a user''s name and a fragment'
         );
     elsif p_name is null or char_length(p_name) not between 1 and 200 then
         perform sync_internal.refuse(400, 'bad_webhook', 'The name of a webhook has 1 to 200 characters');

@@ -192,8 +192,9 @@ $$;
 
 comment on function jobs.worker_exported(bigint, uuid, text, bigint, text, jsonb) is 'Ends an export.';
 
--- Begins an import: {"run", "at": milliseconds since 1970, "file", "object", "size", "maxBytes", "maxRecordBytes", "quotaLeft",
--- "omit", "tables": as sync.describe tells them, "fileTables": [names]}.
+-- Begins an import: {"run", "at": milliseconds since 1970, "file", "object", "size", "maxBytes", "maxRecordBytes",
+-- "maxOperations", "quotaLeft", "omit", "tables": as sync.describe tells them, "fileTables": [names]}. quotaLeft is null
+-- where an earlier attempt may have written: what it made counts already.
 create or replace function jobs.worker_import(p_id bigint, p_worker uuid)
 returns jsonb
 language plpgsql
@@ -214,9 +215,10 @@ begin
         'object', v_file.object, 'size', v_file.size,
         'maxBytes', sync_internal.setting('max_export_bytes'),
         'maxRecordBytes', sync_internal.setting('max_record_bytes'),
-        'quotaLeft', sync_internal.setting('file_quota_bytes') - (
+        'maxOperations', sync_internal.setting('max_operations'),
+        'quotaLeft', case when v_run.progress < 0.05 then sync_internal.setting('file_quota_bytes') - (
             select coalesce(sum(f.bytes), 0) from sync_internal.files f where f.owner = v_run.user_id
-        ),
+        ) end,
         'omit', (select convert_from(j.payload, 'UTF8')::jsonb -> 'omit' from jobs.pgqueuer j where j.id = p_id),
         'tables', (
             select jsonb_object_agg(d.key, d.value)

@@ -71,6 +71,35 @@ def test_row_that_is_locked_or_referred_to_is_left(db: Database, conn: psycopg.C
     assert value(conn, policies) == 0
 
 
+def test_rows_that_have_to_stay_keep_no_others_here(db: Database, conn: psycopg.Connection) -> None:
+    """The oldest are refused by a trigger, with a state of the application's, and fill a batch."""
+    live(conn, "parents", "id uuid primary key, gone timestamptz", ", p_soft_delete => 'gone'")
+    conn.execute(
+        """
+        create function public.stays() returns trigger language plpgsql as $$
+        begin
+            if old.gone < now() - interval '132 hours' then
+                raise sqlstate 'PT409' using message = 'It stays';
+            end if;
+            return old;
+        end
+        $$;
+        create trigger stays before delete on public.parents
+        for each row execute function public.stays();
+        select sync.purge_deleted('public.parents', '1 day');
+        insert into public.parents (id, gone)
+        select gen_random_uuid(), now() - n * interval '1 day' from generate_series(2, 12) n;
+        """
+    )
+    worker = db.connect("rowcast_worker")
+    counts = [value(worker, "select jobs.worker_purge(3)") for _ in range(3)]
+    assert counts == [3, 1, 0]
+    assert (
+        value(conn, "select count(*) from public.parents where gone < now() - interval '132 h'")
+        == 7
+    )
+
+
 def test_removed_rowcast_leaves_nothing_of_it(db: Database, conn: psycopg.Connection) -> None:
     migrate.remove(db.dsn())
     policies = "select count(*) from pg_policies where policyname = 'rowcast_purge'"
