@@ -357,11 +357,12 @@ def test_import_that_a_stopped_worker_left_is_not_judged_by_its_own_files(scene:
 def test_what_is_left_out_is_lists_of_names(scene: Scene) -> None:
     scene.conn.execute("select sync.expose('jobs.start_import(uuid, jsonb)')")
     run = scene.upload(ALICE, packed({}))
-    for omit in ([], 1, {"workspaces": 1}, {"workspaces": {"a": 1}}, {"workspaces": [1]}):
+    wrong: list[Any] = [[], 1, {"workspaces": 1}, {"workspaces": {"a": 1}}, {"workspaces": [1]}]
+    for omit in wrong:
         refused = scene.gate.write(ALICE, call("startImport", run=run, omit=omit))
         assert (refused.status, refused.code) == (400, "wrong_type"), omit
-    omit = {"workspaces": ["memberIds"], "boards": []}
-    assert scene.call(ALICE, "startImport", run=run, omit=omit) == run
+    right = {"workspaces": ["memberIds"], "boards": []}
+    assert scene.call(ALICE, "startImport", run=run, omit=right) == run
 
 
 def test_hostile_archives_fail_with_a_reason_and_leave_nothing(scene: Scene) -> None:
