@@ -62,11 +62,12 @@ const STARTING_MS = 3000;
 
 function Saved() {
   const { online, pending, rejected, needsAuth, upgrade, durable } = useStatus();
-  // Offline too: what has waited for the network is being saved from the first moment on.
-  const saving = useLasting(pending > 0, PATIENCE_MS, pending > 0);
+  const waited = useWaited(online, pending);
+  const saving = useLasting(pending > 0, PATIENCE_MS, pending > 0) || waited > 0;
   const forgetful = useLasting(!durable, STARTING_MS);
   const files = useUnsentFiles();
-  const changes = `${pending} ${pending === 1 ? "change" : "changes"}`;
+  const count = pending || waited;
+  const changes = `${count} ${count === 1 ? "change" : "changes"}`;
   const filesText = `${files} ${files === 1 ? "file" : "files"}`;
   if (upgrade) {
     return (
@@ -118,6 +119,21 @@ function useUnsentFiles(): number {
     all.subscribe,
     () => all.getSnapshot().filter(({ step }) => step !== "failed").length,
   );
+}
+
+/**
+ * How many changes have waited for the network: they are being saved from the first moment on, until none has been left
+ * for a while, since the count may be another one while everything is read anew.
+ */
+function useWaited(online: boolean, pending: number): number {
+  const [waited, setWaited] = useState(0);
+  useEffect(() => {
+    if (pending > 0) return setWaited((before) => (online && before === 0 ? 0 : pending));
+    if (!online) return;
+    const timer = setTimeout(() => setWaited(0), PATIENCE_MS);
+    return () => clearTimeout(timer);
+  }, [online, pending]);
+  return waited;
 }
 
 /** Whether something has been so for a while. `before`: it was when this was first shown. */
