@@ -232,7 +232,7 @@ def _readable(table: str | None = None) -> Iterator[None]:
         zlib.error,
         struct.error,
         EOFError,
-        NotImplementedError,
+        NotImplementedError,  # a way of packing that zipfile does not know
         UnicodeError,
         ValueError,
         RuntimeError,

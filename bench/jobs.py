@@ -103,7 +103,7 @@ def _until(admin: psycopg.Connection, query: str, number: int, *given: str) -> N
         row = admin.execute(query.encode(), given).fetchone()
         if row is not None and row[0] == number:
             return
-        time.sleep(0.01)
+        time.sleep(0.01)  # polls what is said to nobody
     raise RuntimeError(f"still not {number}: {query}")
 
 
