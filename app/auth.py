@@ -1,17 +1,20 @@
 """Who is asking: tokens from header or cookie, their verification, and the Origin rule."""
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import logging
+import math
 import time
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import jwt
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.types import Options
 from starlette.datastructures import Headers
 
@@ -28,8 +31,7 @@ OWN_ALGORITHM: Final = "HS256"
 OF_THE_TOKEN: Final = frozenset({"exp", "iat", "nbf", "jti"})  # another in each token of a user
 MAX_TOKEN_BYTES: Final = 8192
 JWKS_REFRESH_SECONDS: Final = 60.0  # at most one fetch for an unknown key id in this time
-JWKS_RETRY_SECONDS: Final = 2.0  # the same while there is no key at all: nobody can sign in
-JWKS_MAX_AGE_SECONDS: Final = 3600.0  # a key withdrawn by the issuer is forgotten within this
+JWKS_RETRY_SECONDS: Final = 2.0  # at first, where they cannot be fetched
 JWKS_MAX_BYTES: Final = 1 << 20
 JWKS_TIMEOUT_SECONDS: Final = 5.0
 REMEMBER_SECONDS: Final = 30.0  # a verified token is not verified again within this
@@ -42,7 +44,8 @@ class Session:
 
     `identity` is a hash of role and whole claims: two sessions of one identity may see the same.
     `rights` is the same without the claims that belong to the token and not to its owner.
-    `expires_at` is Unix time in seconds.
+    `expires_at` is Unix time in seconds. `key` names the issuer's key that signed the token, None
+    for a shared secret.
     """
 
     claims: str | None
@@ -51,6 +54,7 @@ class Session:
     expires_at: float | None
     identity: str
     rights: str
+    key: str | None = None
 
     @property
     def author(self) -> str:
@@ -82,8 +86,13 @@ class Verifier:
         self._own = {key_id(secret): secret for secret in own}
         self._leeway = settings.jwt_leeway_seconds
         self._allow_anon = settings.allow_anon
-        self._keys = KeySet(settings.jwt_jwks_url) if settings.jwt_jwks_url else None
+        self._keys: KeySet | None = None
+        if settings.jwt_jwks_url:
+            self._keys = KeySet(settings.jwt_jwks_url, settings.jwt_jwks_seconds, self._forget)
+        self._recalled = asyncio.Event()
         self._remembered: dict[str, tuple[Session, float]] = {}
+        self.withdrawn: Callable[[], None] = lambda: None
+        """Called when keys have gone: some sessions may not be `held` any more."""
 
     def anonymous(self) -> Session:
         """The session of a caller without a token. Raises 401 where the setting forbids it."""
@@ -99,15 +108,42 @@ class Verifier:
         known = self._remembered.get(token)
         if known is not None and now < known[1]:
             return known[0]
-        payload = await self._decode(token)
-        session = _session(payload)
+        payload, key_name = await self._decode(token)
+        session = _session(payload, key_name)
         if len(self._remembered) >= REMEMBER_TOKENS:
             self._remembered.clear()
         expires_at = session.expires_at or now
         self._remembered[token] = (session, min(expires_at, now + REMEMBER_SECONDS))
         return session
 
-    async def _decode(self, token: str) -> dict[str, Any]:
+    def holds(self, key: str | None) -> bool:
+        """Whether the `key` of a session still counts."""
+        return key is None or (self._keys is not None and key in self._keys)
+
+    def recall(self) -> None:
+        """Keys may have been withdrawn: has `keep_keys` fetch them at once."""
+        self._recalled.set()
+
+    async def keep_keys(self) -> None:
+        """Fetches the issuer's keys again and again, for as long as it is run."""
+        if self._keys is None:
+            return
+        wait, pause = self._keys.max_age, JWKS_RETRY_SECONDS
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._recalled.wait()
+            self._recalled.clear()
+            if await self._keys.renew():
+                wait, pause = self._keys.max_age, JWKS_RETRY_SECONDS
+            else:
+                wait, pause = pause, min(2 * pause, JWKS_REFRESH_SECONDS)
+
+    def _forget(self) -> None:
+        self._remembered.clear()
+        self.withdrawn()
+
+    async def _decode(self, token: str) -> tuple[dict[str, Any], str | None]:
         if len(token) > MAX_TOKEN_BYTES or not token.isascii():
             raise sign_in_again("The token is not readable")
         try:
@@ -121,7 +157,7 @@ class Verifier:
         accepted = (OWN_ALGORITHM,) if own else self._algorithms
         if not isinstance(algorithm, str) or algorithm not in accepted or "crit" in header:
             raise sign_in_again("The token's algorithm is not accepted")
-        key = own or await self._key(str(algorithm), key_name)
+        key, name = (own, None) if own else await self._key(str(algorithm), key_name)
         issuer = self._own_issuer if own else self._issuer or None
         audience = self._own_issuer if own else self._audience or None
         options: Options = {
@@ -144,7 +180,7 @@ class Verifier:
             raise sign_in_again("The token has expired", "expired") from None
         except (jwt.PyJWTError, TypeError, ValueError):
             raise sign_in_again("The token is not valid") from None
-        return payload if own else self._foreign(payload)
+        return payload if own else self._foreign(payload), name
 
     def _foreign(self, payload: dict[str, Any]) -> dict[str, Any]:
         """What another issuer says, in our words: `role` is the one its claim names."""
@@ -165,36 +201,47 @@ class Verifier:
             named = next((role for role in named if role in ROLES_IN_ORDER), None)
         return {**payload, "role": "authenticated" if named is None else named}
 
-    async def _key(self, algorithm: str, key_id: object) -> Any:
+    async def _key(self, algorithm: str, key_id: object) -> tuple[Any, str | None]:
         if algorithm in SYMMETRIC:
             if self._secret is None:
                 raise sign_in_again("The token's algorithm is not accepted")
-            return self._secret
+            return self._secret, None
         if self._keys is None:
             raise sign_in_again("The token's algorithm is not accepted")
-        key = await self._keys.find(key_id if isinstance(key_id, str) else None)
+        key, name = await self._keys.find(key_id if isinstance(key_id, str) else None)
         if key.algorithm_name not in (None, algorithm):
             raise sign_in_again("The token's algorithm is not accepted")
-        return key
+        return key, name
 
 
 class KeySet:
-    """The issuer's public keys: fetched when first needed, again when an unknown key id turns up
-    (at most once a minute) and when an hour old. Fetches run in a thread.
+    """The issuer's public keys, each with a name of its own: an id may be used again for another.
+    Fetched when first needed, again when an unknown key id turns up (at most once a minute) and
+    when `max_age` seconds old. Fetches run in a thread. `withdrawn` is called when one is gone.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(
+        self, url: str, max_age: float, withdrawn: Callable[[], None] = lambda: None
+    ) -> None:
+        self.max_age = max_age
         self._url = url
-        self._keys: dict[str | None, jwt.PyJWK] = {}
-        self._tried_at = -JWKS_REFRESH_SECONDS
-        self._fetched_at = -JWKS_MAX_AGE_SECONDS
+        self._withdrawn = withdrawn
+        self._keys: dict[str | None, tuple[jwt.PyJWK, str]] = {}
+        self._names: frozenset[str] = frozenset()
+        self._tried_at = self._fetched_at = -math.inf
         self._lock = asyncio.Lock()
 
-    async def find(self, key_id: str | None) -> jwt.PyJWK:
-        """The key with this id; without an id, the only key. Raises 401 if there is none."""
+    def __contains__(self, name: str) -> bool:
+        return name in self._names
+
+    async def find(self, key_id: str | None) -> tuple[jwt.PyJWK, str]:
+        """The key with this id, and its name; without an id, the only key. Raises 401 if there is
+        none.
+        """
         if key_id not in self._keys or self._old():
             async with self._lock:
-                if key_id not in self._keys or self._old():
+                wait = JWKS_REFRESH_SECONDS if self._keys else JWKS_RETRY_SECONDS
+                if (key_id not in self._keys or self._old()) and self._untried_for(wait):
                     await self._refresh()
         key = self._keys.get(key_id)
         if key is None:
@@ -203,25 +250,46 @@ class KeySet:
             raise sign_in_again("The token's key is not known")
         return key
 
-    def _old(self) -> bool:
-        return time.monotonic() - self._fetched_at >= JWKS_MAX_AGE_SECONDS
+    async def renew(self) -> bool:
+        """Fetches them now; false: they cannot be, and those from before stay."""
+        async with self._lock:
+            return await self._refresh()
 
-    async def _refresh(self) -> None:
-        now = time.monotonic()
-        if now - self._tried_at < (JWKS_REFRESH_SECONDS if self._keys else JWKS_RETRY_SECONDS):
-            return
-        self._tried_at = now
+    def _old(self) -> bool:
+        return time.monotonic() - self._fetched_at >= self.max_age
+
+    def _untried_for(self, seconds: float) -> bool:
+        return time.monotonic() - self._tried_at >= seconds
+
+    async def _refresh(self) -> bool:
+        self._tried_at = now = time.monotonic()
         try:
             document = await asyncio.to_thread(_fetch, self._url)
-            keys = jwt.PyJWKSet.from_dict(document).keys
+            keys = _usable(document)
         except (OSError, ValueError, TypeError, AttributeError, jwt.PyJWTError) as exc:
             log.warning("keys not fetched class=%s", type(exc).__name__)
-            return
-        usable = [key for key in keys if key.public_key_use in (None, "sig")]
-        self._keys = {key.key_id: key for key in usable if key.key_type != "oct"}
-        if len(self._keys) == 1:
-            self._keys[None] = next(iter(self._keys.values()))
+            return False
+        before, self._names = self._names, frozenset(name for _, name in keys.values())
+        self._keys = keys
         self._fetched_at = now
+        if before - self._names:
+            log.info("keys withdrawn by the issuer: %d", len(before - self._names))
+            self._withdrawn()
+        return True
+
+
+def _usable(document: Mapping[str, Any]) -> dict[str | None, tuple[jwt.PyJWK, str]]:
+    """The public keys of a document that may sign, by id; a single one by no id, too. Raises
+    PyJWTError where there is none that can be read.
+    """
+    found: dict[str | None, tuple[jwt.PyJWK, str]] = {}
+    for key in jwt.PyJWKSet.from_dict(dict(document)).keys:
+        if key.public_key_use in (None, "sig") and key.key_type != "oct":
+            public = key.key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+            found[key.key_id] = key, hashlib.sha256(public).hexdigest()
+    if len(found) == 1:
+        found[None] = next(iter(found.values()))
+    return found
 
 
 def _fetch(url: str) -> dict[str, Any]:
@@ -232,7 +300,7 @@ def _fetch(url: str) -> dict[str, Any]:
     return document
 
 
-def _session(payload: Mapping[str, Any]) -> Session:
+def _session(payload: Mapping[str, Any], key: str | None) -> Session:
     role = payload.get("role", "authenticated")
     if not isinstance(role, str) or role not in ROLES:
         raise sign_in_again("The token's role is not accepted")
@@ -248,7 +316,7 @@ def _session(payload: Mapping[str, Any]) -> Session:
     if "\\u0000" in claims or not _encodes(claims):
         raise sign_in_again("The token is not readable")
     lasting = _canonical({name: v for name, v in payload.items() if name not in OF_THE_TOKEN})
-    return Session(claims, user_id, role, expires_at, _digest(role, claims), _digest(role, lasting))
+    return Session(claims, user_id, role, expires_at, _digest(role, claims), _digest(role, lasting), key)
 
 
 def _canonical(claims: Mapping[str, Any]) -> str:

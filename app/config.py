@@ -141,6 +141,13 @@ class Settings(BaseSettings):
     jwt_jwks_url: str | None = Field(
         default=None, description="JWKS document that verifies tokens signed with a private key."
     )
+    jwt_jwks_seconds: float = Field(
+        default=600,
+        ge=1,
+        le=86400,
+        description="How often that document is fetched anew: sockets and requests of a key that "
+        "the issuer withdrew end within it. `sync.end_all_sessions` has it fetched at once.",
+    )
     jwt_previous_secrets: str | None = _secret(
         "Former values of `ROWCAST_JWT_SECRET`, one a line, whose tokens made by the gateway "
         "still count until they expire. Leave it empty where a secret has leaked."

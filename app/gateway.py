@@ -23,7 +23,7 @@ from .hub import Hub
 from .limits import Limits
 from .outlet import Outlet
 from .passwords import Passwords
-from .protocol import GOING_AWAY, OUTDATED, UPGRADE, later
+from .protocol import GOING_AWAY, OUTDATED, SESSION_ENDED, SIGN_IN, UPGRADE, later
 from .relay import Relay
 from .signals import Signals
 from .tokens import Signer
@@ -70,6 +70,8 @@ class Gateway:
         )
         self.signals = Signals(self.hub, self.database.aside, settings.heartbeat_seconds)
         self.relay.read_on = self.signals.fed
+        self.relay.all_ended = self.verifier.recall
+        self.verifier.withdrawn = self._close_withdrawn
         self.writes = Writes(self.database.work, committed=self.relay.committed)
         self.limits = Limits(settings)
         self.files = Files(settings, self.database)
@@ -84,6 +86,7 @@ class Gateway:
         self._asking: asyncio.Task[dict[str, bool]] | None = None
         self._examiner: asyncio.Task[None] | None = None
         self._sweeper: asyncio.Task[None] | None = None
+        self._keeper: asyncio.Task[None] | None = None
         metrics.sockets.read = lambda: len(self.outlets)
         metrics.writes_waiting.read = lambda: self.writes.waiting
         metrics.connections_waiting.read = lambda: self.database.work.waiting
@@ -123,6 +126,7 @@ class Gateway:
         self.relay.start()
         self.signals.start()
         self._sweeper = asyncio.create_task(self._sweep_forever())
+        self._keeper = asyncio.create_task(self.verifier.keep_keys())
         self.files.start()
 
     async def stop(self) -> None:
@@ -130,7 +134,7 @@ class Gateway:
         await self.drain()
         await self.signals.stop()
         await self.relay.stop()
-        for task in (self._sweeper, self._examiner):
+        for task in (self._sweeper, self._keeper, self._examiner):
             if task is not None:
                 task.cancel()
         self.files.stop()
@@ -213,6 +217,11 @@ class Gateway:
                 outlet.sweep(now)
                 if self.outdated(outlet.schema):
                     outlet.close(UPGRADE, OUTDATED)
+
+    def _close_withdrawn(self) -> None:
+        for outlet in list(self.outlets):
+            if not self.verifier.holds(outlet.key):
+                outlet.close(SIGN_IN, SESSION_ENDED)
 
     def _seen(self, part: str, name: str) -> float | None:
         value: float | None = self.relay.overview.get(part, {}).get(name)

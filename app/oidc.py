@@ -85,7 +85,7 @@ class Client:
             algorithm = header.get("alg")
             if algorithm not in ASYMMETRIC or "crit" in header or self._keys is None:
                 raise Failed("algorithm")
-            key = await self._keys.find(header.get("kid"))
+            key, _ = await self._keys.find(header.get("kid"))
             if key.algorithm_name not in (None, algorithm):
                 raise Failed("algorithm")
             claims: dict[str, Any] = jwt.decode(
@@ -141,6 +141,6 @@ class Client:
             log.warning("provider %s not read class=%s", self.provider.id, type(exc).__name__)
             raise unavailable("The provider cannot be reached; try again") from None
         if self._keys is None or self._metadata.get("jwks_uri") != found["jwks_uri"]:
-            self._keys = KeySet(found["jwks_uri"])
+            self._keys = KeySet(found["jwks_uri"], KEEP_SECONDS)
         self._metadata, self._fetched_at = found, time.monotonic()
         return self._metadata

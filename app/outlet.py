@@ -82,6 +82,7 @@ class Outlet:
         "_waiting_bytes",
         "_written",
         "closing",
+        "key",
         "on_gone",
         "schema",
     )
@@ -100,6 +101,7 @@ class Outlet:
         self.on_gone: Callable[[], None] = lambda: None
         """Called when nothing may be written any more, by whomever."""
         self.schema: int | None = None  # the client was made for, where it says
+        self.key: str | None = None  # the session's, once there is one
 
     @property
     def wire(self) -> asyncio.Transport | None:

@@ -36,6 +36,7 @@ RATE: Final = 4429
 GOING_AWAY: Final = 1001
 FAILED: Final = 1011
 OUTDATED: Final = "this version of the app is too old"
+SESSION_ENDED: Final = "the session has ended"
 TRY_LATER: Final = 1013
 
 Json = Any

@@ -102,6 +102,8 @@ class Relay:
         self.ready = asyncio.Event()
         self.read_on: Callable[[], None] = lambda: None
         """Called after each reading, the only sign that somebody has rung."""
+        self.all_ended: Callable[[], None] = lambda: None
+        """Called when everybody's sessions have ended, or may have."""
 
     def start(self) -> None:
         """Starts reading; returns at once, also when there is no database yet."""
@@ -319,6 +321,8 @@ class Relay:
         if not unknown and not users:
             return
         unknown = unknown or "" in users  # of everybody
+        if unknown:
+            self.all_ended()
         asked = [
             (reader, reader.claims)
             for reader in self._hub.readers.values()

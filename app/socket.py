@@ -28,7 +28,6 @@ FRAMES_A_TURN: Final = 64
 RENEWALS: Final = 10
 RENEWALS_SECONDS: Final = 10.0
 
-SESSION_ENDED: Final = "the session has ended"
 PATH: Final = "/api/realtime/socket"
 
 
@@ -208,15 +207,17 @@ class Connection:
         """Whether the session still counts is for PostgreSQL to say, whatever the token says."""
         if session.claims is None:
             return
+        if not self._gateway.verifier.holds(session.key):  # its key has gone since it was verified
+            raise Closed(protocol.SIGN_IN, protocol.SESSION_ENDED)
         try:
             (counts,) = await calls.sessions(self._gateway.database.work, [session.claims])
         except psycopg.Error:
             raise Closed(protocol.TRY_LATER, "the database cannot be reached") from None
         if not counts:
-            raise Closed(protocol.SIGN_IN, SESSION_ENDED)
+            raise Closed(protocol.SIGN_IN, protocol.SESSION_ENDED)
 
     def _end_session(self) -> None:
-        self._outlet.close(protocol.SIGN_IN, SESSION_ENDED)
+        self._outlet.close(protocol.SIGN_IN, protocol.SESSION_ENDED)
 
     async def _identify(self, token: str | None) -> Session:
         """By the token of the frame, else the Authorization header, else the cookie."""
@@ -238,6 +239,7 @@ class Connection:
     def _adopt(self, session: Session) -> None:
         """From now on this session counts; at its end the socket is closed."""
         self._session = session
+        self._outlet.key = session.key
         if self._expiry is not None:
             self._expiry.cancel()
         if session.expires_at is not None:

@@ -24,6 +24,7 @@ PARTS = {
     "catchup": live.catch_up,
     "files": files.transfer,
     "ends": live.ends,
+    "rotation": live.rotation,
     "poison": jobs.poison,
 }
 

@@ -16,6 +16,7 @@ from contextlib import ExitStack
 import psycopg
 
 from .crowd import Crowd
+from .provider import Provider
 from .results import Figure, interleave
 from .stage import HERE, Running, Say, Stage, claims, cpu_us, latencies, token, uid
 from .twin import Twin, node
@@ -282,6 +283,39 @@ def ends(stage: Stage, say: Say, longer: int) -> list[Figure]:
     ]
 
 
+def rotation(stage: Stage, say: Say, longer: int) -> list[Figure]:
+    """A provider's key leaks and is withdrawn, again and again, while the board is edited: until
+    the last socket of its tokens is closed and the first request refused, on two gateways. The
+    tokens claim to be of later, so that nothing but the key tells them from good ones.
+    """
+    say("keys: 20 users on two gateways, whose key is withdrawn")
+    count, closed, refused = 20, [], []
+    with ExitStack() as stack:
+        provider = stack.enter_context(Provider())
+        _, first = _prepared(stage, stack, ROWCAST_JWT_JWKS_URL=provider.url)
+        second = stack.enter_context(stage.gateway(ROWCAST_JWT_JWKS_URL=provider.url))
+        conn = stack.enter_context(stage.connect(stage.admin))
+        writer = stack.enter_context(stage.connect(stage.admin))
+        crowd = stack.enter_context(Crowd())
+        for turn in range(50 * longer):
+            tokens = [provider.token(USERS + number) for number in range(count)]
+            for gateway in (first, second):
+                crowd.open(gateway.port, ((token, [BOARD]) for token in tokens))
+            _edit_for(writer, 0.05)
+            provider.rotate()
+            conn.execute("select sync.end_all_sessions()")
+            committed = time.monotonic()
+            for gateway in (first, second):
+                _until_refused(gateway.port, tokens[0])
+                refused.append((time.monotonic() - committed) * 1000)
+            numbers = list(range(2 * count * turn, 2 * count * (turn + 1)))
+            closed.append((crowd.ask("closed", numbers=numbers) - committed) * 1000)
+    return [
+        _within("key withdrawn to 401 on two gateways, p99", latencies(refused)["p99"], 1000, "ms"),
+        _within("key withdrawn to sockets closed, p99", latencies(closed)["p99"], 1000, "ms"),
+    ]
+
+
 def _until_refused(port: int, bearer: str) -> None:
     """Asks until the answer is 401, which the first should be."""
     asked = urllib.request.Request(
@@ -400,13 +434,15 @@ def catch_up(stage: Stage, say: Say, longer: int) -> list[Figure]:
 # --- shared --------------------------------------------------------------------------------------
 
 
-def _prepared(stage: Stage, stack: ExitStack) -> tuple[psycopg.Connection, Running]:
+def _prepared(
+    stage: Stage, stack: ExitStack, **settings: str
+) -> tuple[psycopg.Connection, Running]:
     """A superuser's connection and a gateway, with the data of live.sql."""
     conn = _admin(stage, stack)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < FILES:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(FILES, hard), hard))
-    return conn, stack.enter_context(stage.gateway())
+    return conn, stack.enter_context(stage.gateway(**settings))
 
 
 def _admin(stage: Stage, stack: ExitStack) -> psycopg.Connection:

@@ -3,10 +3,7 @@
 import asyncio
 import base64
 import json
-import threading
 import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import jwt
@@ -20,6 +17,9 @@ from app.auth import Verifier, bearer, origin_allowed
 from app.config import Settings
 from app.errors import Problem
 from tests.gateway.conftest import ALICE, SECRET, token
+from tests.gateway.issuer import Issuer, issuer, signed
+
+__all__ = ["issuer"]
 
 
 def verifier(**given: Any) -> Verifier:
@@ -125,52 +125,6 @@ async def test_anonymous_callers_need_the_setting() -> None:
     assert caught.value.status == 401
     session = verifier(allow_anon=True).anonymous()
     assert (session.claims, session.user_id, session.role) == (None, None, "anon")
-
-
-class Issuer:
-    """A key server on loopback that counts how often it is asked."""
-
-    def __init__(self) -> None:
-        self.keys: list[Any] = []
-        self.asked = 0
-        self.broken = False
-        issuer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                issuer.asked += 1
-                self.send_response(500 if issuer.broken else 200)
-                self.end_headers()
-                self.wfile.write(json.dumps({"keys": issuer.keys}).encode())
-
-            def log_message(self, *_: Any) -> None: ...
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}/keys"
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-    def add(self, key_id: str, private: Any, algorithm: str) -> None:
-        public = jwt.get_algorithm_by_name(algorithm).to_jwk(private.public_key(), as_dict=True)
-        self.keys.append({**public, "kid": key_id, "alg": algorithm, "use": "sig"})
-
-
-@pytest.fixture
-def issuer() -> Iterator[Issuer]:
-    made = Issuer()
-    yield made
-    made.stop()
-
-
-def signed(private: Any, algorithm: str, key_id: str | None) -> str:
-    headers = {"kid": key_id} if key_id else None
-    claims = {"sub": ALICE, "exp": time.time() + 60}
-    return jwt.encode(claims, private, algorithm=algorithm, headers=headers)
 
 
 RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)

@@ -1,7 +1,7 @@
 -- Ends the sessions of everybody, as sync.end_sessions those of one: no token that was issued up to now counts
 -- any more,
--- of whatever issuer, and no link that was mailed. For when a key has leaked, together with another key. For
--- administrators.
+-- of whatever issuer, and no link that was mailed. For when a key has leaked, together with another key: the gateways
+-- fetch the issuer's anew. For administrators.
 create or replace function sync.end_all_sessions()
 returns void
 language plpgsql
