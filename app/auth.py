@@ -316,7 +316,9 @@ def _session(payload: Mapping[str, Any], key: str | None) -> Session:
     if "\\u0000" in claims or not _encodes(claims):
         raise sign_in_again("The token is not readable")
     lasting = _canonical({name: v for name, v in payload.items() if name not in OF_THE_TOKEN})
-    return Session(claims, user_id, role, expires_at, _digest(role, claims), _digest(role, lasting), key)
+    return Session(
+        claims, user_id, role, expires_at, _digest(role, claims), _digest(role, lasting), key
+    )
 
 
 def _canonical(claims: Mapping[str, Any]) -> str:

@@ -54,9 +54,7 @@ def issuer() -> Iterator[Issuer]:
     made.stop()
 
 
-def signed(
-    private: Any, algorithm: str, key_id: str | None, user: str = ALICE, **more: Any
-) -> str:
+def signed(private: Any, algorithm: str, key_id: str | None, user: str = ALICE, **more: Any) -> str:
     """A token for a minute."""
     headers = {"kid": key_id} if key_id else None
     claims = {"sub": user, "exp": time.time() + 60, **more}
