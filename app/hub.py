@@ -116,9 +116,8 @@ class Reader:
 
 
 class Wire(Protocol):
-    """What a frame may be written to at once while nothing waits there: a transport."""
+    """What a frame may be written to without a look at what waits there: a transport."""
 
-    def get_write_buffer_size(self) -> int: ...
     def write(self, data: bytes) -> None: ...
 
 
@@ -128,7 +127,7 @@ class Subscriber:
 
     `cursor` is where the socket stood when it began to wait; while nothing waits, the hub's own
     cursor holds for it. `end` closes it: its session has ended. `sink` takes every frame; those
-    to very many sockets go by its `wire` while that is idle.
+    to very many sockets go by its `wire` while it has one.
     """
 
     reader: Reader
@@ -159,29 +158,21 @@ class Listeners:
 
     wires: list[Wire] = field(default_factory=list)
     others: list[Subscriber] = field(default_factory=list)
-    _by_wire: dict[Wire, Subscriber] = field(default_factory=dict)
 
     def add(self, subscriber: Subscriber) -> None:
         """Takes one in."""
         if subscriber.held is None and subscriber.wire is not None:
             self.wires.append(subscriber.wire)
-            self._by_wire[subscriber.wire] = subscriber
         else:
             self.others.append(subscriber)
 
     def write(self, frame: bytes) -> None:
         """To all of them. What is done for each here is paid beside a write of about 4 us."""
-        behind: list[Wire] = []
         for wire in self.wires:
             try:
-                if wire.get_write_buffer_size():
-                    behind.append(wire)
-                else:
-                    wire.write(frame)
+                wire.write(frame)
             except RuntimeError:  # of uvloop: the peer has gone
                 continue
-        for wire in behind:
-            self._by_wire[wire].send(frame)
         for subscriber in self.others:
             subscriber.send(frame)
 
@@ -248,7 +239,9 @@ class Hub:
         self._leave(subscriber.reader)
 
     def connect(self, subscriber: Subscriber, wire: Wire | None) -> None:
-        """From now on frames may go by this wire; by none once the socket closes."""
+        """From now on frames may go by this wire; by none while its peer is behind, and once the
+        socket closes.
+        """
         subscriber.wire = wire
         for key in subscriber.keys:
             self._changed(key)

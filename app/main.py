@@ -28,7 +28,7 @@ from .config import Settings
 from .errors import Problem, from_database, response, unavailable, unexpected
 from .fitness import Unfit
 from .gateway import Gateway
-from .outlet import TransportCapture
+from .outlet import Flowing, TransportCapture
 from .pages import Pages, apps_folder
 from .routes import routes
 from .socket import PATH, endpoint
@@ -125,7 +125,7 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-class Protocol(WebSocketsSansIOProtocol):
+class Protocol(Flowing, WebSocketsSansIOProtocol):
     """uvicorn's WebSocket, which reads nothing while a frame waits to be handled: the answer to a
     ping may be behind that, as where many join at once or a replay takes long.
     """

@@ -29,6 +29,33 @@ def transport_of(scope: Scope) -> asyncio.Transport | None:
     return transport
 
 
+class Flowing:
+    """A protocol that says when too much waits in its transport, and when that has gone: mix it
+    in.
+    """
+
+    on_flow: Callable[[bool], None] | None = None
+
+    def pause_writing(self) -> None:
+        super().pause_writing()  # type: ignore[misc]
+        if self.on_flow is not None:
+            self.on_flow(False)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()  # type: ignore[misc]
+        if self.on_flow is not None:
+            self.on_flow(True)
+
+
+def _tells_flow(transport: asyncio.Transport, told: Callable[[bool], None]) -> bool:
+    """Has the protocol of a transport tell of its flow; false: it is one that does not."""
+    protocol = transport.get_protocol()
+    if not isinstance(protocol, Flowing):
+        return False
+    protocol.on_flow = told
+    return True
+
+
 class TransportCapture:
     """Outermost ASGI wrapper: keeps the transport of the connection in its scope."""
 
@@ -68,10 +95,11 @@ class Outlet:
     """One accepted socket, as something to write frames to. Never blocks, never raises.
 
     A socket whose unsent bytes pass `limit_bytes` is closed with 4408 and resumes by its cursor.
-    While nothing waits, others may write to its `wire` themselves.
+    While its peer keeps up, others may write to its `wire` themselves.
     """
 
     __slots__ = (
+        "_flows",
         "_limit",
         "_send",
         "_taken",
@@ -83,7 +111,7 @@ class Outlet:
         "_written",
         "closing",
         "key",
-        "on_gone",
+        "on_wire",
         "schema",
     )
 
@@ -98,15 +126,16 @@ class Outlet:
         self._taken = -1
         self._taken_at = 0.0
         self.closing = False
-        self.on_gone: Callable[[], None] = lambda: None
-        """Called when nothing may be written any more, by whomever."""
+        self.on_wire: Callable[[], None] = lambda: None
+        """Called when `wire` is another one."""
         self.schema: int | None = None  # the client was made for, where it says
         self.key: str | None = None  # the session's, once there is one
+        self._flows = self._transport is not None and _tells_flow(self._transport, self._flow)
 
     @property
     def wire(self) -> asyncio.Transport | None:
-        """The transport, until nothing may be written any more."""
-        return None if self.closing else self._transport
+        """The transport, while little waits in it and until nothing may be written any more."""
+        return self._transport if self._flows and not self.closing else None
 
     def write(self, frame: bytes) -> None:
         """Sends an encoded frame, or closes the socket if its reader is too slow."""
@@ -165,7 +194,12 @@ class Outlet:
     def gone(self) -> None:
         """From now on nothing is written any more."""
         self.closing = True
-        self.on_gone()
+        self.on_wire()
+
+    def _flow(self, flows: bool) -> None:
+        self._flows = flows
+        if not self.closing:
+            self.on_wire()
 
     def _drop(self, transport: asyncio.Transport) -> None:
         # Not through `send`: it waits for the very buffer that does not drain.

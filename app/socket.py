@@ -185,9 +185,9 @@ class Connection:
             self._outlet.write,
             self._end_session,
         )
-        if (wire := self._outlet.wire) is not None:
-            self._hub.connect(subscriber, wire)
-            self._outlet.on_gone = lambda: self._hub.connect(subscriber, None)
+        outlet = self._outlet
+        outlet.on_wire = lambda: self._hub.connect(subscriber, outlet.wire)
+        outlet.on_wire()
         await self._check(session)
         self._send(
             protocol.Welcome(

@@ -83,7 +83,7 @@ class Unchecked(Delivery):
             for subscriber in subscribers:
                 for text in texts:
                     wire = subscriber.wire
-                    if wire is None or subscriber.held is not None or wire.get_write_buffer_size():
+                    if wire is None or subscriber.held is not None:
                         subscriber.send(text)
                     else:
                         wire.write(text)

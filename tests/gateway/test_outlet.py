@@ -7,20 +7,41 @@ import pytest
 from starlette.types import Message
 
 from app import outlet
-from app.outlet import Outlet, TransportCapture, close_frame, text_frame
+from app.outlet import Flowing, Outlet, TransportCapture, close_frame, text_frame
 from tests.gateway.conftest import until
+
+
+class Peer:
+    """A server's protocol before flow is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def pause_writing(self) -> None:
+        self.told.append("pause")
+
+    def resume_writing(self) -> None:
+        self.told.append("resume")
+
+
+class FlowingPeer(Flowing, Peer):
+    """The gateway's."""
 
 
 class Transport:
     """What an outlet uses of an asyncio transport."""
 
-    def __init__(self) -> None:
+    def __init__(self, peer: Peer | None = None) -> None:
+        self.peer = peer or Peer()
         self.written: list[bytes] = []
         self.waiting = 0
         self.closed = self.aborted = False
 
     def write(self, data: bytes) -> None:
         self.written.append(data)
+
+    def get_protocol(self) -> Peer:
+        return self.peer
 
     def get_write_buffer_size(self) -> int:
         return self.waiting
@@ -60,6 +81,30 @@ async def test_frames_are_written_to_the_transport() -> None:
     transport = Transport()
     made(Server(transport)).write(text_frame(b"1"))
     assert transport.written == [text_frame(b"1")]
+
+
+async def test_a_wire_is_there_while_the_peer_keeps_up() -> None:
+    peer = FlowingPeer()
+    transport = Transport(peer)
+    socket = made(Server(transport))
+    seen: list[object] = []
+    socket.on_wire = lambda: seen.append(socket.wire)
+    assert socket.wire is transport
+    peer.pause_writing()
+    assert seen == [None]
+    peer.resume_writing()
+    assert seen == [None, transport]
+    socket.gone()
+    peer.pause_writing()
+    peer.resume_writing()
+    assert seen == [None, transport, None]
+    assert socket.wire is None
+    assert peer.told == ["pause", "resume"] * 2
+
+
+async def test_where_nobody_tells_of_the_flow_there_is_no_wire() -> None:
+    assert made(Server(Transport())).wire is None
+    assert made(Server(None)).wire is None
 
 
 async def test_a_full_buffer_closes_4408_behind_what_waits() -> None:

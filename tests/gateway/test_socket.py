@@ -512,9 +512,11 @@ async def test_the_end_of_a_socket_leaves_nothing(service: Service) -> None:
     await until(lambda: not gateway.outlets and not len(gateway.hub) and not gateway.hub.key_count)
 
 
+@pytest.mark.parametrize("rows", ["all of a board", "one"])
 async def test_a_reader_who_is_too_slow_is_closed_4408(
-    gateway_dsn: str, run: Callable[..., Any]
+    gateway_dsn: str, run: Callable[..., Any], rows: str
 ) -> None:
+    """One edit goes straight to the transport of each socket, several are put together for each."""
     async with Service(settings_for(gateway_dsn, socket_buffer_bytes=65536)) as service:
         await service.ready()
         async with service.connect(max_queue=1, max_size=None) as slow:
@@ -527,10 +529,13 @@ async def test_a_reader_who_is_too_slow_is_closed_4408(
                 "update public.tasks set description = md5(random()::text) || repeat('x', 60000)"
                 " where board_id = %s"
             )
+            if rows == "one":
+                more += " and id = (select min(id::text)::uuid from tasks where board_id = %s)"
+            boards = [BOARD] * more.count("%s")
 
             async def dropped() -> bool:
                 cursor = service.gateway.hub.cursor
-                run(more, BOARD)
+                run(more, *boards)
                 await until(lambda: service.gateway.hub.cursor != cursor)
                 return outlet.closing
 
