@@ -97,6 +97,7 @@ class Relay:
         self._fingerprint_at = -FINGERPRINT_SECONDS
         self._status: dict[str, Any] = {}
         self._looked = False
+        self._put_off = False
         self.epoch: str | None = None
         self.overview: dict[str, Any] = {}
         self.ready = asyncio.Event()
@@ -172,7 +173,9 @@ class Relay:
             rung_at, self._rung_at = self._rung_at, None
             try:
                 # One read takes all there is; what is committed from now on is for the next.
-                await self.read()
+                await self.read(rung=rung_at is not None)
+                if self._put_off:
+                    self._awake.set()
                 self._drained_at = time.monotonic()
                 if rung_at is not None:
                     metrics.bell_seconds.observe(self._drained_at - rung_at)
@@ -229,11 +232,14 @@ class Relay:
         self._fencing = min(fencing * 2 or SPACING_SECONDS, FENCE_SECONDS)
         return min(self._fencing, self._poll_seconds)
 
-    async def read(self) -> None:
+    async def read(self, *, rung: bool = False) -> None:
         """Reads once and delivers. Raises psycopg.Error, in which case nothing was delivered and
-        the same is read again.
+        the same is read again. `rung`: somebody waits for it, so that a look at the policies is
+        put off, once, until he has heard.
         """
-        look = time.monotonic() - self._fingerprint_at >= FINGERPRINT_SECONDS
+        due = time.monotonic() - self._fingerprint_at >= FINGERPRINT_SECONDS
+        look = due and not (rung and not self._put_off)
+        self._put_off = due and not look
         # Also once in a while: a lost connection is replaced without a word, perhaps by one to a
         # server that was promoted.
         if look or not self._looked:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 import uuid
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from app import calls
+from app import calls, relay
 from app.bell import asyncpg_servers
 from tests.gateway.conftest import (
     ALICE,
@@ -56,6 +57,30 @@ async def test_the_doorbell_rings_before_the_poll(
                     return False
 
             await eventually(rung)
+
+
+async def test_who_waits_for_a_change_does_not_wait_for_a_look_at_the_policies(
+    service: Service, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is put off until he has heard, but no further than the next read."""
+    monkeypatch.setattr(relay, "FINGERPRINT_SECONDS", 0.0)
+    reads: list[tuple[bool, int]] = []
+    changes = calls.changes
+
+    async def note(lane: Any, cursor: str | None, look: bool) -> str:
+        text = await changes(lane, cursor, look)
+        reads.append((look, len(json.loads(text)["changes"])))
+        return text
+
+    monkeypatch.setattr(calls, "changes", note)
+    async with service.socket(BOB) as bob:
+        await bob.subscribe(KEY)
+        for number in range(10):
+            run("update public.tasks set title = %s where board_id = %s", f"{number}", BOARD)
+            await bob.expect("updates")
+    looks = [look for look, _ in reads]
+    assert any(found and not look for look, found in reads)
+    assert all(one or two for one, two in itertools.pairwise(looks))
 
 
 @pytest.mark.both_versions
