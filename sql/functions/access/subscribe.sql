@@ -163,57 +163,55 @@ begin
     );
 
     with
-    -- Those after the cursor, and those that were running when it was made, which lie below its xmax.
-    candidates as (
-        select c.* from sync_internal.changes c
-        where v_is_near and c.xid >= v_from.xmax
-        union all
-        select c.* from sync_internal.changes c
-        where c.xid = any (v_from.xips) and c.xid < v_from.xmax
-        union all
-        (
-            select c.* from sync_internal.changes c
-            where not v_is_near and c.xid >= v_from.xmax and array_append(c.topics, c.record_id) && v_terms
-                and c.table_name = any (v_tables) and c.table_name <> all (v_whole)
-                -- All that makes it one of ours before the limit: other tables may share a topic.
-                and (
-                    v_keys ? concat(c.table_name, ':', c.record_id)
-                    or exists (select from unnest(c.topics) t (topic) where v_keys ? concat(c.table_name, '?', t.topic))
-                )
-            limit v_most + 1
-        )
-        union all
-        (
-            select c.* from sync_internal.changes c
-            where not v_is_near and c.xid >= v_from.xmax and c.table_name = any (v_whole)
-            order by c.table_name, c.xid
-            limit v_most + 1
-        )
-        union all
-        -- What names no record concerns every key of its table.
-        select c.* from sync_internal.changes c
-        where not v_is_near and c.xid >= v_from.xmax and c.record_id is null
-            and c.table_name = any (v_tables) and c.table_name <> all (v_whole)
-    ),
+    -- Those after the cursor, and those that were running when it was made, which lie below its xmax. Each is asked once
+    -- whether it is one of ours.
     matching as materialized (
         select c.xid, c.seq, c.table_name, c.record_id, c.version, c.kind, c.topics, c.class, c.patch,
             c.class_before is not null as moved
-        from candidates c
-        where c.table_name = any (v_tables)
-            and (
-                c.record_id is null or c.table_name = any (v_whole)
-                or v_keys ? concat(c.table_name, ':', c.record_id)
-                or exists (select from unnest(c.topics) t (topic) where v_keys ? concat(c.table_name, '?', t.topic))
+        from (
+            select c.* from sync_internal.changes c
+            where v_is_near and c.xid >= v_from.xmax and c.table_name = any (v_tables)
+                and (
+                    c.record_id is null or c.table_name = any (v_whole)
+                    or sync_internal.is_keyed(v_keys, c.table_name, c.record_id, c.topics)
+                )
+            union all
+            select c.* from sync_internal.changes c
+            where c.xid = any (v_from.xips) and c.xid < v_from.xmax and c.table_name = any (v_tables)
+                and (
+                    c.record_id is null or c.table_name = any (v_whole)
+                    or sync_internal.is_keyed(v_keys, c.table_name, c.record_id, c.topics)
+                )
+            union all
+            (
+                select c.* from sync_internal.changes c
+                where not v_is_near and c.xid >= v_from.xmax and array_append(c.topics, c.record_id) && v_terms
+                    and c.table_name = any (v_tables) and c.table_name <> all (v_whole)
+                    -- All that makes it one of ours before the limit: other tables may share a topic.
+                    and sync_internal.is_keyed(v_keys, c.table_name, c.record_id, c.topics)
+                limit v_most + 1
             )
+            union all
+            (
+                select c.* from sync_internal.changes c
+                where not v_is_near and c.xid >= v_from.xmax and c.table_name = any (v_whole)
+                order by c.table_name, c.xid
+                limit v_most + 1
+            )
+            union all
+            -- What names no record concerns every key of its table.
+            select c.* from sync_internal.changes c
+            where not v_is_near and c.xid >= v_from.xmax and c.record_id is null
+                and c.table_name = any (v_tables) and c.table_name <> all (v_whole)
+        ) c
     ),
     -- Where that is too much nothing is known of any table: one may fill all that is read by itself. Deletes have no patch.
     measured as materialized (
         select
             count(*) > v_most or coalesce(sum(pg_column_size(m.patch)), 0) > v_most_bytes as much,
-            coalesce(array_agg(distinct m.table_name) filter (where m.record_id is null), '{}') as bulk
+            coalesce(array_agg(m.table_name) filter (where m.record_id is null), '{}') as bulk
         from matching m
     ),
-    -- Of one record seq is the order in which its changes were made: its row was locked.
     counted as (
         select m.*, count(*) over w > 5 as more, max(m.seq) over w as last,
             max(m.seq) filter (where m.kind = 'delete') over w as last_delete
@@ -227,7 +225,10 @@ begin
         where not c.more or c.moved or c.seq in (c.last, c.last_delete)
     )
     select
-        (select case when x.much then v_tables else x.bulk end from measured x),
+        (
+            select case when x.much then v_tables else array(select distinct b.name from unnest(x.bulk) b (name)) end
+            from measured x
+        ),
         (
             select coalesce(array_agg(
                 (
@@ -253,6 +254,24 @@ $$;
 
 comment on function sync_internal.missed(text, jsonb, text, text, text[])
 is 'The changes since a cursor that touch any of the keys.';
+
+-- Whether one of the keys names a record, or one of its collections. p_keys: {"tasks:<id>": true, "tasks?<topic>":
+-- true}. Inlined, and without a query of its own: it is asked of every change. Topics hold no line break. Stable, as
+-- array_to_string is: else it could not be inlined.
+create or replace function sync_internal.is_keyed(p_keys jsonb, p_table text, p_id text, p_topics text[])
+returns boolean
+language sql
+stable
+parallel safe
+security invoker
+as $$
+    select p_keys ?| string_to_array(
+        p_table || '?' || array_to_string(p_topics, E'\n' || p_table || '?'), E'\n'
+    ) or p_keys ? (p_table || ':' || p_id)
+$$;
+
+comment on function sync_internal.is_keyed(jsonb, text, text, text[])
+is 'Whether one of the keys names a record or one of its collections.';
 
 -- Those of some tables whose policies read what has changed since a cursor, or whose policies have changed; also where
 -- too much has changed to look at.
