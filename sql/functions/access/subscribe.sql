@@ -16,19 +16,20 @@ parallel unsafe
 security invoker
 as $$
 declare
-    v_role constant text := sync_internal.claimed_role(p_claims);
+    v_role text := sync_internal.claimed_role(p_claims);
     v_keys constant jsonb := sync_internal.parse_keys(p_keys);
     v_missed sync_internal.missed;
     v_answer json;
+    v_ok boolean;
 begin
     if cardinality(p_keys) > sync_internal.setting('max_keys') then
         perform sync_internal.refuse_limit(422, 'max_keys');
     end if;
     -- The feed is the gateway's to read; everything after it is the user's.
     v_missed := sync_internal.missed(p_cursor, v_keys, v_role, p_claims::jsonb ->> 'sub', p_opaque);
-    perform sync_internal.assume_claims(p_claims);
+    v_role := sync_internal.assume_claims(p_claims, v_role);
     v_answer := sync_internal.join_keys(v_keys, v_missed, v_role);
-    perform sync_internal.assume('none', null);
+    v_ok := sync_internal.assume('none', null);
     return v_answer;
 exception
     when undefined_column or undefined_table or undefined_function or datatype_mismatch or cannot_coerce
@@ -217,7 +218,7 @@ begin
             max(m.seq) filter (where m.kind = 'delete') over w as last_delete
         from matching m
         where not (select x.much from measured x)
-        window w as (partition by m.record_id, m.table_name)
+        window w as (partition by m.record_id collate "C", m.table_name collate "C")
     ),
     listed as (
         select c.*, row_number() over (order by c.xid, c.seq) as n

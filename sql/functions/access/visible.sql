@@ -56,14 +56,14 @@ parallel unsafe
 security invoker
 as $$
 declare
-    v_role constant text := sync_internal.claimed_role(p_claims);
+    v_role text := sync_internal.claimed_role(p_claims);
     v_answer jsonb := '{}';
     v_table record;
     v_hidden jsonb;
 begin
     -- The registry is the gateway's to read; everything after it is the user's.
     v_hidden := sync_internal.hidden_columns(v_role, array(select jsonb_object_keys(p_refs)));
-    perform sync_internal.assume_claims(p_claims);
+    v_role := sync_internal.assume_claims(p_claims, v_role);
     for v_table in select e.key as name, sync_internal.well_formed(e.key, e.value) as ids from jsonb_each(p_refs) e loop
         begin
             v_answer := v_answer || jsonb_build_object(v_table.name, (
