@@ -92,20 +92,24 @@ grant execute on function sync.gateway_visible(text, jsonb, boolean) to rowcast_
 -- Definer: the registry is private.
 create or replace function sync_internal.hidden_columns(p_role text, p_tables text[])
 returns jsonb
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select coalesce(jsonb_object_agg(h.name, h.columns), '{}')
-    from (
-        select t.name, jsonb_agg(c.name order by c.name) as columns
-        from sync_internal.tables t
-        join sync_internal.columns c on c.table_id = t.table_id
-        where t.name = any (p_tables) and not has_column_privilege(p_role, t.relation, c.position, 'select')
-        group by t.name
-    ) h
+begin
+    return (
+        select coalesce(jsonb_object_agg(h.name, h.columns), '{}')
+        from (
+            select t.name, jsonb_agg(c.name order by c.name) as columns
+            from sync_internal.tables t
+            join sync_internal.columns c on c.table_id = t.table_id
+            where t.name = any (p_tables) and not has_column_privilege(p_role, t.relation, c.position, 'select')
+            group by t.name
+        ) h
+    );
+end
 $$;
 
 comment on function sync_internal.hidden_columns(text, text[])
