@@ -56,14 +56,14 @@ parallel unsafe
 security invoker
 as $$
 declare
-    v_role constant text := sync_internal.claimed_role(p_claims);
+    v_role text := sync_internal.claimed_role(p_claims);
     v_answer jsonb := '{}';
     v_table record;
     v_hidden jsonb;
 begin
     -- The registry is the gateway's to read; everything after it is the user's.
     v_hidden := sync_internal.hidden_columns(v_role, array(select jsonb_object_keys(p_refs)));
-    perform sync_internal.assume_claims(p_claims);
+    v_role := sync_internal.assume_claims(p_claims, v_role);
     for v_table in select e.key as name, sync_internal.well_formed(e.key, e.value) as ids from jsonb_each(p_refs) e loop
         begin
             v_answer := v_answer || jsonb_build_object(v_table.name, (
@@ -92,20 +92,24 @@ grant execute on function sync.gateway_visible(text, jsonb, boolean) to rowcast_
 -- Definer: the registry is private.
 create or replace function sync_internal.hidden_columns(p_role text, p_tables text[])
 returns jsonb
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select coalesce(jsonb_object_agg(h.name, h.columns), '{}')
-    from (
-        select t.name, jsonb_agg(c.name order by c.name) as columns
-        from sync_internal.tables t
-        join sync_internal.columns c on c.table_id = t.table_id
-        where t.name = any (p_tables) and not has_column_privilege(p_role, t.relation, c.position, 'select')
-        group by t.name
-    ) h
+begin
+    return (
+        select coalesce(jsonb_object_agg(h.name, h.columns), '{}')
+        from (
+            select t.name, jsonb_agg(c.name order by c.name) as columns
+            from sync_internal.tables t
+            join sync_internal.columns c on c.table_id = t.table_id
+            where t.name = any (p_tables) and not has_column_privilege(p_role, t.relation, c.position, 'select')
+            group by t.name
+        ) h
+    );
+end
 $$;
 
 comment on function sync_internal.hidden_columns(text, text[])

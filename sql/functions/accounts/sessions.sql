@@ -9,7 +9,7 @@ parallel safe
 security invoker
 as $$
     select case
-        when p_user_id ~* '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$' then p_user_id::uuid
+        when sync_internal.is_any_uuid(p_user_id) then p_user_id::uuid
     end
 $$;
 

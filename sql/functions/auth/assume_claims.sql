@@ -26,8 +26,9 @@ $$;
 
 comment on function sync_internal.claimed_role(text) is 'The role that claims name.';
 
--- Takes on the identity that claims name, until the end of the transaction, and gives its role.
-create or replace function sync_internal.assume_claims(p_claims text)
+-- Takes on the identity that claims name, until the end of the transaction, and gives its role. p_role: what
+-- claimed_role has just said of them, so that they are not looked at twice.
+create or replace function sync_internal.assume_claims(p_claims text, p_role text default null)
 returns text
 language plpgsql
 volatile
@@ -35,7 +36,7 @@ parallel unsafe
 security invoker
 as $$
 declare
-    v_role constant text := sync_internal.claimed_role(p_claims);
+    v_role constant text := coalesce(p_role, sync_internal.claimed_role(p_claims));
     v_ok boolean;
 begin
     v_ok := sync_internal.assume(v_role, coalesce(p_claims, '{"role": "anon"}'));
@@ -43,5 +44,5 @@ begin
 end
 $$;
 
-comment on function sync_internal.assume_claims(text) is 'Takes on the identity that claims name.';
-grant execute on function sync_internal.claimed_role(text), sync_internal.assume_claims(text) to rowcast_gateway;
+comment on function sync_internal.assume_claims(text, text) is 'Takes on the identity that claims name.';
+grant execute on function sync_internal.claimed_role(text), sync_internal.assume_claims(text, text) to rowcast_gateway;

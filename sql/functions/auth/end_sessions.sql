@@ -30,7 +30,7 @@ parallel safe
 security invoker
 as $$
     select case
-        when p_user_id ~* '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$' then lower(p_user_id)
+        when sync_internal.is_any_uuid(p_user_id) then lower(p_user_id)
         else p_user_id
     end
 $$;

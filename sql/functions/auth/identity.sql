@@ -102,10 +102,13 @@ begin
         select *
         from (values
             ('uid', 'uuid', 'The id of the user who is asking; null for nobody, or where it is no uuid.', $body$
+                -- As sync_internal.is_any_uuid says it, which would not be inlined here: the claims are read twice.
                 select case
-                    when sync_internal.subject() ~*
-                        '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$'
-                        then sync_internal.subject()::uuid
+                    when sync_internal.subject() like '________-____-____-____-____________' then
+                        substring(
+                            sync_internal.subject()
+                            from '(?i)^[0-9a-f]+-[0-9a-f]+-[0-9a-f]+-[0-9a-f]+-[0-9a-f]+$'
+                        )::uuid
                 end
             $body$),
             ('jwt', 'jsonb', 'The claims of whoever is asking; null for nobody.', 'select sync_internal.claims()'),

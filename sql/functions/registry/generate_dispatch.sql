@@ -410,7 +410,8 @@ is 'Whether a call names the arguments its function takes.';
 grant execute on function sync_internal.check_arguments(jsonb, text[], text[]) to anon, authenticated, service_role;
 
 -- The branch of one table: a query per column that keys may name. More than 64 classes, or more than 5000 rows to look
--- at, are 65 classes: too many. p_known: whether the role may read the columns of the
+-- at, are 65 classes: too many. Where the policies read nothing but the column itself, all rows under a value are of
+-- one class, and the first tells it. p_known: whether the role may read the columns of the
 -- class; where not, every row counts as of one class.
 create or replace function sync_internal.classes_branch(
     p_table sync_internal.tables, p_columns sync_internal.columns[], p_known boolean
@@ -427,7 +428,7 @@ as $$
                 'return query select v.n, (select '
                 'case when sum(g.count) > 5000 then array_fill(''''::text, ''{65}'') '
                 'else coalesce((array_agg(g.class))[:65], ''{}'') end from ('
-                'select r.class, count(*) from (select %s as class from %s t%s limit 5001) r group by 1) g)'
+                'select r.class, count(*) from (select %s as class from %s t%s) r group by 1) g)'
                 ' from unnest(p_values) with ordinality v (value, n);',
                 case when p_known then sync_internal.class_expression(p_columns, 't') else quote_literal('') end,
                 p_table.relation, k.condition
@@ -435,13 +436,25 @@ as $$
         ), 'return;'
     )
     from (
-        select '' as name, '' as condition
+        select '' as name, ' limit 5001' as condition
         where p_table.whole_table
         union all
-        select ':', format(' where t.%I = v.value::%s', p_table.id_column, sync_internal.id_sql_type(p_table))
+        select ':', format(' where t.%I = v.value::%s limit 5001', p_table.id_column, sync_internal.id_sql_type(p_table))
         union all
-        select c.column_name, format(' where t.%I = v.value::%s', c.column_name, c.sql_type)
+        select c.column_name, format(
+            case
+                -- A range and its order: for one row of an equality the whole table may be looked through.
+                when p_known and l.tells then ' where t.%1$I between v.value::%2$s and v.value::%2$s order by t.%1$I limit 1'
+                else ' where t.%1$I = v.value::%2$s limit 5001'
+            end,
+            c.column_name, c.sql_type
+        )
         from unnest(p_columns) c
+        cross join lateral (
+            -- Types of which what is equal is the same.
+            select c.kind in ('uuid', 'integer', 'bigint', 'boolean', 'date', 'timestamptz', 'timestamp', 'enum')
+                and not exists (select from unnest(p_columns) o where o.policy and o.position <> c.position) as tells
+        ) l
         where c.topic
     ) k
 $$;

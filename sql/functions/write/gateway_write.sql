@@ -24,6 +24,7 @@ declare
     v_answers sync_internal.answer[] := '{}';
     v_answer sync_internal.answer;
     v_role text;
+    v_roles text[] := '{}';
     -- An assignment costs a tenth of PERFORM, which runs a query.
     v_ok boolean;
     v_held uuid[];
@@ -35,7 +36,7 @@ begin
     for i in 1 .. v_count loop
         v_answer := null;
         begin
-            v_role := sync_internal.claimed_role(p_claims[i]);
+            v_roles[i] := sync_internal.claimed_role(p_claims[i]);
             -- Before its body is looked at: what it means may have changed, and a refusal would be stored.
             v_ok := p_schemas is null or sync_internal.check_schema(p_schemas[i]);
             v_request := p_bodies[i]::jsonb;
@@ -89,7 +90,7 @@ begin
     for i in 1 .. v_count loop
         if v_answers[i] is null then
             -- Settings outlive a released savepoint: identity is taken on anew before each.
-            v_role := sync_internal.assume_claims(p_claims[i]);
+            v_role := sync_internal.assume_claims(p_claims[i], v_roles[i]);
             if v_dry[i] then
                 begin
                     v_answer := sync_internal.run(v_requests[i], v_role, v_single[i]);

@@ -85,7 +85,8 @@ $$;
 
 comment on function sync_internal.names_any(jsonb, text[]) is 'Whether an operation names one of these keys.';
 
--- A uuid as the wire writes it, in lower case. A regular expression would cost ten times as much.
+-- A uuid as the wire writes it, in lower case. By two patterns: one expression that counts every character costs four
+-- times as much.
 create or replace function sync_internal.is_uuid(p_text text)
 returns boolean
 language sql
@@ -93,11 +94,24 @@ immutable
 parallel safe
 security invoker
 as $$
-    select p_text like '________-____-____-____-____________' and translate(p_text, '0123456789abcdef-', '') = ''
-        and length(translate(p_text, '-', '')) = 32
+    select p_text like '________-____-____-____-____________'
+        and p_text ~ '^[0-9a-f]+-[0-9a-f]+-[0-9a-f]+-[0-9a-f]+-[0-9a-f]+$'
 $$;
 
 comment on function sync_internal.is_uuid(text) is 'Whether a text is a uuid as the wire writes it.';
+
+create or replace function sync_internal.is_any_uuid(p_text text)
+returns boolean
+language sql
+immutable
+parallel safe
+security invoker
+as $$
+    select p_text like '________-____-____-____-____________'
+        and p_text ~* '^[0-9a-f]+-[0-9a-f]+-[0-9a-f]+-[0-9a-f]+-[0-9a-f]+$'
+$$;
+
+comment on function sync_internal.is_any_uuid(text) is 'Whether a text is a uuid in whatever case.';
 
 -- The key of an operation as far as it can be shown in an error: a short text, or a short list of texts.
 create or replace function sync_internal.shown_key(p_op jsonb)
@@ -207,6 +221,6 @@ grant execute on function
 sync_internal.refuse_neutral(), sync_internal.refuse_shape(),
 sync_internal.refuse_operation(text, text[], text), sync_internal.first_segment(jsonb),
 sync_internal.names_any(jsonb, text[]), sync_internal.check_id(jsonb, text),
-sync_internal.check_form(jsonb), sync_internal.is_uuid(text),
+sync_internal.check_form(jsonb), sync_internal.is_uuid(text), sync_internal.is_any_uuid(text),
 sync_internal.shown_key(jsonb)
 to anon, authenticated, service_role, rowcast_gateway;

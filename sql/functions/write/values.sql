@@ -136,8 +136,7 @@ returns uuid
 language plpgsql immutable parallel safe security invoker
 as $$
 begin
-    if jsonb_typeof(p_value) = 'string'
-        and (p_value #>> '{}') ~* '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$' then
+    if jsonb_typeof(p_value) = 'string' and sync_internal.is_any_uuid(p_value #>> '{}') then
         return (p_value #>> '{}')::uuid;
     elsif jsonb_typeof(p_value) <> 'null' then
         perform sync_internal.refuse_type('a uuid');

@@ -80,7 +80,7 @@ begin
     for i in 0 .. jsonb_array_length(p_transactions) - 1 loop
         if jsonb_typeof(p_transactions -> i) <> 'object'
             or jsonb_typeof(p_transactions -> i -> 'txId') is distinct from 'string'
-            or not sync_internal.is_uuid(lower(p_transactions -> i ->> 'txId'))
+            or not sync_internal.is_any_uuid(p_transactions -> i ->> 'txId')
             or jsonb_typeof(p_transactions -> i -> 'operations') is distinct from 'array' then
             perform sync_internal.refuse(
                 400, 'bad_request', 'A transaction is {txId: uuid, operations: [...]}',
@@ -108,27 +108,35 @@ declare
     v_tx jsonb;
     v_result sync_internal.attempted;
     v_retry jsonb;
-    v_held uuid[] := '{}';
+    v_held uuid[];
     v_blocker text;
-    v_refused jsonb := '{}';
-    v_results text[] := '{}';
-    v_maps text[] := '{}';
+    v_refused jsonb;
+    v_results text[];
+    v_maps text[];
 begin
     if p_single then
         v_tx := p_transactions -> 0;
         v_result := sync_internal.attempt((v_tx ->> 'txId')::uuid, v_tx -> 'operations', v_tx, p_variant, true);
+        if v_result.outcome ? 'error' then
+            return (
+                (v_result.outcome #>> '{error,status}')::integer,
+                sync_internal.problem_text(v_tx ->> 'txId', v_result), v_result.again
+            );
+        end if;
         return (
-            coalesce((v_result.outcome #>> '{error,status}')::integer, 200),
-            case
-                when v_result.outcome ? 'error' then sync_internal.problem_text(v_tx ->> 'txId', v_result)
-                else concat(
-                    left(sync_internal.result_text(v_tx ->> 'txId', v_result), -1), ',"recordMap":',
-                    coalesce(v_result.record_map, '{}'), '}'
-                )
-            end,
+            200,
+            concat(
+                left(sync_internal.applied_text(v_tx ->> 'txId', v_result.outcome), -1), ',"recordMap":',
+                coalesce(v_result.record_map, '{}'), '}'
+            ),
             v_result.again
         );
-    elsif jsonb_array_length(p_transactions) > 1 then
+    end if;
+    v_held := '{}';
+    v_refused := '{}';
+    v_results := '{}';
+    v_maps := '{}';
+    if jsonb_array_length(p_transactions) > 1 then
         v_held := sync_internal.lock_receipts(array(
             select (t.tx ->> 'txId')::uuid from jsonb_array_elements(p_transactions) t (tx)
         ));
@@ -185,6 +193,19 @@ $$;
 
 comment on function sync_internal.run(jsonb, text, boolean) is 'Runs the transactions of one author in order.';
 
+-- The entry of one that is not refused. Stable, as concat is: else it could not be inlined.
+create or replace function sync_internal.applied_text(p_tx_id text, p_outcome jsonb)
+returns text
+language sql
+stable
+parallel safe
+security invoker
+as $$
+    select concat('{"txId":"', p_tx_id, '",', substr(p_outcome::text, 2))
+$$;
+
+comment on function sync_internal.applied_text(text, jsonb) is 'The entry of results of one that is not refused.';
+
 -- One entry of results, as JSON text.
 create or replace function sync_internal.result_text(p_tx_id text, p_result sync_internal.attempted)
 returns text
@@ -198,7 +219,7 @@ as $$
             '{"txId":"', p_tx_id, '","status":"', p_result.outcome ->> 'status', '","versions":[],"error":',
             sync_internal.problem_text(p_tx_id, p_result), '}'
         )
-        else concat('{"txId":"', p_tx_id, '",', substr(p_result.outcome::text, 2))
+        else sync_internal.applied_text(p_tx_id, p_result.outcome)
     end
 $$;
 
@@ -341,7 +362,7 @@ to anon, authenticated, service_role;
 
 grant execute on function
 sync_internal.check_envelopes(jsonb), sync_internal.run(jsonb, text, boolean),
-sync_internal.result_text(text, sync_internal.attempted),
+sync_internal.applied_text(text, jsonb), sync_internal.result_text(text, sync_internal.attempted),
 sync_internal.problem_text(text, sync_internal.attempted),
 sync_internal.problem(jsonb), sync_internal.creates_of(jsonb),
 sync_internal.blocked_by(jsonb, jsonb), sync_internal.named_map(jsonb), sync_internal.merge_maps(text[])

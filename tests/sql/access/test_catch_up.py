@@ -56,6 +56,59 @@ def test_a_record_changed_often_comes_once_as_it_is_now(
     assert joined["stale"] == []
 
 
+@pytest.mark.parametrize("far", [False, True])
+def test_keys_hear_what_they_name_and_nothing_else(
+    gate: Gate, letters: psycopg.Connection, far: bool
+) -> None:
+    letters.execute("create table public.parcels (like public.letters including all)")
+    letters.execute("alter table public.parcels enable row level security")
+    letters.execute("create policy everything on public.parcels using (true)")
+    letters.execute("grant select on public.parcels to authenticated")
+    letters.execute("select sync.enable('public.parcels', p_topics => '{room}')")
+    if far:
+        letters.execute(
+            "create or replace function sync_internal.is_near(p_xmax xid8) returns boolean "
+            "language sql stable as 'select false'"
+        )
+    cursor = gate.cursor()
+    letters.execute("insert into parcels (id, room) values ('a', 'x'), ('p', 'y'), ('q', 'z')")
+    letters.execute(
+        "insert into letters (id, room) values ('d', 'x'), ('e', 'y'), ('parcels:p', 'y'),"
+        " (E'f\nletters?room=x', 'y'), (E'g\nparcels?room=z', 'y')"
+    )
+    letters.execute("update letters set room = 'x' where id = 'c'")
+    letters.execute("update letters set note = 'n' where id = 'b'")
+
+    def heard(*keys: str) -> set[str]:
+        return {update["key"] for update in gate.subscribe(ALICE, *keys, cursor=cursor)["updates"]}
+
+    assert heard(KEY) == {"letters:b", "letters:c", "letters:d"}
+    assert heard("parcels?room=z", "letters:e") == {"parcels:q", "letters:e"}
+    assert heard("parcels:p") == {"parcels:p"}
+    assert heard("parcels?room=none") == set()
+    assert heard("parcels", "letters?room=none") == {"parcels:a", "parcels:p", "parcels:q"}
+    assert len(heard("letters")) == 7
+
+
+def test_the_class_of_a_large_collection_is_told_where_it_has_but_one(
+    gate: Gate, letters: psycopg.Connection
+) -> None:
+    letters.execute(
+        "create table public.pages ("
+        "id text primary key, book integer, version integer not null default 1)"
+    )
+    letters.execute("alter table public.pages enable row level security")
+    letters.execute("create policy some_books on public.pages using (book < 3)")
+    letters.execute("grant select on public.pages to authenticated")
+    letters.execute("select sync.enable('public.pages', p_topics => '{book}')")
+    letters.execute("insert into pages select n::text, n / 5001 from generate_series(1, 15005) n")
+    letters.execute("insert into letters select n::text, 'x' from generate_series(1, 5001) n")
+    keys = ["pages?book=0", "pages?book=2", "pages?book=3", "pages", KEY]
+    views = gate.subscribe(ALICE, *keys)["views"]
+    assert [len(views[key]) for key in keys] == [1, 1, 0, 65, 65]
+    assert views["pages?book=0"] != views["pages?book=2"]
+
+
 def test_rights_changed_by_what_was_running_are_told(gate: Gate, db: Database) -> None:
     slow, other = db.connect(autocommit=False), db.connect()
     slow.execute("delete from workspace_members where user_id = %s", (BOB,))
