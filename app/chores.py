@@ -46,7 +46,7 @@ async def _sweep(settings: Settings, conninfo: str, _: Job) -> Any:
 
 
 async def _purge(job: Job) -> None:
-    """Ends records that were deleted long ago, some at a time."""
+    """Ends records that were deleted long ago, some of a table at a time, each for itself."""
     async with job.connection() as connection:
         while await calls.job_purge(connection, job.timeout_seconds):
             pass

@@ -88,7 +88,11 @@ class Settings(BaseSettings):
         "pooler in transaction mode that does not keep track of them, as PgBouncer before 1.21.",
     )
     worker_jobs: int = Field(
-        default=10, ge=2, le=1000, description="Jobs a worker does at once, each on a connection."
+        default=10,
+        ge=2,
+        le=1000,
+        description="Jobs a worker does at once, each on a connection, and up to half as many more "
+        "in place of those that take longer than two seconds.",
     )
     worker_port: int | None = Field(
         default=None,

@@ -12,7 +12,7 @@ import json
 import logging
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from socket import socket as Socket  # noqa: N812
@@ -32,6 +32,7 @@ from pgqueuer.core.qm import QueueManager
 from pgqueuer.domain import errors, models, types
 from pgqueuer.domain.settings import DBSettings
 from pgqueuer.ports.driver import NotifyCallback
+from pgqueuer.ports.repository import EntrypointExecutionParameter
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from . import calls, fitness, logs, metrics
@@ -52,6 +53,8 @@ LISTEN_SECONDS: Final = 5.0
 STEADY_SECONDS: Final = 10.0
 GIVE_BACK_SECONDS: Final = 5.0
 HUSH_SECONDS: Final = 0.01
+GATHER_SECONDS: Final = 0.03
+LONG_SECONDS: Final = 2.0
 READY_SECONDS: Final = 15.0  # since the queue was last looked after, which has ten to fail
 DEPTH_TICKS: Final = 5  # counting takes as long as the queue is
 # Answers that would be the same again; the others of 4xx are about the moment.
@@ -125,6 +128,23 @@ class Ledger(Queries):
         )
         self._session = session
 
+    async def dequeue(
+        self,
+        batch_size: int,
+        entrypoints: dict[types.QueueEntrypoint, EntrypointExecutionParameter],
+        queue_manager_id: types.QueueManagerId,
+        global_concurrency_limit: int | None,
+        heartbeat_timeout: timedelta,
+    ) -> list[models.Job]:
+        """Takes jobs for the places there are, and for those of jobs that take long: what hangs is
+        in nobody's way before its time is up.
+        """
+        if global_concurrency_limit is not None:
+            global_concurrency_limit += self._session.spare(global_concurrency_limit)
+        return await super().dequeue(
+            batch_size, entrypoints, queue_manager_id, global_concurrency_limit, heartbeat_timeout
+        )
+
     async def update_heartbeat(self, job_ids: list[types.JobId]) -> None:
         """Signs of life of jobs under way; pgqueuer's own would wait for those that SQL does."""
         await calls.job_beat(self._session.control, self._session.id, job_ids)
@@ -133,11 +153,65 @@ class Ledger(Queries):
         self,
         job_status: list[tuple[models.Job, types.JOB_STATUS, models.TracebackRecord | None]],
     ) -> None:
-        """Says what became of attempts, which is not what pgqueuer makes of them. Called again with
-        the same where this fails: what was said is not said twice.
+        """Says what became of attempts where `Attempt` could not. Called again with the same where
+        it fails.
         """
-        known = self._session.outcomes
-        outcomes = [known[job.id] for job, _, _ in job_status if job.id in known]
+        await self._session.note([job.id for job, _, _ in job_status])
+
+
+@dataclass
+class Session:
+    """The time from one connection to its loss. `outcomes` are those not yet noted in SQL. Jobs use
+    `pool`, so that none of them keeps the others from `control`: taking, signs of life, the end.
+    """
+
+    id: Any
+    keeper: Any
+    control: Any
+    pool: Any
+    code: Mapping[str, Code]
+    batch: int
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    outcomes: dict[int, dict[str, Any]] = field(default_factory=dict)
+    began: dict[int, float] = field(default_factory=dict)
+    gathered: list[int] = field(default_factory=list)
+    enough: asyncio.Event = field(default_factory=asyncio.Event)
+    noting: "asyncio.Task[None] | None" = None
+
+    def spare(self, places: int) -> int:
+        """How many more jobs are taken than there are places: one for each that takes long, up to
+        half of the places.
+        """
+        before = time.monotonic() - LONG_SECONDS
+        return min(sum(began < before for began in self.began.values()), extra(places))
+
+    async def note_soon(self, job: int) -> None:
+        """Notes an outcome with those of the next few milliseconds, as many as are taken at once.
+        pgqueuer would wait for as many for up to 100 ms, in which nobody had their places; it tries
+        again where this fails.
+        """
+        self.gathered.append(job)
+        if self.noting is None:
+            self.noting = asyncio.create_task(self._note_gathered())
+        if len(self.gathered) >= self.batch:
+            self.enough.set()
+        await asyncio.shield(self.noting)
+
+    async def _note_gathered(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GATHER_SECONDS):
+                await self.enough.wait()
+        jobs, self.gathered, self.noting = self.gathered, [], None
+        self.enough.clear()
+        with contextlib.suppress(*FAILURES):
+            await self.note(jobs)
+
+    async def note(self, jobs: list[int]) -> None:
+        """Notes what is not yet of these jobs: what was said is not said twice, to a later attempt
+        at the same job. Raises what asyncpg raises.
+        """
+        outcomes = [self.outcomes[job] for job in jobs if job in self.outcomes]
         try:
             await self._settle(outcomes)
         except asyncpg.PostgresError:
@@ -153,48 +227,37 @@ class Ledger(Queries):
 
     async def _settle(self, outcomes: list[dict[str, Any]]) -> None:
         if outcomes:
-            await calls.job_settle(self._session.control, self._session.id, outcomes)
+            await calls.job_settle(self.control, self.id, outcomes)
         for one in outcomes:
             # By now it may have been taken again, and have another.
-            if self._session.outcomes.get(one["id"]) is one:
-                del self._session.outcomes[one["id"]]
-
-
-@dataclass
-class Session:
-    """The time from one connection to its loss. `outcomes` are those not yet noted in SQL. Jobs use
-    `pool`, so that none of them keeps the others from `control`: taking, signs of life, the end.
-    """
-
-    id: Any
-    keeper: Any
-    control: Any
-    pool: Any
-    code: Mapping[str, Code]
-    over: asyncio.Event = field(default_factory=asyncio.Event)
-    stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    outcomes: dict[int, dict[str, Any]] = field(default_factory=dict)
-    doing: int = 0
+            if self.outcomes.get(one["id"]) is one:
+                del self.outcomes[one["id"]]
 
 
 @dataclass
 class Attempt(AbstractEntrypointExecutor):
-    """Does jobs of one kind. Never raises: an outcome is noted for each."""
+    """Does jobs of one kind. Never raises: an outcome is noted for each. `running`: the manager's,
+    which takes none of these again.
+    """
 
     session: Session
+    running: MutableMapping[types.JobId, models.Context]
 
     async def execute(self, job: models.Job, context: models.Context) -> None:
         """One attempt at a job."""
         del context
         began = time.monotonic()
-        self.session.doing += 1
+        self.session.began[job.id] = began
         try:
             found = await self._outcome(job)
         finally:
-            self.session.doing -= 1
+            self.session.began.pop(job.id, None)
+        # It may be taken again from here on, by this worker too.
+        self.running.pop(job.id, None)
         if found is None:
             return
         self.session.outcomes[job.id] = {"id": job.id, **found}
+        await self.session.note_soon(job.id)
         if found["outcome"] != "left":
             kind = str(job.entrypoint)
             metrics.job_attempts.add(kind=kind, outcome=found["outcome"])
@@ -210,7 +273,7 @@ class Attempt(AbstractEntrypointExecutor):
             log.warning("job kind=%s id=%s not begun: %s", kind, queued.id, _said(error))
             return {"outcome": "left"}
         if begun is None:
-            return None  # it is not ours, or held from now on
+            return None  # it is not ours, held from now on, or aside
         seconds: float = begun["timeoutSeconds"]
         doing = asyncio.ensure_future(self._do(queued.id, kind, begun))
         over = asyncio.ensure_future(session.over.wait())
@@ -268,6 +331,11 @@ class Attempt(AbstractEntrypointExecutor):
         return said
 
 
+def extra(places: int) -> int:
+    """How many jobs a worker takes at most beside those it has places for."""
+    return places // 2
+
+
 def _result(given: Any) -> dict[str, Any]:
     """Raises Hopeless for what is no JSON: the work would be the same again."""
     if given is None:
@@ -296,9 +364,12 @@ class Worker:
             (("kind", kind), ("state", state)): count for kind, state, count, _ in self._depth
         }
         metrics.jobs_late.read = lambda: {
-            (("kind", kind),): late for kind, state, _, late in self._depth if state == "queued"
+            (("kind", kind),): late
+            for kind, state, _, late in self._depth
+            # Mails wait as they were told to where no server is set.
+            if state == "queued" and (kind != "mail" or settings.smtp_url is not None)
         }
-        metrics.jobs_doing.read = lambda: self._session.doing if self._session else 0
+        metrics.jobs_doing.read = lambda: len(self._session.began) if self._session else 0
         metrics.worker_idle.read = lambda: time.monotonic() - self._looked_at
 
     def state(self) -> dict[str, bool]:
@@ -345,9 +416,10 @@ class Worker:
             at_once = self._settings.worker_jobs
             control = await asyncpg.create_pool(**parameters, min_size=1, max_size=4)
             ends.callback(control.terminate)
-            pool = await asyncpg.create_pool(**parameters, min_size=0, max_size=at_once + 2)
+            most = at_once + extra(at_once) + 2
+            pool = await asyncpg.create_pool(**parameters, min_size=0, max_size=most)
             ends.callback(pool.terminate)
-            session = Session(None, keeper, control, pool, self._code)
+            session = Session(None, keeper, control, pool, self._code, max(1, at_once // 2))
             manager = QueueManager(Ledger(session), types.Channel(names().channel))
             session.id = manager.queue_manager_id
             keeper.add_termination_listener(lambda _: session.over.set())
@@ -358,7 +430,7 @@ class Worker:
             running = asyncio.create_task(
                 manager.run(
                     dequeue_timeout=timedelta(seconds=POLL_SECONDS),
-                    batch_size=max(1, at_once // 2),
+                    batch_size=session.batch,
                     max_concurrent_tasks=max(2, at_once),
                     heartbeat_timeout=timedelta(seconds=LEASE_SECONDS),
                     log_aggregation_interval=timedelta(0),
@@ -437,6 +509,7 @@ class Worker:
             known[name] = Attempt(
                 EntrypointExecutorParameters(concurrency_limit=kind["concurrency"], func=_unused),
                 session,
+                manager.job_context,
             )
 
 

@@ -32,6 +32,7 @@ PANELS = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["t
 ALL = (*metrics.GATEWAY, *metrics.WORKER)
 SERIES = {
     'rowcast_jobs{kind="hopeless",state="held"}',
+    'rowcast_jobs{kind="mail",state="queued"}',
     'rowcast_jobs_late_seconds{kind="nobodys"}',
     'rowcast_job_attempts_total{kind="note",outcome="done"}',
     'rowcast_job_attempts_total{kind="poison",outcome="failed"}',
@@ -146,6 +147,8 @@ async def test_every_metric_of_a_worker_moves(db: Database, run: Callable[..., A
         # Of a kind that no worker has code for.
         run("select jobs.allow('nobodys')")
         enqueue(conn, "nobodys")
+        # Told to wait, and nobody is called for it.
+        enqueue(conn, "mail")
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
             watch = Watch(http)
             looking = asyncio.create_task(watch.forever())
@@ -153,6 +156,7 @@ async def test_every_metric_of_a_worker_moves(db: Database, run: Callable[..., A
                 await all_moved(watch, of(metrics.WORKER))
                 # The queue is counted every ten seconds.
                 await eventually(partial(is_told, watch, SERIES), 40)
+                assert 'rowcast_jobs_late_seconds{kind="mail"}' not in watch.seen
             finally:
                 looking.cancel()
 

@@ -206,3 +206,20 @@ def test_policy_helper_runs_once_per_statement(explaining: Conn) -> None:
         if "workspace_members" in plan["Query Text"] and "tasks t" not in plan["Query Text"]
     ]
     assert len(helpers) <= 2, len(helpers)
+
+
+def test_next_of_a_lane_is_found_by_its_index(explaining: Conn) -> None:
+    explaining.execute(
+        """
+        insert into jobs.pgqueuer (entrypoint, headers, priority, execute_after, status)
+        select
+            'webhook', jsonb_build_object('starts', 0, 'lane', 'l' || n % 20, 'aside', true), 0,
+            now() + interval '1 minute', 'queued'
+        from generate_series(1, 5000) n;
+        analyze jobs.pgqueuer;
+        """
+    )
+    found = plans(explaining, "select jobs.call_next('webhook', 'l7')")
+    used = {node.get("Index Name") for plan in found for node in nodes(plan)}
+    assert "pgqueuer_lane" in used
+    assert "Seq Scan" not in {node["Node Type"] for plan in found for node in nodes(plan)}

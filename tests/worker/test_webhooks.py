@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -26,17 +27,29 @@ LOOPBACK = {"ROWCAST_WEBHOOK_NETWORKS": "127.0.0.0/8"}
 
 
 class Receiver:
-    """Another system: what it got, and what it answers, in turn; then 204."""
+    """Another system: what it got, and what it answers, in turn; then 204. It answers while `open`
+    is set. `most`: so many at once.
+    """
 
     def __init__(self) -> None:
         self.got: list[tuple[dict[str, str], bytes]] = []
         self.answers: list[tuple[int, dict[str, str]]] = []
+        self.open = threading.Event()
+        self.open.set()
+        self.now = self.most = 0
+        self.lock = threading.Lock()
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
-                receiver.got.append(({k.lower(): v for k, v in self.headers.items()}, body))
+                with receiver.lock:
+                    receiver.got.append(({k.lower(): v for k, v in self.headers.items()}, body))
+                    receiver.now += 1
+                    receiver.most = max(receiver.most, receiver.now)
+                receiver.open.wait(60)
+                with receiver.lock:
+                    receiver.now -= 1
                 status, headers = receiver.answers.pop(0) if receiver.answers else (204, {})
                 self.send_response(status)
                 for name, text in headers.items():
@@ -61,10 +74,19 @@ class Receiver:
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
+    with receiving() as found:
+        yield found
+
+
+@contextmanager
+def receiving() -> Iterator[Receiver]:
     found = Receiver()
-    yield found
-    found.server.shutdown()
-    found.server.server_close()
+    try:
+        yield found
+    finally:
+        found.open.set()
+        found.server.shutdown()
+        found.server.server_close()
 
 
 @pytest.fixture
@@ -140,6 +162,25 @@ def test_what_is_not_taken_is_held_and_410_ends_it(
     assert value(conn, "select jobs.send_webhook('a', 'test', '{}')") is None
     conn.execute("select jobs.set_webhook('a', %s)", (receiver.url,))
     assert value(conn, "select jobs.send_webhook('a', 'test', '{}')") is not None
+
+
+def test_receiver_that_is_slow_leaves_places_to_the_others(
+    db: Database, conn: psycopg.Connection, receiver: Receiver
+) -> None:
+    send = "select jobs.send_webhook(%s, 'test', '{}') from generate_series(1, %s)"
+    with receiving() as slow, working(db, **LOOPBACK):
+        slow.open.clear()
+        conn.execute("select jobs.set_webhook('slow', %s)", (slow.url,))
+        conn.execute("select jobs.set_webhook('quick', %s)", (receiver.url,))
+        conn.execute(send, ("slow", 20))
+        wait_until(lambda: slow.got, "it has one")
+        conn.execute(send, ("quick", 10))
+        wait_until(lambda: len(receiver.got) == 10, "the other has all")
+        assert not slow.open.is_set()
+        slow.open.set()
+        wait_until(lambda: not states(conn), "it has all")
+    assert len({headers["webhook-id"] for headers, _ in slow.got}) == 20
+    assert slow.most == 2
 
 
 def test_another_secret_signs_beside_the_former_for_a_day(conn: psycopg.Connection) -> None:

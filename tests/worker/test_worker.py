@@ -181,6 +181,24 @@ def test_stop_lets_what_ends_end(db: Database, conn: psycopg.Connection) -> None
     assert count(conn, "up") == 1
 
 
+def test_jobs_that_take_long_leave_their_places_to_others(
+    db: Database, conn: psycopg.Connection
+) -> None:
+    with db.connect() as gate:
+        gate.execute("select pg_advisory_lock(7)")
+        with working(db, ROWCAST_WORKER_JOBS="2"):
+            for _ in range(3):
+                enqueue(conn, "gated")
+            wait_until(lambda: is_(blocked, conn, 2), "the places are taken")
+            for _ in range(5):
+                enqueue(conn, "note")
+            # One more than there are places, and not more than that.
+            wait_until(lambda: is_(blocked, conn, 3), "there is another place")
+            assert noted(conn) == 0
+            gate.execute("select pg_advisory_unlock(7)")
+            wait_until(lambda: not states(conn), "all are done")
+
+
 def test_poison_is_held_and_others_go_on(db: Database, conn: psycopg.Connection) -> None:
     poison = [enqueue(conn, "poison", ALICE) for _ in range(20)]
     hopeless, later = enqueue(conn, "hopeless"), enqueue(conn, "later")

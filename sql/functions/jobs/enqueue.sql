@@ -43,6 +43,7 @@ as $$
 declare
     v_payload constant bytea := convert_to(coalesce(p_payload, '{}')::text, 'UTF8');
     v_kind jobs.kinds;
+    v_lane text;
     v_id bigint;
     v_new boolean;
 begin
@@ -57,10 +58,13 @@ begin
         );
     end if;
 
+    v_lane := p_payload ->> v_kind.lane_key;
     -- Touched rather than left alone: the lock keeps a worker from it until this transaction has ended.
     insert into jobs.pgqueuer as j (entrypoint, payload, headers, priority, execute_after, dedupe_key, status)
     values (
-        p_kind, v_payload, jsonb_build_object('claims', p_claims, 'key', p_kind || ':' || p_key, 'starts', 0),
+        p_kind, v_payload,
+        jsonb_build_object('claims', p_claims, 'key', p_kind || ':' || p_key, 'starts', 0)
+        || case when v_lane is null then '{}' else jsonb_build_object('lane', v_lane) end,
         coalesce(p_priority, v_kind.priority), coalesce(p_run_at, now()), p_kind || ':' || p_key, 'queued'
     )
     on conflict (dedupe_key) where status in ('queued', 'picked') and dedupe_key is not null

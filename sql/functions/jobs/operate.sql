@@ -103,7 +103,7 @@ begin
     update jobs.pgqueuer j
     set status = 'queued', execute_after = p_run_at, dedupe_key = j.headers ->> 'key', queue_manager_id = null,
         slot = null, updated = now(),
-        headers = jsonb_set(j.headers, '{starts}', to_jsonb(p_starts))
+        headers = jsonb_set(j.headers - array['begun', 'aside'], '{starts}', to_jsonb(p_starts))
             || case when p_error is null then '{}' else jsonb_build_object('error', p_error) end
     where j.id = p_id;
     update jobs.runs r set state = 'queued', updated_at = now() where r.job_id = p_id and r.state <> 'queued';

@@ -79,8 +79,9 @@ $$;
 
 comment on function sync_internal.note_purge(regclass, interval) is 'Notes after how long deleted records go.';
 
--- Ends records that were deleted long enough ago, at most p_limit of each table, what hangs on others first; gives how
--- many. What is locked is left to the next time, and so is what something else refers to. For the worker.
+-- Ends records that were deleted long enough ago, at most p_limit of one table, those first that hang on others; gives how
+-- many, 0 where there are no more. Of one: the transaction is short, for as long as it is open nobody's cursor gets on.
+-- What is locked is left to the next time, and so is what something else refers to. For the worker.
 create or replace function jobs.worker_purge(p_limit integer default 500)
 returns integer
 language plpgsql
@@ -92,7 +93,6 @@ as $$
 declare
     v_table record;
     v_count integer;
-    v_all integer := 0;
 begin
     delete from jobs.purges p where not exists (select from pg_class c where c.oid = p.relation);
     for v_table in
@@ -103,9 +103,11 @@ begin
         order by t.depth desc, t.name
     loop
         v_count := jobs.purge_some(v_table.relation, v_table.id_column, v_table.deleted, v_table.after, p_limit);
-        v_all := v_all + v_count;
+        if v_count > 0 then
+            return v_count;
+        end if;
     end loop;
-    return v_all;
+    return 0;
 end
 $$;
 
@@ -142,7 +144,8 @@ begin
         when others then null;
     end;
     -- Something refers to one of them, or a trigger of the application refuses, by whatever state: each by itself. Not the
-    -- oldest alone, or those that have to stay would keep the others here.
+    -- oldest alone, or those that have to stay would keep the others here. Not many: from 64 subtransactions on they cost
+    -- every other session something.
     for v_one in execute format(
         'select d.%1$I as id from %2$s d where d.%3$I < now() - $1'
         ' order by random() limit 10 * $2::bigint for update skip locked',
@@ -158,7 +161,7 @@ begin
                 v_left := v_left + 1;
                 v_state := sqlstate;
         end;
-        exit when v_all >= p_limit;
+        exit when v_all >= least(p_limit, 60);
     end loop;
     if v_left > 0 then
         raise warning 'purge of %: % could not be deleted, the last for SQLSTATE %', p_relation, v_left, v_state;

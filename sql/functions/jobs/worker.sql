@@ -113,8 +113,8 @@ $$;
 comment on function jobs.worker_tick() is 'Gives lost jobs to others and starts what is due.';
 
 -- Begins an attempt: {"payload", "claims", "attempt", "sql", "timeoutSeconds"}; null where the job is not this worker's
--- any more, or has killed its workers so often that it is held from now on. From here on its key is free: whoever asks
--- for the same has written something that this attempt may not see.
+-- any more, has killed its workers so often that it is held from now on, or waits aside since its lane is full. From here
+-- on its key is free: whoever asks for the same has written something that this attempt may not see.
 create or replace function jobs.worker_begin(p_id bigint, p_worker uuid)
 returns jsonb
 language plpgsql
@@ -142,13 +142,19 @@ begin
                 v_job.headers ->> 'error', 'the worker ended while it did this'
             ) end
         );
+        perform jobs.call_next(v_job.entrypoint, v_job.headers ->> 'lane');
         return null;
     elsif jobs.worker_disabled(v_job.headers -> 'claims') then
         perform jobs.hold(p_id, 'its user is disabled');
+        perform jobs.call_next(v_job.entrypoint, v_job.headers ->> 'lane');
+        return null;
+    elsif jobs.put_aside(v_job, v_kind.lane_places) then
         return null;
     end if;
     update jobs.pgqueuer j
-    set headers = jsonb_set(j.headers, '{starts}', to_jsonb(v_starts)), dedupe_key = null, heartbeat = now()
+    set headers = jsonb_set(j.headers, '{starts}', to_jsonb(v_starts))
+            || case when j.headers ? 'lane' then '{"begun": true}' else '{}' end::jsonb,
+        dedupe_key = null, heartbeat = now()
     where j.id = p_id;
     update jobs.runs r set state = 'running', updated_at = now() where r.job_id = p_id and r.state <> 'running';
     return jsonb_build_object(
@@ -300,7 +306,7 @@ declare
 begin
     for v_one in
         select
-            j.id, o.outcome, left(o.error, 1000) as error, o.result, (j.headers ->> 'starts')::integer as starts,
+            j.id, j.entrypoint as kind, j.headers ->> 'lane' as lane, o.outcome, left(o.error, 1000) as error, o.result, (j.headers ->> 'starts')::integer as starts,
             o.final is true or (j.headers ->> 'starts')::integer >= k.max_attempts as is_last,
             coalesce(
                 o."delaySeconds" * interval '1 second',
@@ -326,6 +332,7 @@ begin
         else
             perform jobs.put_back(v_one.id, now() + v_one.delay, v_one.starts, v_one.error);
         end if;
+        perform jobs.call_next(v_one.kind, v_one.lane);
     end loop;
 end
 $$;

@@ -49,6 +49,8 @@ DEQUEUE = (
     " order by id for update skip locked limit 1) returning id"
 )
 
+DUE = "select count(*) from jobs.pgqueuer where status = 'queued' and execute_after <= now()"
+
 
 @pytest.fixture
 def worker(db: Database) -> psycopg.Connection:
@@ -218,6 +220,57 @@ def test_failure_waits_longer_each_time_and_is_held_at_last(
     assert value(conn, "select jobs.requeue(%s)", id_) == 1
     assert jobs(conn) == [("it", "queued", 0, "k")]
     assert value(conn, "select jobs.enqueue('it', p_key => 'k')") == id_
+
+
+def test_few_of_a_lane_at_once_and_the_next_when_one_ends(
+    conn: psycopg.Connection, worker: psycopg.Connection
+) -> None:
+    allow(conn)
+    conn.execute("update jobs.kinds set lane_key = 'to' where kind = 'it'")
+    put = "select jobs.enqueue('it', jsonb_build_object('to', %s::text))"
+    a, b, c, d = (value(conn, put, "x") for _ in range(4))
+    other, none = value(conn, put, "y"), value(conn, put, None)
+    name = uuid.uuid4()
+    assert [take(worker, name) for _ in range(3)] == [a, b, c]
+    assert begin(worker, name, a)
+    assert begin(worker, name, b)
+    # The third is full, and what is behind it waits with it; no attempt was made.
+    assert begin(worker, name, c) is None
+    assert [take(worker, name) for _ in range(2)] == [other, none]
+    assert value(conn, DUE) == 0
+    assert begin(worker, name, other)
+    assert begin(worker, name, none)
+    # Whatever becomes of one, the next comes.
+    settle(worker, name, a, outcome="failed", delaySeconds=3600)
+    assert take(worker, name) == c
+    assert value(conn, DUE) == 0
+    assert begin(worker, name, c)["attempt"] == 1
+    settle(worker, name, b, outcome="failed", final=True)
+    assert take(worker, name) == d
+    assert begin(worker, name, d)
+    # Put back, it has its place no more.
+    conn.execute("update jobs.pgqueuer set execute_after = now() where id = %s", (a,))
+    settle(worker, name, c, outcome="done")
+    assert take(worker, name) == a
+    assert begin(worker, name, a)["attempt"] == 2
+    left = "select id from jobs.pgqueuer where headers ? 'aside'"
+    assert conn.execute(left).fetchall() == []
+
+
+def test_two_that_begin_at_once_see_each_other(
+    db: Database, conn: psycopg.Connection, worker: psycopg.Connection
+) -> None:
+    allow(conn)
+    conn.execute("update jobs.kinds set lane_key = 'to', lane_places = 1 where kind = 'it'")
+    first, second = (value(conn, """select jobs.enqueue('it', '{"to": "x"}')""") for _ in range(2))
+    name = uuid.uuid4()
+    assert [take(worker, name) for _ in range(2)] == [first, second]
+    open_ = db.connect("rowcast_worker", autocommit=False)
+    assert begin(open_, name, first)
+    begun = Background(lambda: begin(worker, name, second))
+    wait_blocked(conn, worker.info.backend_pid)
+    open_.commit()
+    assert begun.result() is None
 
 
 def test_final_failure_is_held_at_once(

@@ -132,3 +132,20 @@ def test_statistics_are_gathered_of_what_autovacuum_leaves_out(
     assert value(conn, asked) == 0
     db.connect("rowcast_worker").execute("select jobs.worker_statistics()")
     assert value(conn, asked) > 0
+
+
+def test_no_transaction_is_longer_than_some_records_of_one_table(
+    db: Database, conn: psycopg.Connection
+) -> None:
+    for table in ("first", "second"):
+        live(conn, table, "id uuid primary key, gone timestamptz", ", p_soft_delete => 'gone'")
+        conn.execute(
+            f"""
+            select sync.purge_deleted('public.{table}', '1 day');
+            insert into public.{table} (id, gone)
+            select gen_random_uuid(), now() - interval '2 days' from generate_series(1, 3);
+            """.encode()
+        )
+    worker = db.connect("rowcast_worker")
+    counts = [value(worker, "select jobs.worker_purge(2)") for _ in range(5)]
+    assert counts == [2, 1, 2, 1, 0]
