@@ -4,7 +4,7 @@ import { RefusedError } from "./errors.js";
 import { type Http, isTransient } from "./http.js";
 import { type ServerClock, timeOfId } from "./ids.js";
 import { byteLength, isObject, type RecordData } from "./json.js";
-import { createsOf, namesOf, neededBy } from "./needs.js";
+import { blockedBy, namesOf } from "./needs.js";
 import type { Cell } from "./readable.js";
 import { backoff, type Runtime } from "./runtime.js";
 import { type Change, StorageError } from "./storage.js";
@@ -650,27 +650,16 @@ export class Queue {
 
   /** Queued transactions that need a record whose create was refused just now: they are not sent. */
   private blocked(ended: readonly [[string, Pending], Answer][]): [[string, Pending], Answer][] {
-    const found: [[string, Pending], Answer][] = [];
-    // By id, then by table: the transaction that was to make it.
-    const missing = new Map<string, Map<string, string>>();
-    const refuse = (tx: Transaction) => {
-      for (const { table, id } of createsOf(tx)) {
-        missing.set(id, new Map(missing.get(id)).set(table, tx.txId));
-      }
-    };
-    const gone = new Set<string>();
-    for (const [[key, { tx }], answer] of ended) {
-      gone.add(key);
-      if ("problem" in answer && answer.problem.code !== "exists") refuse(tx);
-    }
-    if (!missing.size) return found;
-    for (const pending of this.cache.pending) {
-      const { key, tx } = pending;
-      if (key === undefined || gone.has(key)) continue;
-      // What it makes itself is there for what follows.
-      for (const { table, id } of createsOf(tx)) missing.get(id)?.delete(table);
-      const blockedBy = neededBy(tx, missing, this.cache.schema);
-      if (blockedBy === undefined) continue;
+    const refused = ended.filter(
+      ([, answer]) => "problem" in answer && answer.problem.code !== "exists",
+    );
+    if (!refused.length) return [];
+    const gone = new Set(ended.map(([[key]]) => key));
+    return blockedBy(
+      refused.map(([[, { tx }]]) => tx),
+      this.cache.pending.filter(({ key }) => key !== undefined && !gone.has(key)),
+      this.cache.schema,
+    ).map(([pending, blockedBy]) => {
       const problem: Problem = {
         type: "about:blank",
         title: "Blocked",
@@ -678,10 +667,8 @@ export class Queue {
         code: "blocked",
         blockedBy,
       };
-      found.push([[key, pending], { problem }]);
-      refuse(tx);
-    }
-    return found;
+      return [[pending.key as string, pending], { problem }];
+    });
   }
 
   /** Tries again after a while, unless everything is paused. */
