@@ -1,4 +1,4 @@
-import { useEffect, useState, useSyncExternalStore } from "react";
+import { useEffect, useId, useState, useSyncExternalStore } from "react";
 import { useUploads } from "rowcast/files/react";
 import { useRejected, useStatus, useUndoRedo } from "rowcast/react";
 import { SignInAgain } from "./account/sign-in-again.js";
@@ -140,6 +140,7 @@ function useLasting(now: boolean, ms: number, { atFirst = false, atOnce = false 
 function Refused() {
   const { rejected, retry, discard } = useRejected();
   const [open, setOpen] = useState(false);
+  const prefix = useId();
   if (rejected.length === 0) return null;
   const all = rejected.map(({ id }) => id);
   return (
@@ -156,13 +157,22 @@ function Refused() {
             {rejected.map((write) => (
               <li key={write.id}>
                 <div>
-                  <strong>{describe(write)}</strong>
+                  <strong id={prefix + write.id}>{describe(write)}</strong>
                   <p>{reason(write.problem)}</p>
                 </div>
-                <button type="button" onClick={() => retry(write.id)}>
+                <button
+                  type="button"
+                  aria-describedby={prefix + write.id}
+                  onClick={() => retry(write.id)}
+                >
                   Retry
                 </button>
-                <button type="button" className="danger" onClick={() => discard(write.id)}>
+                <button
+                  type="button"
+                  className="danger"
+                  aria-describedby={prefix + write.id}
+                  onClick={() => discard(write.id)}
+                >
                   Discard
                 </button>
               </li>
