@@ -160,21 +160,23 @@ function Refused() {
                   <strong id={prefix + write.id}>{describe(write)}</strong>
                   <p>{reason(write.problem)}</p>
                 </div>
-                <button
-                  type="button"
-                  aria-describedby={prefix + write.id}
-                  onClick={() => retry(write.id)}
-                >
-                  Retry
-                </button>
-                <button
-                  type="button"
-                  className="danger"
-                  aria-describedby={prefix + write.id}
-                  onClick={() => discard(write.id)}
-                >
-                  Discard
-                </button>
+                <span className="choices">
+                  <button
+                    type="button"
+                    aria-describedby={prefix + write.id}
+                    onClick={() => retry(write.id)}
+                  >
+                    Retry
+                  </button>
+                  <button
+                    type="button"
+                    className="danger"
+                    aria-describedby={prefix + write.id}
+                    onClick={() => discard(write.id)}
+                  >
+                    Discard
+                  </button>
+                </span>
               </li>
             ))}
           </ul>
