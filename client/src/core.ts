@@ -1,4 +1,3 @@
-import type { Pending } from "./cache.js";
 import { Cache, type ServerChange } from "./cache.js";
 import type { ClientOptions, ClientPart, DebugState, Status } from "./client.js";
 import type { Engine } from "./engine.js";
@@ -8,6 +7,7 @@ import type { RecordData } from "./json.js";
 import type { OpContext } from "./operations.js";
 import { Cell, type Listeners } from "./readable.js";
 import { browserRuntime, type Runtime } from "./runtime.js";
+import type { Pending } from "./slots.js";
 import { Steps } from "./steps.js";
 import { Views } from "./views.js";
 import type { Transaction } from "./wire.gen.js";
@@ -188,9 +188,10 @@ export class Core {
   end(): void {
     void this.shut();
     this.changed();
+    const closed = new ClosedError();
     for (const { saved, confirmed } of this.written.values()) {
-      saved.fail(new ClosedError());
-      confirmed.fail(new ClosedError());
+      saved.fail(closed);
+      confirmed.fail(closed);
     }
   }
 

@@ -1,4 +1,4 @@
-import type { Cache, Pending } from "./cache.js";
+import type { Cache } from "./cache.js";
 import type { Core } from "./core.js";
 import { RefusedError } from "./errors.js";
 import { type Http, isTransient } from "./http.js";
@@ -7,6 +7,7 @@ import { byteLength, isObject, type RecordData } from "./json.js";
 import { blockedBy, namesOf } from "./needs.js";
 import type { Cell } from "./readable.js";
 import { backoff, type Runtime } from "./runtime.js";
+import type { Pending } from "./slots.js";
 import { type Change, StorageError } from "./storage.js";
 import type { Sync } from "./sync.js";
 import type { Channel, Tabs } from "./tabs.js";

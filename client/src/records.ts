@@ -1,7 +1,8 @@
-import type { Cache, Slot } from "./cache.js";
+import type { Cache } from "./cache.js";
 import type { Http } from "./http.js";
 import { isObject } from "./json.js";
 import type { Keys } from "./keys.js";
+import type { Slot } from "./slots.js";
 import { NetworkError } from "./transport.js";
 import type { Watch } from "./views.js";
 import type { GetRecordsAnswer } from "./wire.gen.js";

@@ -1,4 +1,4 @@
-import { type Cache, placeOf, type ServerChange, type Slot } from "./cache.js";
+import type { Cache, ServerChange } from "./cache.js";
 import type { Core } from "./core.js";
 import { RowcastError } from "./errors.js";
 import { type Http, isTransient } from "./http.js";
@@ -7,6 +7,7 @@ import { type KeyInfo, type KeyState, Keys } from "./keys.js";
 import type { LiveQuery, QueryStatus } from "./query.js";
 import { Records } from "./records.js";
 import { backoff, type Runtime } from "./runtime.js";
+import { placeOf, type Slot } from "./slots.js";
 import type { Socket } from "./socket.js";
 import type { Change } from "./storage.js";
 import { HttpError, NeedsAuthError, NetworkError } from "./transport.js";
