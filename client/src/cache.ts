@@ -6,6 +6,7 @@ import type { LiveQuery } from "./query.js";
 import { Batch } from "./readable.js";
 import { type Schema, tableOf } from "./schema.js";
 import {
+  compareParts,
   comparePending,
   isContained,
   isKnown,
@@ -325,7 +326,7 @@ export class Cache {
     }
     insert(this.pending, pending, comparePending);
     for (const part of pending.parts) {
-      insert(part.slot.parts, part, (a, b) => comparePending(a.pending, b.pending));
+      insert(part.slot.parts, part, compareParts);
       part.slot.table.overlaid.add(part.slot);
       this.touch(part.slot);
     }
@@ -337,7 +338,7 @@ export class Cache {
     this.pending.sort(comparePending);
     for (const slot of new Set(stored.flatMap(({ parts }) => parts.map((part) => part.slot)))) {
       if (slot.parts.length < 2) continue;
-      slot.parts.sort((a, b) => comparePending(a.pending, b.pending));
+      slot.parts.sort(compareParts);
       this.touch(slot);
     }
   }

@@ -1,7 +1,7 @@
 import { Cache, type ServerChange } from "./cache.js";
 import type { ClientOptions, ClientPart, DebugState, Status } from "./client.js";
 import type { Engine } from "./engine.js";
-import { ClosedError, loadPart, RowcastError } from "./errors.js";
+import { ClosedError, known, loadPart, type RowcastError } from "./errors.js";
 import { createIds, ServerClock } from "./ids.js";
 import type { RecordData } from "./json.js";
 import type { OpContext } from "./operations.js";
@@ -70,7 +70,7 @@ export class Core {
         const { pending, saved } = this.write({ txId: this.newId(), operations }, context.now);
         return { pending, saved: saved.get() };
       },
-      failed: (error) => this.failed(error),
+      failed: this.failed,
     });
     this.rejected = new Cell<readonly Rejected[]>(batch, []);
     this.status = new Cell(batch, this.computeStatus());
@@ -148,16 +148,11 @@ export class Core {
   }
 
   /** Something went wrong; undefined: something went well again. */
-  failed(error: unknown): undefined {
+  readonly failed = (error: unknown): undefined => {
     if (error === undefined && !this.lastError) return;
-    this.lastError =
-      error === undefined
-        ? null
-        : error instanceof RowcastError
-          ? error
-          : new RowcastError("internal", `Unexpected: ${String(error)}.`, { cause: error });
+    this.lastError = error === undefined ? null : known(error);
     this.changed();
-  }
+  };
 
   /** The status may be another. */
   changed(): void {

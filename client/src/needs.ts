@@ -1,5 +1,5 @@
 import { type KeySchema, type Schema, tableOf } from "./schema.js";
-import type { Transaction } from "./wire.gen.js";
+import type { Path, Transaction } from "./wire.gen.js";
 
 /** The records a transaction names, each once. */
 export function namesOf({ operations }: Transaction): [table: string, id: string][] {
@@ -18,6 +18,16 @@ function createsOf({ operations }: Transaction): { table: string; id: string }[]
     const { type } = operation;
     return type === "create" || (type === "set" && String(operation.key) === "id") ? operation : [];
   });
+}
+
+/** What operations have, whatever their type. */
+interface Members {
+  type: string;
+  table?: string;
+  id?: string;
+  key?: Path;
+  value?: unknown;
+  args?: unknown;
 }
 
 /**
@@ -71,22 +81,15 @@ function neededBy(
     }
     return undefined;
   };
-  for (const operation of operations) {
-    const given: [unknown, KeySchema | undefined][] = [];
-    if (operation.type === "call") given.push([operation.args, undefined]);
-    else {
-      const { table, id, type } = operation;
-      const own = missing.get(id)?.get(table);
-      if (own) return own;
-      const keys = tableOf(schema, table)?.keys ?? {};
-      if (type === "create") {
-        for (const [name, value] of Object.entries(operation.value))
-          given.push([value, keys[name]]);
-      } else if ("value" in operation) {
-        const [name = ""] = [operation.key].flat().join(".").split(".");
-        given.push([operation.value, keys[name]]);
-      }
-    }
+  for (const { type, table = "", id = "", key, value, args } of operations as readonly Members[]) {
+    const own = missing.get(id)?.get(table);
+    if (own) return own;
+    const keys = tableOf(schema, table)?.keys ?? {};
+    const [name = ""] = [key].flat().join(".").split(".");
+    const given: [unknown, (KeySchema | undefined)?][] =
+      type === "create"
+        ? Object.entries(value as object).map(([name, one]) => [one, keys[name]])
+        : [[value, keys[name]], [args]];
     for (const [value, key] of given) {
       const found = look(value, key);
       if (found) return found;

@@ -126,7 +126,7 @@ export function placeOf(schema: Schema, key: Key): { table: string; id?: string 
 export function isContained({ at, since, slot }: Part): boolean {
   const { server, old, version, changedAt } = slot;
   if (at !== undefined) {
-    return server === null || (server !== undefined && !old && version >= at);
+    return server === null || (!!server && !old && version >= at);
   }
   return since !== undefined && changedAt > since;
 }
@@ -146,4 +146,9 @@ export function comparePending(a: Pending, b: Pending): number {
   if (a.key === b.key) return a.number - b.number;
   if (a.key === undefined) return 1;
   return b.key === undefined || a.key < b.key ? -1 : 1;
+}
+
+/** The same of their parts. */
+export function compareParts(a: Part, b: Part): number {
+  return comparePending(a.pending, b.pending);
 }

@@ -1,6 +1,6 @@
 import type { Client } from "../client.js";
-import { RowcastError } from "../errors.js";
-import { isTransient } from "../http.js";
+import { known, RowcastError } from "../errors.js";
+import { askedWait, isTransient } from "../http.js";
 import { createIds } from "../ids.js";
 import type { Json } from "../json.js";
 import { Batch, Cell, type Readable } from "../readable.js";
@@ -585,9 +585,7 @@ export class Uploads {
       return;
     }
     this.set(job, { step: "waiting", sent: 0, error: known(error) });
-    const wait =
-      (error instanceof HttpError && (error.retryAfter ?? 0) * 1000) ||
-      backoff(this.runtime, job.failures);
+    const wait = askedWait(error) || backoff(this.runtime, job.failures);
     job.pause = this.runtime.later(() => {
       job.pause = undefined;
       this.next();
@@ -637,12 +635,6 @@ export class Uploads {
 
 function defaultShelf(): OpenShelf {
   return typeof indexedDB === "undefined" ? memoryShelf() : indexedDbShelf();
-}
-
-function known(error: unknown): RowcastError {
-  return error instanceof RowcastError
-    ? error
-    : new RowcastError("internal", `Unexpected: ${String(error)}.`, { cause: error });
 }
 
 function codeOf(body: string): string | undefined {

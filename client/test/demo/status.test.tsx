@@ -36,7 +36,7 @@ describe("the badge", () => {
   it("does not speak of what is saved at once", async () => {
     const { server, client, said, pass } = await show();
     const release = server.hold("write");
-    client.write(rename);
+    act(() => void client.write(rename));
     await settle(server);
     await pass(PATIENCE_MS - 1);
     release();
@@ -48,7 +48,7 @@ describe("the badge", () => {
   it("speaks of what takes longer", async () => {
     const { server, client, said, pass } = await show();
     const release = server.hold("write");
-    client.write(rename);
+    act(() => void client.write(rename));
     await settle(server);
     await pass(PATIENCE_MS);
     expect(said).toEqual(["Saved", "Saving 1 change"]);
@@ -64,7 +64,7 @@ describe("the badge", () => {
       const release = server.hold("write");
       act(() => server.setOnline(false));
       await settle(server);
-      client.write(rename);
+      act(() => void client.write(rename));
       await settle(server);
       act(() => server.setOnline(true));
       await settle(server);
