@@ -577,7 +577,10 @@ export class Queue {
   private later(error: unknown): void {
     this.core.failed(error);
     const why = pauseOf(error);
-    if (why) return this.host.pause(why);
+    if (why) {
+      this.host.pause(why);
+      return;
+    }
     const asked = askedWait(error);
     const wait = Math.max(asked, backoff(this.runtime, this.failures++));
     this.firm = asked > 0;
