@@ -3,6 +3,7 @@
  * imports statically, all of which is there before the app runs. `total`: with what the package loads by itself later.
  * Both fail above these figures, which may only be lowered.
  */
+import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { gzipSync } from "node:zlib";
 import { build } from "vite";
@@ -43,6 +44,12 @@ function told(size, most) {
   return `${size.toFixed(2)} KB gzipped of at most ${most}${size > most ? ": TOO LARGE" : ""}`;
 }
 
+/** As long as with a hash of what is in it, and as hard to compress, but the same after every change. */
+function stableName({ name }) {
+  const hash = createHash("sha256").update(name).digest("base64url").slice(0, 8);
+  return `assets/${name.replace(/\W/g, "_")}-${hash}.js`;
+}
+
 /** The files of a module that exports everything of these, without what the app brings itself. */
 async function bundle(files) {
   const id = "virtual:everything";
@@ -68,6 +75,7 @@ async function bundle(files) {
       rolldownOptions: {
         input: id,
         preserveEntrySignatures: "allow-extension",
+        output: { entryFileNames: stableName, chunkFileNames: stableName },
         external: Object.keys(manifest.peerDependencies).map((name) => new RegExp(`^${name}(/|$)`)),
       },
     },

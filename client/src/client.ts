@@ -465,7 +465,7 @@ export class Client {
   async close(): Promise<void> {
     const { core } = this;
     if (core.closed) return;
-    await core.use((engine) => engine.close()).catch((error) => core.failed(error));
+    await core.use((engine) => engine.close()).catch(core.failed);
     core.end();
   }
 

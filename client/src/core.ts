@@ -1,13 +1,13 @@
-import type { Pending } from "./cache.js";
 import { Cache, type ServerChange } from "./cache.js";
 import type { ClientOptions, ClientPart, DebugState, Status } from "./client.js";
 import type { Engine } from "./engine.js";
-import { ClosedError, loadPart, RowcastError } from "./errors.js";
+import { ClosedError, known, loadPart, type RowcastError } from "./errors.js";
 import { createIds, ServerClock } from "./ids.js";
 import type { RecordData } from "./json.js";
 import type { OpContext } from "./operations.js";
 import { Cell, type Listeners } from "./readable.js";
 import { browserRuntime, type Runtime } from "./runtime.js";
+import type { Pending } from "./slots.js";
 import { Steps } from "./steps.js";
 import { Views } from "./views.js";
 import type { Transaction } from "./wire.gen.js";
@@ -70,7 +70,7 @@ export class Core {
         const { pending, saved } = this.write({ txId: this.newId(), operations }, context.now);
         return { pending, saved: saved.get() };
       },
-      failed: (error) => this.failed(error),
+      failed: this.failed,
     });
     this.rejected = new Cell<readonly Rejected[]>(batch, []);
     this.status = new Cell(batch, this.computeStatus());
@@ -148,16 +148,11 @@ export class Core {
   }
 
   /** Something went wrong; undefined: something went well again. */
-  failed(error: unknown): undefined {
+  readonly failed = (error: unknown): undefined => {
     if (error === undefined && !this.lastError) return;
-    this.lastError =
-      error === undefined
-        ? null
-        : error instanceof RowcastError
-          ? error
-          : new RowcastError("internal", `Unexpected: ${String(error)}.`, { cause: error });
+    this.lastError = error === undefined ? null : known(error);
     this.changed();
-  }
+  };
 
   /** The status may be another. */
   changed(): void {
@@ -188,9 +183,10 @@ export class Core {
   end(): void {
     void this.shut();
     this.changed();
+    const closed = new ClosedError();
     for (const { saved, confirmed } of this.written.values()) {
-      saved.fail(new ClosedError());
-      confirmed.fail(new ClosedError());
+      saved.fail(closed);
+      confirmed.fail(closed);
     }
   }
 

@@ -1,7 +1,7 @@
 import type { DebugState, SeenFrame } from "./client.js";
 import type { Core } from "./core.js";
 import { InvalidOperationError, PendingWritesError, UserChangedError } from "./errors.js";
-import { Http, userOfToken } from "./http.js";
+import { Http, type Pause, userOfToken } from "./http.js";
 import { checkTransaction } from "./operations.js";
 import { Presence } from "./presence.js";
 import { Queue } from "./queue.js";
@@ -32,7 +32,7 @@ export class Engine {
   readonly queue: Queue;
   readonly presences: Presence;
   vault: Vault | undefined;
-  pausedBy: "auth" | "upgrade" | undefined;
+  pausedBy: Pause | undefined;
   private readonly url: string;
   private readonly auth: Auth;
   private readonly storage: Storage;
@@ -76,7 +76,7 @@ export class Engine {
     const { core } = this;
     this.ends.push(
       core.runtime.onWake(() => this.wake()),
-      core.runtime.onHide(() => void this.vault?.flush().catch((error) => core.failed(error))),
+      core.runtime.onHide(() => void this.vault?.flush().catch(core.failed)),
     );
     core.changed();
     void this.boot();
@@ -180,7 +180,7 @@ export class Engine {
     await this.opening;
     await this.queue.saved();
     const { core, vault } = this;
-    await vault?.flush().catch((error) => core.failed(error));
+    await vault?.flush().catch(core.failed);
     await this.end();
     vault?.store.close();
   }
@@ -189,7 +189,7 @@ export class Engine {
 
   /** Finds out whose data to open, opens it, and connects. */
   private async boot(): Promise<void> {
-    const user = await this.whoIs().catch((error) => this.core.failed(error));
+    const user = await this.whoIs().catch(this.core.failed);
     if (this.core.closed) return;
     if (user !== undefined) await this.open(user);
     if (!this.core.closed && !this.pausedBy) this.socket.start();
@@ -239,7 +239,7 @@ export class Engine {
     this.core.user = user;
     this.core.cache.setUser(user);
     this.core.changed();
-    const opening = this.openStore(user).catch((error) => this.core.failed(error));
+    const opening = this.openStore(user).catch(this.core.failed);
     this.opening = opening;
     return opening;
   }
@@ -256,7 +256,7 @@ export class Engine {
       store = await memoryStorage().open(name);
     }
     if (!mine()) return store.close();
-    const vault = new Vault(store, this.tab, this.core.runtime, (error) => this.core.failed(error));
+    const vault = new Vault(store, this.tab, this.core.runtime, this.core.failed);
     // Without a shared storage every tab has a queue of its own.
     const tabs = store.durable ? this.givenTabs : oneTab();
     store.onRemoved?.(() => {
@@ -378,11 +378,11 @@ export class Engine {
     this.sync.retryNow();
     void this.queue
       .reconcile()
-      .catch((error) => this.core.failed(error))
+      .catch(this.core.failed)
       .then(() => this.queue.wake());
   }
 
-  pause(why: "auth" | "upgrade"): void {
+  pause(why: Pause): void {
     if (this.pausedBy) return;
     this.pausedBy = why;
     if (why === "auth" && !this.core.lastError) this.core.lastError = new NeedsAuthError();

@@ -75,6 +75,13 @@ export class RowcastError extends Error {
   }
 }
 
+/** What was thrown, as an error of Rowcast. */
+export function known(error: unknown): RowcastError {
+  return error instanceof RowcastError
+    ? error
+    : new RowcastError("internal", `Unexpected: ${String(error)}.`, { cause: error });
+}
+
 /** A part of the package that is loaded when it is needed. Where that fails, the app's files are not to be had. */
 export async function loadPart<T>(load: () => Promise<T>): Promise<T> {
   try {

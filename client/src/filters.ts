@@ -127,7 +127,7 @@ function comparison(name: string, key: KeySchema, operator: string, value: Json)
     return test((found) => Array.isArray(found) && found.some(same));
   }
   const part = operator === "contains";
-  const signs = Object.hasOwn(SIGNS, operator) ? SIGNS[operator] : undefined;
+  const signs = member(SIGNS, operator);
   if (!signs && !part) no("unknown_operator", "There is no such operator");
   if (
     part ? type !== "text" : signs?.length !== 3 && isUnordered(type) && !operator.endsWith("eq")
@@ -269,7 +269,7 @@ export function coveringKeys(name: string, table: TableSchema, where: Where = {}
   const [best] = Object.entries(table.keys)
     .flatMap(([key, schema]) => {
       if (key !== "id" && !schema.topic) return [];
-      const values = listed(member(where, key));
+      const values = listed(member(where as JsonObject, key));
       return values && values.length <= 100 && !values.includes(null)
         ? [{ key, schema, values }]
         : [];

@@ -1,4 +1,5 @@
 import type { ServerClock } from "./ids.js";
+import { isObject } from "./json.js";
 import type { Runtime } from "./runtime.js";
 import {
   type Auth,
@@ -33,6 +34,43 @@ export function secondsOf(header: string | null, now: number): number | undefine
 /** Statuses after which the same request may well succeed. */
 export function isTransient(status: number): boolean {
   return status >= 500 || status === 408 || status === 425 || status === 429;
+}
+
+/** Why nothing is sent or read until `resume`: nobody is signed in, or the app is too old. */
+export type Pause = "auth" | "upgrade";
+
+/** Whether an error is one after which everything pauses. */
+export function pauseOf(error: unknown): Pause | undefined {
+  const status = error instanceof HttpError ? error.status : 0;
+  if (error instanceof NeedsAuthError || status === 401) return "auth";
+  return status === 426 ? "upgrade" : undefined;
+}
+
+/** How long the server asked to be left alone, in milliseconds; 0: it did not. */
+export function askedWait(error: unknown): number {
+  return error instanceof HttpError ? (error.retryAfter ?? 0) * 1000 : 0;
+}
+
+/** An answer could not be read. */
+export function unreadable(): NetworkError {
+  return new NetworkError("The answer could not be read");
+}
+
+/** An answer that has what it must: a recordMap, these lists and these texts. Throws NetworkError where it has not. */
+export function readAnswer<T>(
+  answer: unknown,
+  lists: readonly string[],
+  texts: readonly string[] = [],
+): T {
+  if (
+    !isObject(answer) ||
+    !isObject(answer.recordMap) ||
+    !lists.every((name) => Array.isArray(answer[name])) ||
+    !texts.every((name) => typeof answer[name] === "string")
+  ) {
+    throw unreadable();
+  }
+  return answer as T;
 }
 
 /** Requests to the gateway with everything they carry: who asks, for which schema, how long to wait. */
@@ -75,7 +113,7 @@ export class Http {
     try {
       value = JSON.parse(reply.body);
     } catch {
-      if (reply.status < 300) throw new NetworkError("The answer could not be read");
+      if (reply.status < 300) throw unreadable();
     }
     if (reply.status < 300) return value;
     const problem = (value as Problem | undefined)?.code ? (value as Problem) : undefined;

@@ -15,8 +15,8 @@ export function isObject(value: unknown): value is JsonObject {
 }
 
 /** A member of an object's own; undefined where there is none. */
-export function member(object: object, name: string): Json | undefined {
-  return Object.hasOwn(object, name) ? (object as JsonObject)[name] : undefined;
+export function member<T>(object: { readonly [name: string]: T }, name: string): T | undefined {
+  return Object.hasOwn(object, name) ? object[name] : undefined;
 }
 
 /** Equality of jsonb: deep, whatever the order of keys; 1 equals 1.0. */

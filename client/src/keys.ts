@@ -1,6 +1,7 @@
-import { type Cache, type Origin, placeOf, type Slot } from "./cache.js";
+import type { Cache } from "./cache.js";
 import { RowcastError } from "./errors.js";
 import type { Runtime } from "./runtime.js";
+import { type Origin, placeOf, type Slot } from "./slots.js";
 import type { Socket } from "./socket.js";
 import { type KeyRow, type Vault, vouches } from "./vault.js";
 import type { Cursor, FrameId, Key, SubscribedFrame } from "./wire.gen.js";

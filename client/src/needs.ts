@@ -1,5 +1,5 @@
 import { type KeySchema, type Schema, tableOf } from "./schema.js";
-import type { Transaction } from "./wire.gen.js";
+import type { Path, Transaction } from "./wire.gen.js";
 
 /** The records a transaction names, each once. */
 export function namesOf({ operations }: Transaction): [table: string, id: string][] {
@@ -13,19 +13,55 @@ export function namesOf({ operations }: Transaction): [table: string, id: string
 }
 
 /** The records a transaction makes. */
-export function createsOf({ operations }: Transaction): { table: string; id: string }[] {
+function createsOf({ operations }: Transaction): { table: string; id: string }[] {
   return operations.flatMap((operation) => {
     const { type } = operation;
     return type === "create" || (type === "set" && String(operation.key) === "id") ? operation : [];
   });
 }
 
+/** What operations have, whatever their type. */
+interface Members {
+  type: string;
+  table?: string;
+  id?: string;
+  key?: Path;
+  value?: unknown;
+  args?: unknown;
+}
+
+/**
+ * Which queued transactions need a record whose create was refused, each with the transaction that was to make it. One
+ * that does makes what it creates missing, too; what one makes itself is there for what follows.
+ */
+export function blockedBy<T extends { readonly tx: Transaction }>(
+  refused: readonly Transaction[],
+  queued: readonly T[],
+  schema: Schema,
+): [T, string][] {
+  // By id, then by table.
+  const missing = new Map<string, Map<string, string>>();
+  const refuse = (tx: Transaction) => {
+    for (const { table, id } of createsOf(tx)) {
+      missing.set(id, new Map(missing.get(id)).set(table, tx.txId));
+    }
+  };
+  refused.forEach(refuse);
+  return queued.flatMap((one): [T, string][] => {
+    for (const { table, id } of createsOf(one.tx)) missing.get(id)?.delete(table);
+    const needed = neededBy(one.tx, missing, schema);
+    if (needed === undefined) return [];
+    refuse(one.tx);
+    return [[one, needed]];
+  });
+}
+
 /**
  * Which of the transactions whose creates were refused a transaction needs: it operates on such a record, or carries its
  * id where one may stand. A text that happens to be equal is no id: in a key that references another table, or, where ids
- * are not unique by themselves, in one that is a plain value.
+ * are not unique by themselves, in one that is a plain value. The server decides so, too (sync_internal.blocked_by).
  */
-export function neededBy(
+function neededBy(
   { operations }: Transaction,
   missing: ReadonlyMap<string, ReadonlyMap<string, string>>,
   schema: Schema,
@@ -45,22 +81,15 @@ export function neededBy(
     }
     return undefined;
   };
-  for (const operation of operations) {
-    const given: [unknown, KeySchema | undefined][] = [];
-    if (operation.type === "call") given.push([operation.args, undefined]);
-    else {
-      const { table, id, type } = operation;
-      const own = missing.get(id)?.get(table);
-      if (own) return own;
-      const keys = tableOf(schema, table)?.keys ?? {};
-      if (type === "create") {
-        for (const [name, value] of Object.entries(operation.value))
-          given.push([value, keys[name]]);
-      } else if ("value" in operation) {
-        const [name = ""] = [operation.key].flat().join(".").split(".");
-        given.push([operation.value, keys[name]]);
-      }
-    }
+  for (const { type, table = "", id = "", key, value, args } of operations as readonly Members[]) {
+    const own = missing.get(id)?.get(table);
+    if (own) return own;
+    const keys = tableOf(schema, table)?.keys ?? {};
+    const [name = ""] = [key].flat().join(".").split(".");
+    const given: [unknown, (KeySchema | undefined)?][] =
+      type === "create"
+        ? Object.entries(value as object).map(([name, one]) => [one, keys[name]])
+        : [[value, keys[name]], [args]];
     for (const [value, key] of given) {
       const found = look(value, key);
       if (found) return found;

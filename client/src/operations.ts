@@ -5,6 +5,7 @@ import {
   isObject,
   type Json,
   jsonbKeys,
+  member,
   type RecordData,
   toJson,
 } from "./json.js";
@@ -472,7 +473,7 @@ function checkForm(op: unknown, at: Place): asserts op is Operation {
   }
   if (!isObject(op) || typeof op.type !== "string") refuse("bad_request");
   const { type, table, id, key, by, value, fn, args } = op;
-  const fields = Object.hasOwn(FIELDS, type) ? FIELDS[type] : undefined;
+  const fields = member(FIELDS, type);
   if (fields === undefined) refuse("unknown_operation");
   const call = type === "call";
   const takes = [...fields.split(" "), ...(call ? [] : ["table", "id"]), "type"];
@@ -541,8 +542,7 @@ function checkCall(
   limits: Limits,
   at: Place,
 ): void {
-  const takes =
-    (Object.hasOwn(schema.functions, fn) && schema.functions[fn]) || refuse("unknown_function");
+  const takes = member(schema.functions, fn) ?? refuse("unknown_function");
   if (Object.keys(args).some((name) => !Object.hasOwn(takes, name))) {
     refuse("unknown_argument");
   }

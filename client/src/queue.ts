@@ -1,18 +1,21 @@
-import type { Cache, Pending } from "./cache.js";
+import { type Answer, type Entry, type Records, readAnswers, refusalOf } from "./answers.js";
+import type { Cache } from "./cache.js";
 import type { Core } from "./core.js";
 import { RefusedError } from "./errors.js";
-import { type Http, isTransient } from "./http.js";
+import { askedWait, type Http, type Pause, pauseOf } from "./http.js";
 import { type ServerClock, timeOfId } from "./ids.js";
-import { byteLength, isObject, type RecordData } from "./json.js";
-import { createsOf, namesOf, neededBy } from "./needs.js";
+import { byteLength, isObject } from "./json.js";
+import { blockedBy } from "./needs.js";
 import type { Cell } from "./readable.js";
 import { backoff, type Runtime } from "./runtime.js";
+import type { Pending } from "./slots.js";
 import { type Change, StorageError } from "./storage.js";
 import type { Sync } from "./sync.js";
 import type { Channel, Tabs } from "./tabs.js";
-import { HttpError, NeedsAuthError, NetworkError } from "./transport.js";
+import { NetworkError } from "./transport.js";
+import { Turn } from "./turn.js";
 import type { Vault } from "./vault.js";
-import type { Operation, Problem, RecordVersion, Result, Transaction } from "./wire.gen.js";
+import type { Operation, Problem, RecordVersion, Transaction } from "./wire.gen.js";
 import { Outcome, type Receipt, type Rejected, type Written } from "./written.js";
 
 /** A transaction as the queue stores it. */
@@ -28,10 +31,6 @@ interface InboxRow {
   problem: Problem;
   at: number;
 }
-
-type Records = [table: string, id: string, record: RecordData | null][];
-
-type Answer = { receipt: Receipt; records: Records } | { problem: Problem };
 
 /** When an answer to another tab was asked for: before anything that was read here. */
 const FOREIGN = -1;
@@ -49,7 +48,7 @@ export interface QueueHost {
   ready(): boolean;
   /** Whether a request is likely to arrive. */
   reachable(): boolean;
-  pause(why: "auth" | "upgrade"): void;
+  pause(why: Pause): void;
   /** Another tab has signed out. */
   signedOut(): void;
   /** The user whose cookie is sent, where a cookie is. */
@@ -62,8 +61,6 @@ const MAX_TRANSACTIONS = 50;
 const MAX_BYTES = 512 * 1024;
 /** Receipts are kept for 30 days; what is older than half of that and was never sent gets a new id. */
 const HALF_RETENTION = 15 * 86_400_000;
-const BEAT_MS = 3000;
-const SILENCE_MS = 10_000;
 const REMEMBERED = 10_000;
 
 /** Pending transactions: stored, shown in every tab, sent by one of them in order, and what becomes of them. */
@@ -80,17 +77,14 @@ export class Queue {
   private readonly done = new Set<string>();
   private vault: Vault | undefined;
   private channel: Channel | undefined;
-  private release: (() => void) | undefined;
-  private held = false;
+  private turn: Turn | undefined;
   private sending = false;
   private saving = false;
   private stopTimer: (() => void) | undefined;
-  private stopWatch: (() => void) | undefined;
   private firm = false;
   private failures = 0;
   /** So many transactions are sent one by one: together they were refused. */
   private singly = 0;
-  private lastBeat = 0;
   private generation = 0;
 
   constructor(
@@ -150,7 +144,7 @@ export class Queue {
       const pending = some[at] as Pending;
       pending.key ??= key;
       // Another tab sends it when it likes.
-      pending.uncertain ||= !this.held;
+      pending.uncertain ||= !this.turn?.held;
       this.rows.set(key, pending);
       this.written.get(pending)?.saved.settle();
     }
@@ -190,8 +184,11 @@ export class Queue {
 
   /** Stores what was written meanwhile, and sends once it is this tab's turn. */
   start(tabs: Tabs, name: string): void {
-    this.ask(tabs, `${name}:sender`, false);
-    this.watch(tabs, `${name}:sender`);
+    this.turn = new Turn(tabs, `${name}:sender`, this.runtime, {
+      came: () => void this.reconcile().then(() => this.wake()),
+      beat: () => this.post({ type: "beat" }),
+      waiting: () => this.rows.size > 0,
+    });
     this.saving = true;
     void this.save();
   }
@@ -204,12 +201,11 @@ export class Queue {
   /** Lets go of the queue; what is not stored yet has failed. */
   close(): void {
     this.generation++;
-    this.release?.();
+    this.turn?.end();
     this.stopTimer?.();
-    this.stopWatch?.();
     this.channel?.close();
-    this.vault = this.channel = this.release = this.stopTimer = this.stopWatch = undefined;
-    this.held = this.sending = this.saving = this.firm = false;
+    this.vault = this.channel = this.turn = this.stopTimer = undefined;
+    this.sending = this.saving = this.firm = false;
     this.failures = this.singly = 0;
     for (const pending of this.unsaved.splice(0)) {
       this.fail(pending, new StorageError("The client was closed before that"));
@@ -258,7 +254,8 @@ export class Queue {
     this.core.changed();
   }
 
-  private async readInbox(vault: Vault): Promise<void> {
+  private async readInbox(vault = this.vault): Promise<void> {
+    if (!vault) return;
     const rows = await vault.store.all<InboxRow>("inbox");
     if (this.vault && this.vault !== vault) return;
     this.inbox.set(
@@ -284,8 +281,8 @@ export class Queue {
     );
     if (own) this.stored([own], [key]);
     else {
-      const pending = this.cache.add(row.tx, row.now, key, row.attempted === true);
-      pending.uncertain ||= !this.held;
+      const pending = this.cache.add(row.tx, row.now, key, row.attempted);
+      pending.uncertain ||= !this.turn?.held;
       for (const part of pending.parts) part.doubted = part.slot.answeredOn >= on;
       this.rows.set(key, pending);
       this.core.changed();
@@ -314,9 +311,7 @@ export class Queue {
         break;
       case "settled":
         for (const [key, answer] of message.answers) this.settleForeign(key, answer);
-        if (this.vault && message.answers.some(([, answer]) => "problem" in answer)) {
-          void this.readInbox(this.vault);
-        }
+        if (message.answers.some(([, answer]) => "problem" in answer)) void this.readInbox();
         break;
       case "renamed": {
         const pending = this.rows.get(message.key);
@@ -324,10 +319,10 @@ export class Queue {
         break;
       }
       case "inbox":
-        if (this.vault) void this.readInbox(this.vault);
+        void this.readInbox();
         break;
       case "beat":
-        this.lastBeat = this.runtime.now();
+        this.turn?.heard();
         break;
       case "signed-out":
         this.host.signedOut();
@@ -348,52 +343,11 @@ export class Queue {
     this.core.changed();
   }
 
-  // --- who sends ---
-
-  private ask(tabs: Tabs, name: string, steal: boolean): void {
-    const { generation } = this;
-    const mine = () => generation === this.generation;
-    this.release?.();
-    this.release = tabs.lock(
-      name,
-      steal,
-      () => {
-        if (!mine()) return;
-        this.held = true;
-        this.post({ type: "beat" });
-        void this.reconcile().then(() => this.wake());
-      },
-      () => {
-        if (!mine()) return;
-        this.held = false;
-        this.lastBeat = this.runtime.now();
-        this.ask(tabs, name, false);
-      },
-    );
-  }
-
-  /** The sender lets itself be heard; another tab that somebody looks at takes over from one that has fallen silent. */
-  private watch(tabs: Tabs, name: string): void {
-    this.lastBeat = this.runtime.now();
-    const round = () => {
-      const now = this.runtime.now();
-      if (this.held) {
-        this.lastBeat = now;
-        this.post({ type: "beat" });
-      } else if (this.rows.size && this.runtime.visible() && now - this.lastBeat > SILENCE_MS) {
-        this.lastBeat = now;
-        this.ask(tabs, name, true);
-      }
-      this.stopWatch = this.runtime.later(round, BEAT_MS);
-    };
-    this.stopWatch = this.runtime.later(round, BEAT_MS);
-  }
-
   // --- sending ---
 
   /** There may be something to send, or a reason to try again before the timer says so. */
   wake(): void {
-    if (this.firm || this.sending || !this.held) return;
+    if (this.firm || this.sending || !this.turn?.held) return;
     this.stopTimer?.();
     this.stopTimer = undefined;
     void this.send();
@@ -401,11 +355,10 @@ export class Queue {
 
   private async send(): Promise<void> {
     const { generation } = this;
-    if (this.sending) return;
     this.sending = true;
     let error: unknown;
     try {
-      while (generation === this.generation && this.held && this.host.ready()) {
+      while (generation === this.generation && this.turn?.held && this.host.ready()) {
         if (!(await this.sendSome(generation))) break;
         this.failures = 0;
         this.core.failed(undefined);
@@ -430,12 +383,12 @@ export class Queue {
       stored = await some(MAX_TRANSACTIONS + this.done.size);
     }
     if (generation !== this.generation) return false;
-    const batch: [string, Pending][] = [];
+    const batch: Entry[] = [];
     let bytes = 0;
     for (const [key, row] of stored) {
       const pending = this.adopt(key, row);
       if (!pending) continue;
-      pending.attempted ||= row.attempted === true;
+      pending.attempted ||= row.attempted ?? false;
       bytes += byteLength(JSON.stringify(pending.tx));
       const full = batch.length >= (this.singly ? 1 : MAX_TRANSACTIONS) || bytes > MAX_BYTES;
       if (batch.length && full) break;
@@ -454,12 +407,12 @@ export class Queue {
       });
     } catch (error) {
       if (generation !== this.generation) return false;
-      const problem = this.refusalOf(error, batch.length);
+      const problem = refusalOf(error, batch.length);
       if (!problem) throw error;
       if (batch.length > 1) this.singly = batch.length;
       else {
         this.singly = Math.max(0, this.singly - 1);
-        await this.settleAll(vault, [[batch[0] as [string, Pending], { problem }]]);
+        await this.settleAll(vault, [[batch[0] as Entry, { problem }]]);
       }
       return true;
     }
@@ -473,16 +426,16 @@ export class Queue {
    * What was never sent can be given another id, however long it waits. So nothing is sent on the off chance: where
    * neither the socket nor the last request has found the server, a harmless read asks first.
    */
-  private probe(batch: readonly [string, Pending][]): void {
+  private probe(batch: readonly Entry[]): void {
     if (this.host.reachable() || batch.every(([, { attempted }]) => attempted)) return;
     const [part] = batch.flatMap(([, { parts }]) => parts);
     if (!part) return;
     this.sync.want(part.slot);
-    throw new NetworkError("The server was not reached");
+    throw new NetworkError("No answer came");
   }
 
   /** Before it is sent for the first time, a row says so; one that waited long gets another id. */
-  private async attempt(vault: Vault, batch: readonly [string, Pending][]): Promise<void> {
+  private async attempt(vault: Vault, batch: readonly Entry[]): Promise<void> {
     const changes: Change[] = [];
     const renamed: Message[] = [];
     for (const [key, pending] of batch) {
@@ -497,62 +450,17 @@ export class Queue {
       changes.push({ store: "queue", key, value: rowOf(pending) });
     }
     // Should this not be stored, the worst is a row that is taken for a fresh one after weeks.
-    await vault.store.commit(changes).catch((error) => this.core.failed(error));
+    await vault.store.commit(changes).catch(this.core.failed);
     for (const message of renamed) this.post(message);
-  }
-
-  /** The refusal of a request as a whole that is final for what it holds; undefined: try again. */
-  private refusalOf(error: unknown, count: number): Problem | undefined {
-    if (!(error instanceof HttpError)) return undefined;
-    const { status, problem } = error;
-    if (status !== 413 && (!problem || (status !== 400 && status !== 422))) return undefined;
-    if (problem || count > 1) return problem ?? ({ status } as Problem);
-    // Refused on the way, by something that is not the gateway.
-    return { type: "about:blank", title: "Too large", status, code: "too_large" };
   }
 
   private async takeAnswer(
     vault: Vault,
-    batch: readonly [string, Pending][],
+    batch: readonly Entry[],
     body: unknown,
     sent: number,
   ): Promise<void> {
-    const { results, recordMap } = readAnswer(body);
-    const ended: [[string, Pending], Answer][] = [];
-    let later: unknown;
-    for (const [at, result] of results.entries()) {
-      const entry = batch[at];
-      if (!entry || result?.txId !== entry[1].tx.txId) {
-        later = new NetworkError("The answer could not be read");
-        break;
-      }
-      const error = result.error ?? undefined;
-      if (result.status === "applied" || result.status === "duplicate") {
-        const records = namesOf(entry[1].tx).map(
-          ([table, id]): [string, string, RecordData | null] => [
-            table,
-            id,
-            recordMap[table]?.[id] ?? null,
-          ],
-        );
-        const { txId, versions, values } = result;
-        ended.push([
-          entry,
-          { receipt: { txId, versions: versions ?? [], values: values ?? [] }, records },
-        ]);
-      } else if (
-        result.status === "refused" &&
-        error &&
-        // One that fails unexpectedly would fail again, and hold up the others.
-        (error.status === 500 || !comesAgain(error.status))
-      ) {
-        ended.push([entry, { problem: error }]);
-      } else {
-        later = new HttpError(error?.status ?? 503, error, error?.retryAfter);
-        break;
-      }
-    }
-    if (!ended.length && later === undefined) later = new NetworkError("The answer was empty");
+    const { ended, later } = readAnswers(batch, body);
     for (const [[, pending], answer] of ended) {
       if ("receipt" in answer) this.contain(pending, answer.records, sent);
     }
@@ -592,10 +500,7 @@ export class Queue {
   }
 
   /** Answered transactions leave the queue, refused ones for the inbox, together with the records the answers brought. */
-  private async settleAll(
-    vault: Vault,
-    ended: readonly [[string, Pending], Answer][],
-  ): Promise<void> {
+  private async settleAll(vault: Vault, ended: readonly [Entry, Answer][]): Promise<void> {
     const all = [...ended, ...this.blocked(ended)];
     const changes: Change[] = [];
     for (const [[key, pending], answer] of all) {
@@ -611,7 +516,7 @@ export class Queue {
       if ("problem" in answer) this.doubt(pending);
       this.settle(key, pending, answer, true);
     }
-    await vault.flush(changes).catch((error) => this.core.failed(error));
+    await vault.flush(changes).catch(this.core.failed);
     this.post({ type: "settled", answers: all.map(([[key], answer]) => [key, answer]) });
     if (all.some(([, answer]) => "problem" in answer)) await this.readInbox(vault);
     for (const [[, pending], answer] of all) this.tell(pending, answer);
@@ -626,8 +531,9 @@ export class Queue {
   private settle(key: string, pending: Pending, answer: Answer, quiet = false): void {
     this.rows.delete(key);
     this.remember(key);
-    this.cache.remove(pending, "problem" in answer);
-    this.core.steps.ended(pending, "problem" in answer);
+    const refused = "problem" in answer;
+    this.cache.remove(pending, refused);
+    this.core.steps.ended(pending, refused);
     if (!quiet) this.tell(pending, answer);
   }
 
@@ -640,37 +546,22 @@ export class Queue {
 
   private remember(key: string): void {
     this.done.add(key);
-    if (this.done.size > REMEMBERED) {
-      for (const oldest of this.done) {
-        this.done.delete(oldest);
-        break;
-      }
-    }
+    const [oldest = key] = this.done;
+    if (this.done.size > REMEMBERED) this.done.delete(oldest);
   }
 
   /** Queued transactions that need a record whose create was refused just now: they are not sent. */
-  private blocked(ended: readonly [[string, Pending], Answer][]): [[string, Pending], Answer][] {
-    const found: [[string, Pending], Answer][] = [];
-    // By id, then by table: the transaction that was to make it.
-    const missing = new Map<string, Map<string, string>>();
-    const refuse = (tx: Transaction) => {
-      for (const { table, id } of createsOf(tx)) {
-        missing.set(id, new Map(missing.get(id)).set(table, tx.txId));
-      }
-    };
-    const gone = new Set<string>();
-    for (const [[key, { tx }], answer] of ended) {
-      gone.add(key);
-      if ("problem" in answer && answer.problem.code !== "exists") refuse(tx);
-    }
-    if (!missing.size) return found;
-    for (const pending of this.cache.pending) {
-      const { key, tx } = pending;
-      if (key === undefined || gone.has(key)) continue;
-      // What it makes itself is there for what follows.
-      for (const { table, id } of createsOf(tx)) missing.get(id)?.delete(table);
-      const blockedBy = neededBy(tx, missing, this.cache.schema);
-      if (blockedBy === undefined) continue;
+  private blocked(ended: readonly [Entry, Answer][]): [Entry, Answer][] {
+    const refused = ended.filter(
+      ([, answer]) => "problem" in answer && answer.problem.code !== "exists",
+    );
+    if (!refused.length) return [];
+    const gone = new Set(ended.map(([[key]]) => key));
+    return blockedBy(
+      refused.map(([[, { tx }]]) => tx),
+      this.cache.pending.filter(({ key }) => key !== undefined && !gone.has(key)),
+      this.cache.schema,
+    ).map(([pending, blockedBy]) => {
       const problem: Problem = {
         type: "about:blank",
         title: "Blocked",
@@ -678,21 +569,19 @@ export class Queue {
         code: "blocked",
         blockedBy,
       };
-      found.push([[key, pending], { problem }]);
-      refuse(tx);
-    }
-    return found;
+      return [[pending.key as string, pending], { problem }];
+    });
   }
 
   /** Tries again after a while, unless everything is paused. */
   private later(error: unknown): void {
     this.core.failed(error);
-    const status = error instanceof HttpError ? error.status : 0;
-    if (error instanceof NeedsAuthError || status === 401 || status === 426) {
-      this.host.pause(status === 426 ? "upgrade" : "auth");
+    const why = pauseOf(error);
+    if (why) {
+      this.host.pause(why);
       return;
     }
-    const asked = error instanceof HttpError ? (error.retryAfter ?? 0) * 1000 : 0;
+    const asked = askedWait(error);
     const wait = Math.max(asked, backoff(this.runtime, this.failures++));
     this.firm = asked > 0;
     this.stopTimer?.();
@@ -769,20 +658,5 @@ export class Queue {
 }
 
 function rowOf({ tx, now, attempted }: Pending): QueueRow {
-  return attempted ? { tx, now, attempted } : { tx, now };
-}
-
-/** Refusals of one transaction that are none for good. */
-function comesAgain(status: number): boolean {
-  return isTransient(status) || status === 401 || status === 426;
-}
-
-function readAnswer(body: unknown): {
-  results: readonly Result[];
-  recordMap: { readonly [table: string]: { readonly [id: string]: RecordData } };
-} {
-  if (!isObject(body) || !Array.isArray(body.results) || !isObject(body.recordMap)) {
-    throw new NetworkError("The answer could not be read");
-  }
-  return body as never;
+  return { tx, now, ...(attempted && { attempted }) };
 }

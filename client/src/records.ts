@@ -1,8 +1,7 @@
-import type { Cache, Slot } from "./cache.js";
-import type { Http } from "./http.js";
-import { isObject } from "./json.js";
+import type { Cache } from "./cache.js";
+import { type Http, readAnswer } from "./http.js";
 import type { Keys } from "./keys.js";
-import { NetworkError } from "./transport.js";
+import type { Slot } from "./slots.js";
 import type { Watch } from "./views.js";
 import type { GetRecordsAnswer } from "./wire.gen.js";
 
@@ -141,7 +140,11 @@ export class Records {
       ...(server && { version }),
     }));
     const sent = cache.next();
-    const answer = read(await this.http.post("/api/realtime/getRecords", { pointers }));
+    const answer = readAnswer<GetRecordsAnswer>(
+      await this.http.post("/api/realtime/getRecords", { pointers }),
+      ["gone"],
+      ["cursor"],
+    );
     if (!mine()) return;
     if (sent < cache.epochAt) {
       for (const slot of slots) this.wants.add(slot);
@@ -162,16 +165,4 @@ export class Records {
       else if (state.since > sent && this.watches.get(slot)?.own) cache.want(slot);
     }
   }
-}
-
-function read(answer: unknown): GetRecordsAnswer {
-  if (
-    !isObject(answer) ||
-    !isObject(answer.recordMap) ||
-    typeof answer.cursor !== "string" ||
-    !Array.isArray(answer.gone)
-  ) {
-    throw new NetworkError("The answer could not be read");
-  }
-  return answer as unknown as GetRecordsAnswer;
 }

@@ -1,4 +1,4 @@
-import type { Json } from "./json.js";
+import { type Json, member } from "./json.js";
 
 /** A default that a client can know. */
 export type Default = { constant: Json } | { now: true } | { user: true } | { uuid: true };
@@ -71,10 +71,10 @@ export interface Schema {
 
 /** A table by its wire name; undefined where there is none. */
 export function tableOf(schema: Schema, name: string): TableSchema | undefined {
-  return Object.hasOwn(schema.tables, name) ? schema.tables[name] : undefined;
+  return member(schema.tables, name);
 }
 
 /** A key of a table; undefined where there is none. */
 export function keyOf(table: TableSchema, name: string): KeySchema | undefined {
-  return Object.hasOwn(table.keys, name) ? table.keys[name] : undefined;
+  return member(table.keys, name);
 }

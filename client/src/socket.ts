@@ -1,4 +1,4 @@
-import type { Http } from "./http.js";
+import type { Http, Pause } from "./http.js";
 import type { ServerClock } from "./ids.js";
 import { backoff, type Runtime } from "./runtime.js";
 import { type Connection, NeedsAuthError, type Transport } from "./transport.js";
@@ -15,9 +15,6 @@ import {
 
 /** Where a connection stands. */
 export type SocketState = "idle" | "connecting" | "open" | "waiting" | "paused";
-
-/** Why nothing is sent or read until `resume`: nobody is signed in, or the app is too old. */
-export type Pause = "auth" | "upgrade";
 
 /** What the socket tells the rest of the engine. */
 export interface SocketListener {

@@ -1,8 +1,8 @@
-import type { Pending } from "./cache.js";
 import { loadPart } from "./errors.js";
 import type { RecordData } from "./json.js";
 import type { OpContext, RecordOperation } from "./operations.js";
 import { type Batch, Cell } from "./readable.js";
+import type { Pending } from "./slots.js";
 import type { Undo } from "./undo.js";
 import type { Operation, Path } from "./wire.gen.js";
 

@@ -1,15 +1,16 @@
-import { type Cache, placeOf, type ServerChange, type Slot } from "./cache.js";
+import type { Cache, ServerChange } from "./cache.js";
 import type { Core } from "./core.js";
 import { RowcastError } from "./errors.js";
-import { type Http, isTransient } from "./http.js";
+import { askedWait, type Http, isTransient, type Pause, pauseOf, readAnswer } from "./http.js";
 import { isObject, type RecordData } from "./json.js";
 import { type KeyInfo, type KeyState, Keys } from "./keys.js";
 import type { LiveQuery, QueryStatus } from "./query.js";
 import { Records } from "./records.js";
 import { backoff, type Runtime } from "./runtime.js";
+import { placeOf, type Slot } from "./slots.js";
 import type { Socket } from "./socket.js";
 import type { Change } from "./storage.js";
-import { HttpError, NeedsAuthError, NetworkError } from "./transport.js";
+import { HttpError, NetworkError } from "./transport.js";
 import type { Loaded, QueryRow, Vault } from "./vault.js";
 import type { Load, Loader, Watch } from "./views.js";
 import type { Cursor, Key, QueryAnswer, QueryBody, ServerFrame, StaleFrame } from "./wire.gen.js";
@@ -29,7 +30,7 @@ export interface SyncHost {
   /** Whether the server may be asked: it is known who asks. */
   ready(): boolean;
   /** Nothing is sent or read until `resume`. */
-  pause(why: "auth" | "upgrade"): void;
+  pause(why: Pause): void;
   joined(key: Key): void;
 }
 
@@ -75,7 +76,7 @@ export class Sync implements Loader {
     this.loads = views.loads;
     views.loader = this;
     const schedule = () => this.schedule();
-    const failed = (error: unknown) => core.failed(error);
+    const { failed } = core;
     this.keys = new Keys(cache, socket, runtime, {
       schedule,
       failed,
@@ -114,7 +115,7 @@ export class Sync implements Loader {
     for (const [key, row] of loaded.keys) keys.restore(key, row, loaded.epoch);
     for (const [id, row] of loaded.queries) this.known.set(id, row);
     const old = keys.all().filter((key) => !key.users && key.used < runtime.now() - MONTH);
-    if (old.length) vault.flush(this.evict(old)).catch((error) => this.core.failed(error));
+    if (old.length) vault.flush(this.evict(old)).catch(this.core.failed);
     for (const load of this.loads.values()) if (load.running) this.begin(load);
     this.records.check();
     this.schedule();
@@ -482,7 +483,11 @@ export class Sync implements Loader {
         }),
       );
       const sent = cache.next();
-      const answer = readQuery(await this.http.post("/api/realtime/query", body));
+      const answer = readAnswer<QueryAnswer>(
+        await this.http.post("/api/realtime/query", body),
+        ["ids", "gone", "keys"],
+        ["cursor"],
+      );
       if (generation !== this.generation || !query.attached) return;
       if (sent < cache.epochAt) {
         load.again = true;
@@ -597,10 +602,9 @@ export class Sync implements Loader {
     if (load.loaded && live) return "live";
     const offline =
       this.socket.state !== "open" && (this.socket.failures > 0 || !this.runtime.online());
-    if (load.loaded || this.known.has(query.id) || query.snapshot.data.length) {
-      return offline ? "offline" : "cached";
-    }
-    return offline ? "offline" : "loading";
+    if (offline) return "offline";
+    const some = load.loaded || this.known.has(query.id) || query.snapshot.data.length;
+    return some ? "cached" : "loading";
   }
 
   /** Brings the status of every query up to date. */
@@ -681,11 +685,11 @@ export class Sync implements Loader {
 
   /** Whether asking again the same would be answered the same. Also tells of what pauses everything. */
   private isFinal(error: unknown): boolean {
-    if (error instanceof NeedsAuthError) this.host.pause("auth");
-    else if (error instanceof HttpError) {
-      if (error.status === 426) this.host.pause("upgrade");
-      else return error.problem !== undefined && !isTransient(error.status);
-    } else if (!(error instanceof NetworkError)) this.core.failed(error);
+    const why = pauseOf(error);
+    if (why) this.host.pause(why);
+    else if (error instanceof HttpError)
+      return error.problem !== undefined && !isTransient(error.status);
+    else if (!(error instanceof NetworkError)) this.core.failed(error);
     return false;
   }
 
@@ -701,10 +705,9 @@ export class Sync implements Loader {
 
   private retryLater(error?: unknown): void {
     if (this.stopRetry) return;
-    const asked = error instanceof HttpError ? (error.retryAfter ?? 0) * 1000 : 0;
     this.stopRetry = this.runtime.later(
       () => this.retryNow(),
-      Math.max(asked, backoff(this.runtime, this.failures++)),
+      Math.max(askedWait(error), backoff(this.runtime, this.failures++)),
     );
   }
 
@@ -729,16 +732,4 @@ function isEmpty({ spec }: LiveQuery): boolean {
   return Object.values(spec.where ?? {}).some(
     (test) => isObject(test) && Array.isArray(test.in) && !test.in.length,
   );
-}
-
-function readQuery(answer: unknown): QueryAnswer {
-  if (
-    !isObject(answer) ||
-    !isObject(answer.recordMap) ||
-    typeof answer.cursor !== "string" ||
-    ![answer.ids, answer.gone, answer.keys].every(Array.isArray)
-  ) {
-    throw new NetworkError("The answer could not be read");
-  }
-  return answer as unknown as QueryAnswer;
 }

@@ -11,7 +11,8 @@ export interface Tabs {
   channel(name: string, listener: (message: unknown) => void): Channel;
   /**
    * Asks for a lock and keeps it until given back. `granted` is called once it is held, `lost` once another tab
-   * has taken it away. `steal` takes it from whoever holds it. Gives what gives it back, or stops waiting.
+   * has taken it away. `steal` takes it from whoever holds it. Gives what gives it back, or stops waiting:
+   * neither is called after that.
    */
   lock(name: string, steal: boolean, granted: () => void, lost: () => void): () => void;
 }

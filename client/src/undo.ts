@@ -1,8 +1,8 @@
-import type { Pending } from "./cache.js";
 import { guardHolds, type Inverse, invertTransaction, planUndo, reguard } from "./inverses.js";
 import { applyToRecord } from "./operations.js";
 import { samePath } from "./paths.js";
 import type { Cell } from "./readable.js";
+import type { Pending } from "./slots.js";
 import type { History, ReadRecord, Trace, UndoHost, UndoResult } from "./steps.js";
 import type { SetOperation } from "./wire.gen.js";
 

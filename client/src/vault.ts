@@ -1,6 +1,6 @@
-import type { Origin, Slot } from "./cache.js";
 import type { RecordData } from "./json.js";
 import type { Runtime } from "./runtime.js";
+import type { Origin, Slot } from "./slots.js";
 import { type Change, type CommitOptions, StorageFullError, type Store } from "./storage.js";
 import type { Cursor, Key } from "./wire.gen.js";
 

@@ -1,8 +1,9 @@
-import type { Cache, Slot } from "./cache.js";
+import type { Cache } from "./cache.js";
 import type { RowcastError } from "./errors.js";
 import { LiveQuery, type QuerySpec, type QueryState, type QueryStatus, queryId } from "./query.js";
 import { listen } from "./readable.js";
 import type { Runtime } from "./runtime.js";
+import type { Slot } from "./slots.js";
 import type { Key } from "./wire.gen.js";
 
 /** A query somebody looks at, and how far it is loaded. */

@@ -1,6 +1,6 @@
-import type { Pending } from "./cache.js";
 import type { RefusedError } from "./errors.js";
 import type { Json } from "./json.js";
+import type { Pending } from "./slots.js";
 import type { Operation, Problem, RecordVersion } from "./wire.gen.js";
 
 /** A transaction the server refused, kept until it is retried or discarded. */

@@ -1,7 +1,8 @@
 import { beforeEach, describe, expect, it, vi } from "vitest";
-import { Cache, type Slot } from "../src/cache.js";
+import { Cache } from "../src/cache.js";
 import type { RecordData } from "../src/json.js";
 import { LiveQuery } from "../src/query.js";
+import type { Slot } from "../src/slots.js";
 import { add, create, set } from "./harness.js";
 import { schema } from "./scripted-server.js";
 

@@ -2,6 +2,7 @@ import { describe, expect, test } from "vitest";
 import { InvalidQueryError } from "../src/errors.js";
 import { compileOrder, compileWhere, type OrderBy, type Where } from "../src/filters.js";
 import { equalJson, type Json, type JsonObject, type RecordData } from "../src/json.js";
+import { blockedBy } from "../src/needs.js";
 import {
   applyToRecord,
   checkTransaction,
@@ -9,7 +10,17 @@ import {
   type RecordOperation,
 } from "../src/operations.js";
 import type { TableSchema } from "../src/schema.js";
-import { ALICE, type Case, contextOf, ID, NOW, readCases, readSchema } from "./vectors.js";
+import type { Transaction } from "../src/wire.gen.js";
+import {
+  ALICE,
+  type Case,
+  contextOf,
+  ID,
+  NOW,
+  readBlocked,
+  readCases,
+  readSchema,
+} from "./vectors.js";
 
 const TABLE = "vectorItems";
 const schema = readSchema();
@@ -129,6 +140,17 @@ for (const [file, cases] of files) {
     });
   }
 }
+
+// Of a batch the server says what is blocked; of what waits behind it this client does.
+test.each(readBlocked().map((one) => [one.name, one] as const))("%s", (_, one) => {
+  const [refused, ...queued] = one.transactions as [Transaction, ...Transaction[]];
+  const found = blockedBy(
+    [refused],
+    queued.map((tx) => ({ tx })),
+    schema,
+  );
+  expect(found.map(([{ tx }]) => tx)).toEqual(queued.filter((_, n) => one.blocked[n + 1]));
+});
 
 // Cases for servers whose answer follows from the schema alone.
 test.each([

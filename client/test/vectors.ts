@@ -5,6 +5,7 @@ import { fileURLToPath } from "node:url";
 import { isObject, type Json, type JsonObject } from "../src/json.js";
 import type { OpContext, RecordOperation } from "../src/operations.js";
 import type { KeySchema, KeyType, Schema, TableSchema } from "../src/schema.js";
+import type { Transaction } from "../src/wire.gen.js";
 
 const FOLDER = fileURLToPath(new URL("../../tests/vectors/", import.meta.url));
 
@@ -80,6 +81,28 @@ export function readCases(): Map<string, Case[]> {
   );
 }
 
+/** A request of which something was refused, and for each of its transactions whether it was as one that is blocked. */
+export interface Blocked {
+  name: string;
+  transactions: Transaction[];
+  blocked: boolean[];
+}
+
+/** Requests whose first transaction was to create what some of the others need. */
+export function readBlocked(): Blocked[] {
+  const all = JSON.parse(readFileSync(`${FOLDER}envelope.json`, "utf8")) as JsonObject[];
+  return all.flatMap(({ name, steps }) =>
+    ((steps ?? []) as { transactions?: Json[]; results?: { code?: string }[] }[]).flatMap(
+      ({ transactions = [], results = [] }) => {
+        const blocked = results.map(({ code }) => code === "blocked");
+        if (!blocked.includes(true)) return [];
+        const given = transactions.map((one, n) => ({ txId: `${n}`, ...(expand(one) as object) }));
+        return [{ name: name as string, transactions: given as Transaction[], blocked }];
+      },
+    ),
+  );
+}
+
 const KINDS: { [type: string]: Pick<KeySchema, "type" | "elementType"> } = {
   double: { type: "float" },
   jsonb: { type: "json" },
@@ -118,6 +141,7 @@ export function readSchema(): Schema {
           ...(column.maxLength ? { maxLength: column.maxLength as number } : {}),
           ...(column.create && !column.update ? { updatable: false as const } : {}),
           ...(column.read ? {} : { readable: false as const }),
+          ...(column.references ? { references: column.references as string } : {}),
         } as KeySchema,
       ];
     });

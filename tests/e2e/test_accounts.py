@@ -14,6 +14,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.e2e.attachments import ALIVE, NAME, attach, attached, png
+from tests.e2e.axe import problems
 from tests.e2e.conftest import Sql, Visit
 from tests.e2e.site import ROOT, Site, until
 from tests.e2e.tab import Tab
@@ -368,14 +369,61 @@ def test_a_provider_leads_in(visit: Visit, site: Site, issuer: str) -> None:
     expect(tab.page.get_by_role("alert")).to_contain_text("you declined")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("path", ["sign-in", "sign-up", "forgot", "reset#token=x", "mails", ""])
-def test_everything_fits_a_phone(visit: Visit, site: Site, scheme: str, path: str) -> None:
-    tab = visit(name="phone", color_scheme=scheme, **PHONE)
-    if path == "":
-        tab.page.get_by_role("button", name="Try without an account").click()
-        inside(tab)
-    tab.go(f"/account/{path}")
-    expect(tab.page.get_by_role("heading", level=1)).to_be_visible()
-    expect(tab.page.get_by_role("main")).to_be_visible()
-    assert tab.page.evaluate("document.documentElement.scrollWidth") <= 375
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"color_scheme": "dark"}, PHONE],
+    ids=["light", "dark", "phone"],
+)
+def test_every_page_of_accounts_can_be_read_and_named(
+    visit: Visit, site: Site, options: dict[str, Any]
+) -> None:
+    tab = visit(name="ann", **options)
+    press = tab.page.get_by_role
+    alert, heading = tab.page.get_by_role("alert"), tab.page.get_by_role("heading", level=1)
+    found: list[str] = []
+
+    def go(page: str) -> None:
+        tab.go("/")  # a fragment alone loads no page
+        tab.go(f"/account/{page}")
+        expect(heading).to_be_visible()
+
+    def look(place: str) -> None:
+        found.extend(problems(tab, place))
+
+    for page in ("sign-in", "sign-up", "forgot", "reset", "reset#token=x", "mails"):
+        go(page)
+        look(page)
+    go("reset#token=x")
+    tab.page.get_by_label("New password").fill(PASSWORD)
+    press("button", name="Set the password").click()
+    expect(alert).to_be_visible()
+    look("a link to reset that is none")
+    go("verify#token=x")
+    expect(alert).to_be_visible()
+    look("a link to verify that is none")
+    go("sign-in")
+    sign_in(tab, "nobody@example.net")
+    expect(alert).to_be_visible()
+    look("not signed in")
+    go("sign-up")
+    fill_in(tab, "ann@example.net", "ann@example.net", "Create account")
+    expect(alert).to_be_visible()
+    look("a password that is none")
+    fill_in(tab, "ann@example.net", PASSWORD, "Create account")
+    expect(heading).to_have_text("Look into your mail")
+    look("a mail of signing up")
+    go("mails")
+    expect(tab.page.get_by_text("ann@example.net")).to_be_visible()
+    look("mails that were sent")
+    go("forgot")
+    tab.page.get_by_label("E-mail address").fill("ann@example.net")
+    press("button", name="Send the link").click()
+    expect(heading).to_have_text("Look into your mail")
+    look("a mail to reset")
+    go("sign-in")
+    press("button", name="Try without an account").click()
+    inside(tab)
+    for page in ("", "invitations", "data", "sign-up"):
+        go(page)
+        look(f"a guest's {page or 'account'}")
+    assert not found, "\n".join(sorted(set(found)))

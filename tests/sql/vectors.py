@@ -385,6 +385,8 @@ def describe(conn: psycopg.Connection[Any]) -> dict[str, Any]:
             nullif(a.atttypmod, -1) - 4,
             (select array_agg(e.enumlabel order by e.enumsortorder) from pg_enum e
              where e.enumtypid = a.atttypid),
+            (select f.confrelid::regclass::text from pg_constraint f
+             where f.conrelid = c.oid and f.contype = 'f' and f.conkey = array[a.attnum]),
             has_column_privilege(r.name, c.oid, a.attnum, 'select'),
             a.attgenerated = '' and has_column_privilege(r.name, c.oid, a.attnum, 'insert'),
             a.attgenerated = '' and has_column_privilege(r.name, c.oid, a.attnum, 'update')
@@ -397,7 +399,8 @@ def describe(conn: psycopg.Connection[Any]) -> dict[str, Any]:
         """
     ).fetchall()
     tables: dict[str, Any] = {}
-    for table, name, type_, nullable, default, length, enum, read, insert, update in rows:
+    for table, name, type_, nullable, default, length, enum, parent, *rights in rows:
+        read, insert, update = rights
         columns = tables.setdefault(camel(table), {"columns": {}})["columns"]
         columns[camel(name)] = {
             "type": "enum" if enum else TYPES.get(type_, "other"),
@@ -405,6 +408,7 @@ def describe(conn: psycopg.Connection[Any]) -> dict[str, Any]:
             **({"default": constant(default)} if default is not None else {}),
             **({"maxLength": length} if type_ == "character varying" else {}),
             **({"values": enum} if enum else {}),
+            **({"references": camel(parent)} if parent else {}),
             "read": read,
             "create": insert,
             "update": update,

@@ -28,6 +28,14 @@ const KEYS: Record<string, string> = {
   sharedWith: "members",
 };
 
+/** So many characters tell what is meant: the text of a note can be a long one. */
+const ENOUGH = 80;
+
+function quoted(text: string): string {
+  const letters = Array.from(text);
+  return `“${letters.length > ENOUGH ? `${letters.slice(0, ENOUGH).join("")} …` : text}”`;
+}
+
 /** What a refused write was about, in a few words. */
 export function describe({ operations }: Rejected): string {
   const parts = operations.map((operation) => {
@@ -36,14 +44,14 @@ export function describe({ operations }: Rejected): string {
     if (operation.type === "create") {
       const { title, name, email } = operation.value;
       const called = title || name || email;
-      return `new ${thing}${called ? ` “${called}”` : ""}`;
+      return `new ${thing}${called ? ` ${quoted(String(called))}` : ""}`;
     }
     if (operation.type === "delete" || operation.type === "restore") {
       return `${operation.type} ${thing}`;
     }
     const path = typeof operation.key === "string" ? operation.key : operation.key.join(".");
     const value = "value" in operation ? operation.value : undefined;
-    const shown = typeof value === "string" && path !== "orderKey" ? `: “${value}”` : "";
+    const shown = typeof value === "string" && path !== "orderKey" ? `: ${quoted(value)}` : "";
     return `${KEYS[path] ?? path} of a ${thing}${shown}`;
   });
   const text = [...new Set(parts)].join(", ");

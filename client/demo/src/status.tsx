@@ -1,4 +1,4 @@
-import { useEffect, useState, useSyncExternalStore } from "react";
+import { useEffect, useId, useState, useSyncExternalStore } from "react";
 import { useUploads } from "rowcast/files/react";
 import { useRejected, useStatus, useUndoRedo } from "rowcast/react";
 import { SignInAgain } from "./account/sign-in-again.js";
@@ -62,12 +62,12 @@ const STARTING_MS = 3000;
 
 function Saved() {
   const { online, pending, rejected, needsAuth, upgrade, durable } = useStatus();
-  const waited = useWaited(online, pending);
-  const saving = useLasting(pending > 0, PATIENCE_MS, pending > 0) || waited > 0;
+  const waiting = pending > 0;
+  // However soon the network is back: what has waited for it was not saved.
+  const saving = useLasting(waiting, PATIENCE_MS, { atFirst: waiting, atOnce: !online });
   const forgetful = useLasting(!durable, STARTING_MS);
   const files = useUnsentFiles();
-  const count = pending || waited;
-  const changes = `${count} ${count === 1 ? "change" : "changes"}`;
+  const changes = `${pending} ${pending === 1 ? "change" : "changes"}`;
   const filesText = `${files} ${files === 1 ? "file" : "files"}`;
   if (upgrade) {
     return (
@@ -80,9 +80,9 @@ function Saved() {
   if (!online) {
     const why = durable ? "They are kept on this device." : "They are lost when this page closes.";
     return (
-      <span className="badge off" role="status" title={pending ? why : undefined}>
+      <span className="badge off" role="status" title={waiting ? why : undefined}>
         <Icon name="cloudOff" size={15} /> Offline
-        {pending > 0 && <span className="count">{changes} waiting</span>}
+        {waiting && <span className="count">{changes} waiting</span>}
         {files > 0 && <span className="count">{filesText} waiting</span>}
       </span>
     );
@@ -122,35 +122,25 @@ function useUnsentFiles(): number {
 }
 
 /**
- * How many changes have waited for the network: they are being saved from the first moment on, until none has been left
- * for a while, since the count may be another one while everything is read anew.
+ * Whether something has been so for a while. `atFirst`: it was when this was first shown. `atOnce`: it need not have
+ * been so for any time.
  */
-function useWaited(online: boolean, pending: number): number {
-  const [waited, setWaited] = useState(0);
-  useEffect(() => {
-    if (pending > 0) return setWaited((before) => (online && before === 0 ? 0 : pending));
-    if (!online) return;
-    const timer = setTimeout(() => setWaited(0), PATIENCE_MS);
-    return () => clearTimeout(timer);
-  }, [online, pending]);
-  return waited;
-}
-
-/** Whether something has been so for a while. `before`: it was when this was first shown. */
-function useLasting(now: boolean, ms: number, before = false): boolean {
-  const [lasting, setLasting] = useState(before);
+function useLasting(now: boolean, ms: number, { atFirst = false, atOnce = false } = {}): boolean {
+  const [lasting, setLasting] = useState(atFirst);
+  // Not in an effect, which is a moment late.
+  if (now && atOnce && !lasting) setLasting(true);
   useEffect(() => {
     if (!now) return setLasting(false);
     const timer = setTimeout(() => setLasting(true), ms);
     return () => clearTimeout(timer);
   }, [now, ms]);
-  // Over at once: the effect is a moment late.
   return now && lasting;
 }
 
 function Refused() {
   const { rejected, retry, discard } = useRejected();
   const [open, setOpen] = useState(false);
+  const prefix = useId();
   if (rejected.length === 0) return null;
   const all = rejected.map(({ id }) => id);
   return (
@@ -167,15 +157,26 @@ function Refused() {
             {rejected.map((write) => (
               <li key={write.id}>
                 <div>
-                  <strong>{describe(write)}</strong>
+                  <strong id={prefix + write.id}>{describe(write)}</strong>
                   <p>{reason(write.problem)}</p>
                 </div>
-                <button type="button" onClick={() => retry(write.id)}>
-                  Retry
-                </button>
-                <button type="button" className="danger" onClick={() => discard(write.id)}>
-                  Discard
-                </button>
+                <span className="choices">
+                  <button
+                    type="button"
+                    aria-describedby={prefix + write.id}
+                    onClick={() => retry(write.id)}
+                  >
+                    Retry
+                  </button>
+                  <button
+                    type="button"
+                    className="danger"
+                    aria-describedby={prefix + write.id}
+                    onClick={() => discard(write.id)}
+                  >
+                    Discard
+                  </button>
+                </span>
               </li>
             ))}
           </ul>

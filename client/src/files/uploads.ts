@@ -1,6 +1,6 @@
 import type { Client } from "../client.js";
-import { RowcastError } from "../errors.js";
-import { isTransient } from "../http.js";
+import { known, RowcastError } from "../errors.js";
+import { askedWait, isTransient } from "../http.js";
 import { createIds } from "../ids.js";
 import type { Json } from "../json.js";
 import { Batch, Cell, type Readable } from "../readable.js";
@@ -10,6 +10,7 @@ import { HttpError, NeedsAuthError, NetworkError } from "../transport.js";
 import type { FileDownloadAnswer, FileUploadAnswer } from "../wire.gen.js";
 import { hashOf, plainName, plainType } from "./prepare.js";
 import { browserSend, type Send } from "./send.js";
+import { sendBytes } from "./send-bytes.js";
 import { indexedDbShelf, type Kept, memoryShelf, type OpenShelf, type Shelf } from "./shelf.js";
 
 /** How far an upload is. `waiting`: for the network, its turn, or its record to be there. */
@@ -97,7 +98,6 @@ interface Job {
   settle: { resolve(): void; reject(error: unknown): void };
 }
 
-const STALLED = 60_000;
 /** A link to download lives a minute from when it was made; it is given out for less. */
 const LINK_MILLISECONDS = 40_000;
 const MOST_MISMATCHES = 3;
@@ -532,38 +532,14 @@ export class Uploads {
     if (signal.aborted) throw new UploadAbortedError();
     const { offset } = link;
     this.set(job, { step: "uploading", sent: offset, error: null });
-    const stalled = new AbortController();
-    const watch = () => this.runtime.later(() => stalled.abort(), STALLED);
-    let stop = watch();
-    const give = () => stalled.abort();
-    signal.addEventListener("abort", give);
-    try {
-      const { status, body } = await this.send(
-        this.absolute(link.url),
-        offset ? bytes.slice(offset) : bytes,
-        link.headers,
-        (sent) => {
-          stop();
-          stop = watch();
-          if (!this.over(job)) this.set(job, { sent: Math.min(offset + sent, job.kept.size) });
-        },
-        stalled.signal,
-      );
-      if (status < 300) return receiptOf(body);
-      const code = codeOf(body);
-      // It was sent before, and the answer was lost: by the gateway's word, or the bucket's.
-      if (code === "uploaded" || status === 412) return undefined;
-      if (code === "mismatch") throw new RowcastError(code, "Other bytes arrived than were sent.");
-      // A link that expired; what had arrived is gone; a bucket where two have written at once.
-      const passes = status === 403 || code === "moved_on" || (status === 409 && !code);
-      if (passes || isTransient(status)) {
-        throw new NetworkError(`The store answered ${status}`);
-      }
-      throw new RowcastError(code ?? "http", `The store answered ${status}.`);
-    } finally {
-      stop();
-      signal.removeEventListener("abort", give);
-    }
+    return sendBytes(link, this.absolute(link.url), bytes, {
+      send: this.send,
+      runtime: this.runtime,
+      signal,
+      progress: (sent) => {
+        if (!this.over(job)) this.set(job, { sent: Math.min(sent, job.kept.size) });
+      },
+    });
   }
 
   /** Decides whether something passes. */
@@ -585,9 +561,7 @@ export class Uploads {
       return;
     }
     this.set(job, { step: "waiting", sent: 0, error: known(error) });
-    const wait =
-      (error instanceof HttpError && (error.retryAfter ?? 0) * 1000) ||
-      backoff(this.runtime, job.failures);
+    const wait = askedWait(error) || backoff(this.runtime, job.failures);
     job.pause = this.runtime.later(() => {
       job.pause = undefined;
       this.next();
@@ -637,30 +611,6 @@ export class Uploads {
 
 function defaultShelf(): OpenShelf {
   return typeof indexedDB === "undefined" ? memoryShelf() : indexedDbShelf();
-}
-
-function known(error: unknown): RowcastError {
-  return error instanceof RowcastError
-    ? error
-    : new RowcastError("internal", `Unexpected: ${String(error)}.`, { cause: error });
-}
-
-function codeOf(body: string): string | undefined {
-  return member(body, "code");
-}
-
-function receiptOf(body: string): string | undefined {
-  return member(body, "receipt");
-}
-
-/** A bucket answers with XML, or with nothing. */
-function member(body: string, name: string): string | undefined {
-  try {
-    const value = JSON.parse(body)?.[name];
-    return typeof value === "string" ? value : undefined;
-  } catch {
-    return undefined;
-  }
 }
 
 /** Makes the uploads of a client; what an earlier page has left goes on. One for each client. */

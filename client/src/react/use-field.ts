@@ -1,6 +1,6 @@
 import { useEffect, useMemo } from "react";
 import type { WriteHandle } from "../client.js";
-import { RowcastError } from "../errors.js";
+import { known, type RowcastError } from "../errors.js";
 import { equalJson, type Json } from "../json.js";
 import { readPath } from "../paths.js";
 import { type Listeners, listen, type Readable } from "../readable.js";
@@ -149,10 +149,7 @@ class FieldStore implements Readable<Field<Json>> {
   /** What could not be written is a draft again, unless there is a newer one. */
   private failed(draft: Draft, error: unknown): void {
     this.draft ??= draft;
-    this.error =
-      error instanceof RowcastError
-        ? error
-        : new RowcastError("internal", `Unexpected: ${String(error)}.`, { cause: error });
+    this.error = known(error);
     this.tell();
   }
 

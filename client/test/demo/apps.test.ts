@@ -160,6 +160,8 @@ describe("a refused write", () => {
         { type: "set", ...at, key: "orderKey", value: "a0" },
       ),
     ).toBe("Status of a task: “done”, place of a task");
+    const long = { type: "set", table: "notes", id: "n", key: "content", value: "🚢".repeat(81) };
+    expect(write(long)).toBe(`Content of a note: “${"🚢".repeat(80)} …”`);
     expect(write({ type: "delete", ...at })).toBe("Delete task");
     expect(write({ type: "call", fn: "findPerson" })).toBe("Call findPerson");
   });

@@ -115,6 +115,25 @@ begin
         'return null;', v_roles
     );
 
+    -- Whose ids may stand in a key.
+    perform sync_internal.create_dispatch(
+        'key_places', 'p_table text', 'jsonb', 'stable',
+        (
+            select jsonb_object_agg(t.name, format(
+                'return %L;',
+                (
+                    select jsonb_object_agg(c.name, jsonb_strip_nulls(jsonb_build_object(
+                        'kind', c.kind,
+                        'parent', (select p.name from sync_internal.tables p where p.table_id = c.parent_id)
+                    )))
+                    from sync_internal.columns c where c.table_id = t.table_id
+                )
+            ))
+            from sync_internal.tables t
+        ),
+        'return null;', v_roles
+    );
+
     -- Constants that are inlined: asked in every transaction.
     for v_purpose in
         select *

@@ -280,24 +280,50 @@ comment on function sync_internal.creates_of(jsonb)
 is 'The records a transaction creates, each with its txId.';
 
 -- The transaction whose refused create this one needs: it operates on the record without creating it, or carries its id
--- as a value.
+-- where one may stand. A text that happens to be equal is no id: in a key that references another table, or, where ids
+-- are not unique by themselves, in one that is a plain value. The web client decides so, too (needs.ts).
 create or replace function sync_internal.blocked_by(p_tx jsonb, p_refused jsonb)
 returns text
 language sql
-immutable
+stable
 parallel safe
 security invoker
 as $$
-    select r.value
-    from jsonb_each_text(p_refused - array(select jsonb_object_keys(sync_internal.creates_of(p_tx)))) r
-    where exists (
-        select from jsonb_array_elements(p_tx -> 'operations') o (op)
-        where jsonb_typeof(o.op -> 'table') = 'string' and jsonb_typeof(o.op -> 'id') = 'string'
-            and concat(o.op ->> 'table', ' ', o.op ->> 'id') = r.key
-    ) or exists (
-        select from jsonb_path_query(p_tx -> 'operations', '$[*].value.** ? (@.type() == "string")') x (value)
-        where x.value #>> '{}' = substr(r.key, strpos(r.key, ' ') + 1)
+    with operations as (
+        select o.op, o.op ->> 'table' as name from jsonb_array_elements(p_tx -> 'operations') o (op)
+    ),
+    refused as (
+        select r.value as tx_id, split_part(r.key, ' ', 1) as name, substr(r.key, strpos(r.key, ' ') + 1) as id
+        from jsonb_each_text(p_refused - array(select jsonb_object_keys(sync_internal.creates_of(p_tx)))) r
+    ),
+    given as (
+        select v.value, sync_internal.key_places(o.name) -> v.key as place
+        from operations o
+        cross join lateral (
+            select e.key, e.value
+            from jsonb_each(
+                case when o.op -> 'type' = '"create"' and jsonb_typeof(o.op -> 'value') = 'object'
+                    then o.op -> 'value' else '{}'
+                end
+            ) e
+            union all
+            select split_part(coalesce(o.op #>> '{key,0}', o.op ->> 'key'), '.', 1), o.op -> 'value'
+            where o.op -> 'type' is distinct from '"create"'
+            union all
+            select null, o.op -> 'args'
+        ) v
     )
+    select r.tx_id
+    from refused r
+    where exists (select from operations o where o.name = r.name and o.op ->> 'id' = r.id)
+        or exists (
+            select from given g cross join lateral jsonb_path_query(g.value, '$.** ? (@.type() == "string")') x (value)
+            where x.value #>> '{}' = r.id and case
+                when g.place ? 'parent' then g.place ->> 'parent' = r.name
+                else g.place is null or g.place ->> 'kind' in ('json', 'list')
+                    or sync_internal.id_type(r.name) = 'uuid'
+            end
+        )
     limit 1
 $$;
 

@@ -120,7 +120,7 @@ export function NotebookPage({
                 onClick={() => navigate({ app: "notes", notebookId })}
               />
             )}
-            <h1>{notebook?.name}</h1>
+            <h1>{notebook?.name || <span className="visually-hidden">Notebook</span>}</h1>
           </>
         }
       >

@@ -119,7 +119,7 @@ function BoardName({ id }: { id: string }) {
   const { value, setValue, onBlur } = useField("boards", id, "name");
   return (
     <>
-      <h1 className="visually-hidden">{value}</h1>
+      <h1 className="visually-hidden">{value || "Board"}</h1>
       <input
         className="heading"
         value={value ?? ""}
