@@ -1,18 +1,18 @@
 """Who is asking: tokens from header or cookie, their verification, and the Origin rule."""
 
 import asyncio
-import contextlib
 import hashlib
 import json
 import logging
 import math
+import ssl
 import time
-import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+import httpx2
 import jwt
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.types import Options
@@ -32,8 +32,9 @@ OF_THE_TOKEN: Final = frozenset({"exp", "iat", "nbf", "jti"})  # another in each
 MAX_TOKEN_BYTES: Final = 8192
 JWKS_REFRESH_SECONDS: Final = 60.0  # at most one fetch for an unknown key id in this time
 JWKS_RETRY_SECONDS: Final = 2.0  # at first, where they cannot be fetched
+JWKS_PAUSE_SECONDS: Final = 0.5  # between two fetches, however often they are asked for
 JWKS_MAX_BYTES: Final = 1 << 20
-JWKS_TIMEOUT_SECONDS: Final = 5.0
+JWKS_TIMEOUT_SECONDS: Final = 5.0  # of a fetch as a whole
 REMEMBER_SECONDS: Final = 30.0  # a verified token is not verified again within this
 REMEMBER_TOKENS: Final = 4096
 
@@ -128,16 +129,22 @@ class Verifier:
         """Fetches the issuer's keys again and again, for as long as it is run."""
         if self._keys is None:
             return
+        self._keys.kept = True
         wait, pause = self._keys.max_age, JWKS_RETRY_SECONDS
         while True:
-            with contextlib.suppress(TimeoutError):
+            try:
                 async with asyncio.timeout(wait):
                     await self._recalled.wait()
+            except TimeoutError:
+                pass
+            else:
+                pause = JWKS_RETRY_SECONDS
             self._recalled.clear()
             if await self._keys.renew():
                 wait, pause = self._keys.max_age, JWKS_RETRY_SECONDS
             else:
                 wait, pause = pause, min(2 * pause, JWKS_REFRESH_SECONDS)
+            await asyncio.sleep(JWKS_PAUSE_SECONDS)
 
     def _forget(self) -> None:
         self._remembered.clear()
@@ -157,7 +164,8 @@ class Verifier:
         accepted = (OWN_ALGORITHM,) if own else self._algorithms
         if not isinstance(algorithm, str) or algorithm not in accepted or "crit" in header:
             raise sign_in_again("The token's algorithm is not accepted")
-        key, name = (own, None) if own else await self._key(str(algorithm), key_name)
+        keys: tuple[tuple[Any, str | None], ...]
+        keys = ((own, None),) if own else await self._candidates(str(algorithm), key_name)
         issuer = self._own_issuer if own else self._issuer or None
         audience = self._own_issuer if own else self._audience or None
         options: Options = {
@@ -167,9 +175,9 @@ class Verifier:
             "verify_aud": audience is not None,
         }
         try:
-            payload: dict[str, Any] = jwt.decode(
+            payload, name = decode(
                 token,
-                key,
+                keys,
                 algorithms=[str(algorithm)],
                 audience=audience,
                 issuer=issuer,
@@ -201,32 +209,49 @@ class Verifier:
             named = next((role for role in named if role in ROLES_IN_ORDER), None)
         return {**payload, "role": "authenticated" if named is None else named}
 
-    async def _key(self, algorithm: str, key_id: object) -> tuple[Any, str | None]:
-        if algorithm in SYMMETRIC:
-            if self._secret is None:
-                raise sign_in_again("The token's algorithm is not accepted")
-            return self._secret, None
-        if self._keys is None:
+    async def _candidates(
+        self, algorithm: str, key_id: object
+    ) -> tuple[tuple[Any, str | None], ...]:
+        if algorithm in SYMMETRIC and self._secret is not None:
+            return ((self._secret, None),)
+        if algorithm in SYMMETRIC or self._keys is None:
             raise sign_in_again("The token's algorithm is not accepted")
-        key, name = await self._keys.find(key_id if isinstance(key_id, str) else None)
-        if key.algorithm_name not in (None, algorithm):
-            raise sign_in_again("The token's algorithm is not accepted")
-        return key, name
+        return await self._keys.find(key_id if isinstance(key_id, str) else None, algorithm)
+
+
+Named = tuple[jwt.PyJWK, str]
+
+
+def decode(
+    token: str, keys: Iterable[tuple[Any, str | None]], **checks: Any
+) -> tuple[dict[str, Any], str | None]:
+    """The payload of a token that one of these keys has signed, and the name of that key. Raises
+    what `jwt.decode` does.
+    """
+    wrong: Exception = jwt.InvalidSignatureError("no key")
+    for key, name in keys:
+        try:
+            return jwt.decode(token, key, **checks), name
+        except jwt.InvalidSignatureError as exc:
+            wrong = exc
+    raise wrong
 
 
 class KeySet:
-    """The issuer's public keys, each with a name of its own: an id may be used again for another.
-    Fetched when first needed, again when an unknown key id turns up (at most once a minute) and
-    when `max_age` seconds old. Fetches run in a thread. `withdrawn` is called when one is gone.
+    """The issuer's public keys, each with a name of its own: an id may be used again for another,
+    and for several. Fetched when first needed, again when an unknown key id turns up (at most once
+    a minute) and when `max_age` seconds old. `withdrawn` is called when one is gone.
     """
 
     def __init__(
         self, url: str, max_age: float, withdrawn: Callable[[], None] = lambda: None
     ) -> None:
         self.max_age = max_age
+        self.kept = False
+        """Whether somebody renews them, so that nobody waits for a fetch who finds his key."""
         self._url = url
         self._withdrawn = withdrawn
-        self._keys: dict[str | None, tuple[jwt.PyJWK, str]] = {}
+        self._keys: dict[str | None, tuple[Named, ...]] = {}
         self._names: frozenset[str] = frozenset()
         self._tried_at = self._fetched_at = -math.inf
         self._lock = asyncio.Lock()
@@ -234,42 +259,45 @@ class KeySet:
     def __contains__(self, name: str) -> bool:
         return name in self._names
 
-    async def find(self, key_id: str | None) -> tuple[jwt.PyJWK, str]:
-        """The key with this id, and its name; without an id, the only key. Raises 401 if there is
-        none.
+    async def find(self, key_id: str | None, algorithm: str) -> tuple[Named, ...]:
+        """The keys with this id and for this algorithm, with their names: one, where the issuer
+        takes care. Without an id, the only key, or those that have none. Raises 401 if there is
+        none, 503 where they could never be fetched.
         """
-        if key_id not in self._keys or self._old():
+        if self._wanting(key_id):
             async with self._lock:
                 wait = JWKS_REFRESH_SECONDS if self._keys else JWKS_RETRY_SECONDS
-                if (key_id not in self._keys or self._old()) and self._untried_for(wait):
+                if self._wanting(key_id) and time.monotonic() - self._tried_at >= wait:
                     await self._refresh()
-        key = self._keys.get(key_id)
-        if key is None:
-            if not self._keys:
-                raise unavailable("The keys that verify tokens cannot be fetched; try again")
+        if self._fetched_at == -math.inf:
+            raise unavailable("The keys that verify tokens cannot be fetched; try again")
+        if key_id not in self._keys:
             raise sign_in_again("The token's key is not known")
-        return key
+        fitting = tuple(
+            named for named in self._keys[key_id] if named[0].algorithm_name == algorithm
+        )
+        if not fitting:
+            raise sign_in_again("The token's algorithm is not accepted")
+        return fitting
 
     async def renew(self) -> bool:
         """Fetches them now; false: they cannot be, and those from before stay."""
         async with self._lock:
             return await self._refresh()
 
-    def _old(self) -> bool:
-        return time.monotonic() - self._fetched_at >= self.max_age
-
-    def _untried_for(self, seconds: float) -> bool:
-        return time.monotonic() - self._tried_at >= seconds
+    def _wanting(self, key_id: str | None) -> bool:
+        old = time.monotonic() - self._fetched_at >= self.max_age
+        return key_id not in self._keys or (old and not self.kept)
 
     async def _refresh(self) -> bool:
         self._tried_at = now = time.monotonic()
         try:
-            document = await asyncio.to_thread(_fetch, self._url)
-            keys = _usable(document)
-        except (OSError, ValueError, TypeError, AttributeError, jwt.PyJWTError) as exc:
+            keys = _usable(await _fetch(self._url))
+        except Exception as exc:  # noqa: BLE001  # whatever it is, the keys from before stay
             log.warning("keys not fetched class=%s", type(exc).__name__)
             return False
-        before, self._names = self._names, frozenset(name for _, name in keys.values())
+        before = self._names
+        self._names = frozenset(name for same in keys.values() for _, name in same)
         self._keys = keys
         self._fetched_at = now
         if before - self._names:
@@ -278,26 +306,55 @@ class KeySet:
         return True
 
 
-def _usable(document: Mapping[str, Any]) -> dict[str | None, tuple[jwt.PyJWK, str]]:
-    """The public keys of a document that may sign, by id; a single one by no id, too. Raises
-    PyJWTError where there is none that can be read.
+def _usable(document: list[Any]) -> dict[str | None, tuple[Named, ...]]:
+    """The public keys of a document that may sign, by id; a single one by no id, too. Others are
+    passed over, and so is what is no key: it takes nothing from those beside it.
     """
-    found: dict[str | None, tuple[jwt.PyJWK, str]] = {}
-    for key in jwt.PyJWKSet.from_dict(dict(document)).keys:
-        if key.public_key_use in (None, "sig") and key.key_type != "oct":
+    found: dict[str | None, tuple[Named, ...]] = {}
+    passed = 0
+    for given in document:
+        try:
+            key = jwt.PyJWK(given)
+            if key.public_key_use not in (None, "sig") or key.key_type == "oct":
+                continue
+            # A private key has no such thing: what everybody can read signs for nobody.
             public = key.key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-            found[key.key_id] = key, hashlib.sha256(public).hexdigest()
+            found[key.key_id] = (
+                *found.get(key.key_id, ()),
+                (key, hashlib.sha256(public).hexdigest()),
+            )
+        except Exception:  # noqa: BLE001  # what a library makes of anything at all
+            passed += 1
+    if passed:
+        log.warning("keys of the issuer that cannot be used: %d", passed)
     if len(found) == 1:
         found[None] = next(iter(found.values()))
     return found
 
 
-def _fetch(url: str) -> dict[str, Any]:
-    with urllib.request.urlopen(url, timeout=JWKS_TIMEOUT_SECONDS) as answer:
-        document = json.loads(answer.read(JWKS_MAX_BYTES))
-    if not isinstance(document, dict):
+async def _fetch(url: str) -> list[Any]:
+    secure = url.startswith("https:")
+    trusted = await asyncio.to_thread(ssl.create_default_context) if secure else False
+    async with (
+        asyncio.timeout(JWKS_TIMEOUT_SECONDS),
+        httpx2.AsyncClient(
+            verify=trusted, follow_redirects=True, timeout=JWKS_TIMEOUT_SECONDS
+        ) as http,
+        http.stream("GET", url, headers={"Cache-Control": "no-cache"}) as answer,
+    ):
+        # What is asked for over https is not taken from an address without.
+        if secure and any(part.url.scheme != "https" for part in (*answer.history, answer)):
+            raise ValueError("redirected to an address without https")
+        answer.raise_for_status()
+        text = bytearray()
+        async for part in answer.aiter_bytes():
+            text += part
+            if len(text) > JWKS_MAX_BYTES:
+                raise ValueError("too long")
+    keys = json.loads(text)["keys"]
+    if not isinstance(keys, list):
         raise ValueError("not a key set")
-    return document
+    return keys
 
 
 def _session(payload: Mapping[str, Any], key: str | None) -> Session:

@@ -211,6 +211,9 @@ SWEEP: Final[LiteralString] = (
 SWEPT: Final[LiteralString] = (
     "select sync.gateway_swept(p_files => %s::jsonb) where current_user = session_user"
 )
+NOT_SWEPT: Final[LiteralString] = (
+    "select sync.gateway_not_swept(p_ids => %s::uuid[]) where current_user = session_user"
+)
 UNKNOWN_FILES: Final[LiteralString] = (
     "select sync.gateway_unknown_files(p_ids => %s::uuid[])::text[]"
     " where current_user = session_user"
@@ -609,6 +612,12 @@ async def sweep(lane: Lane, limit: int) -> str:
 async def swept(lane: Lane, files: str) -> int:
     """They have been. Raises psycopg.Error."""
     count: int = await lane.value(SWEPT, (files,))
+    return count
+
+
+async def not_swept(lane: Lane, ids: Sequence[str]) -> int:
+    """They cannot be, for now. Raises psycopg.Error."""
+    count: int = await lane.value(NOT_SWEPT, (list(ids),))
     return count
 
 

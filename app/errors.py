@@ -75,6 +75,8 @@ def response(problem: Problem) -> Response:
         headers["Retry-After"] = str(retry_after)
     if problem.status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
+    elif problem.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+        headers["Content-Range"] = f"bytes */{problem.extra['size']}"
     return Response(problem.text(), problem.status, headers, MEDIA_TYPE)
 
 

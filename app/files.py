@@ -43,6 +43,7 @@ READ_AGAIN: Final = 2  # files whose bytes are read at once to confirm them
 SWEEP_SECONDS: Final = 3600.0
 FIRST_SWEEP_SECONDS: Final = 60.0
 SWEPT_AT_ONCE: Final = 1000
+LEFT_IN_A_ROW: Final = 5
 # What is downloaded runs nothing, and is shown by nobody else's page as if it were the app's.
 CONTENT_HEADERS: Final = {
     "Accept-Ranges": "bytes",
@@ -113,7 +114,7 @@ class Files:
         }
 
     async def download(self, session: Session, body: str) -> Json:
-        """A link to the bytes of a file. Raises 403, 409 `not_ready`."""
+        """A link to the bytes of a file. Raises 403, 409 `not_ready` and `deleted`."""
         file = orjson.loads(await calls.file(self._work, session.claims, body, "download"))
         inline = file["type"] in links.IMAGES and _member(body, "inline") is True
         link = Link(
@@ -289,31 +290,73 @@ class Files:
             await asyncio.sleep(SWEEP_SECONDS)
 
 
+class Remover:
+    """Removes objects of files, one file after the other. What cannot be removed is `left`, and the
+    others go, unless it is so of one after the other: then the store itself is in trouble.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._in_a_row = 0
+        self.left: set[str] = set()
+
+    async def remove(self, id_: str, keep: str | None) -> bool:
+        """Whether they are gone."""
+        if id_ in self.left or self.in_vain:
+            return False
+        try:
+            await self._store.remove(id_, keep)
+        except Problem:
+            log.warning("file not removed id=%s", id_)
+            self.left.add(id_)
+            self._in_a_row += 1
+            return False
+        self._in_a_row = 0
+        return True
+
+    @property
+    def in_vain(self) -> bool:
+        """Whether nothing more is tried."""
+        return self._in_a_row >= LEFT_IN_A_ROW
+
+    def report(self) -> None:
+        """Raises Problem 503 `store` where anything is left."""
+        if self.left:
+            what = f"{len(self.left)} files cannot be removed from the store; the log names them"
+            raise Problem(503, "store", what)
+
+
 async def sweep(store: Store, lane: Lane) -> int:
-    """Removes what SQL names; gives how many files are gone. Raises psycopg.Error, Problem."""
-    gone = 0
-    while True:
+    """Removes what SQL names; gives how many files are gone. Raises psycopg.Error, and Problem,
+    once it is through, where something could not be removed.
+    """
+    gone, remover = 0, Remover(store)
+    while not remover.in_vain:
         named = orjson.loads(await calls.sweep(lane, SWEPT_AT_ONCE))
-        for file in named:
-            await store.remove(file["id"], file["keep"])
-        if named:
-            gone += await calls.swept(lane, orjson.dumps(named).decode())
-        if len(named) < SWEPT_AT_ONCE:
+        removed = [file for file in named if await remover.remove(file["id"], file["keep"])]
+        if removed:
+            gone += await calls.swept(lane, orjson.dumps(removed).decode())
+        if remover.left:
+            await calls.not_swept(lane, list(remover.left))
+        if len(named) < SWEPT_AT_ONCE or not removed:
             break
     await store.tidy()
+    remover.report()
     return gone
 
 
 async def sweep_orphans(store: Store, lane: Lane) -> int:
     """Removes objects that are older than a day and of no file in the database; gives of how many
-    files. Raises psycopg.Error, Problem.
+    files. Raises as `sweep`.
     """
     gone: set[str] = set()
+    remover = Remover(store)
     async for ids in store.old_ids():
         unknown = await calls.unknown_files(lane, [id_ for id_ in ids if id_ not in gone])
-        for id_ in unknown:
-            await store.remove(id_, None)
-        gone.update(unknown)
+        gone.update([id_ for id_ in unknown if await remover.remove(id_, None)])
+        if remover.in_vain:
+            break
+    remover.report()
     return len(gone)
 
 
@@ -322,8 +365,14 @@ async def sweep_once(settings: Settings, conninfo: str, orphans: bool) -> tuple[
     store, lane = open_store(settings), Lane(conninfo, "sweep", 1)
     await lane.open()
     try:
-        gone = await sweep(store, lane)
-        return gone, await sweep_orphans(store, lane) if orphans else 0
+        try:
+            gone, problem = await sweep(store, lane), None
+        except Problem as exc:
+            gone, problem = 0, exc
+        strange = await sweep_orphans(store, lane) if orphans else 0
+        if problem is not None:
+            raise problem
+        return gone, strange
     finally:
         await lane.close()
 

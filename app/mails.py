@@ -123,7 +123,7 @@ def render(mail: dict[str, Any], public_url: str, signer: Signer) -> dict[str, A
     if kind in LINKS:
         link = public_url + LINKS[kind]
         if kind in WITH_TOKEN:
-            link += "#token=" + signer.link(uuid.UUID(mail["id"]))
+            link += "#token=" + signer.link(uuid.UUID(mail["id"]), mail.get("tokenHash"))
     made = {
         "id": mail["id"],
         "kind": kind,

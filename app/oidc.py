@@ -12,7 +12,7 @@ from authlib.common.errors import AuthlibBaseError
 from authlib.integrations.httpx_client import AsyncOAuth2Client
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
-from .auth import KeySet
+from .auth import KeySet, decode
 from .config import ASYMMETRIC, Provider
 from .errors import unavailable
 
@@ -85,12 +85,9 @@ class Client:
             algorithm = header.get("alg")
             if algorithm not in ASYMMETRIC or "crit" in header or self._keys is None:
                 raise Failed("algorithm")
-            key, _ = await self._keys.find(header.get("kid"))
-            if key.algorithm_name not in (None, algorithm):
-                raise Failed("algorithm")
-            claims: dict[str, Any] = jwt.decode(
+            claims, _ = decode(
                 token,
-                key,
+                await self._keys.find(header.get("kid"), algorithm),
                 algorithms=[algorithm],
                 audience=self.provider.client_id,
                 issuer=self.provider.issuer,

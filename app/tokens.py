@@ -66,11 +66,11 @@ class Cookie:
 
 
 class Signer:
-    """Signs with the first of the secrets; the others only verify (`auth.Verifier`)."""
+    """Signs with the first of the secrets; the others only verify (here and in `auth.Verifier`)."""
 
     def __init__(self, settings: Settings) -> None:
         self._secret = settings.jwt_secret or ""
-        self._previous = settings.previous_secrets
+        self._secrets = (self._secret, *settings.previous_secrets)
         self._issuer = own_issuer(settings)
 
     def token(self, claims: Mapping[str, Any]) -> str:
@@ -79,9 +79,15 @@ class Signer:
         headers = {"kid": key_id(self._secret)}
         return jwt.encode(named, self._secret, algorithm=ALGORITHM, headers=headers)
 
-    def link(self, link: uuid.UUID) -> str:
-        """The token of a link: whoever has the secret can make it again to write the mail."""
-        return _encoded(hmac.digest(self._secret.encode(), b"rowcast link" + link.bytes, "sha256"))
+    def link(self, link: uuid.UUID, hashed: str | None = None) -> str:
+        """The token of a link: whoever has the secret can make it again to write the mail.
+        `hashed`: what PostgreSQL knows of it, in hex; it may have been made with a former secret.
+        """
+        made = [
+            _encoded(hmac.digest(secret.encode(), b"rowcast link" + link.bytes, "sha256"))
+            for secret in self._secrets
+        ]
+        return next((token for token in made if link_hash(token).hex() == hashed), made[0])
 
     def unsubscribing(self, user: uuid.UUID, topics: Sequence[str]) -> str:
         """The token of a link by which a user unsubscribes from topics, for as long as the secret
@@ -95,7 +101,7 @@ class Signer:
             hmac.compare_digest(
                 self._unsubscribing(secret, user, topics).encode(), token.encode("utf-8", "replace")
             )
-            for secret in (self._secret, *self._previous)
+            for secret in self._secrets
             if secret
         )
 
@@ -106,41 +112,45 @@ class Signer:
 
     def seal(self, flow: Mapping[str, Any]) -> str:
         """What a sign-in elsewhere has to remember on its way. No access token: another key."""
-        return jwt.encode(
-            {**flow, "exp": time.time() + FLOW_SECONDS}, self._flow_key(), algorithm=ALGORITHM
-        )
+        named = {**flow, "exp": time.time() + FLOW_SECONDS}
+        return jwt.encode(named, _flow_key(self._secret), algorithm=ALGORITHM)
 
     def unseal(self, text: str) -> dict[str, Any] | None:
         """The same again; None where it is too old or not from here."""
-        try:
-            flow: dict[str, Any] = jwt.decode(
-                text, self._flow_key(), algorithms=[ALGORITHM], options={"require": ["exp"]}
-            )
-        except jwt.PyJWTError:
-            return None
-        return flow
+        for secret in self._secrets:
+            try:
+                flow: dict[str, Any] = jwt.decode(
+                    text, _flow_key(secret), algorithms=[ALGORITHM], options={"require": ["exp"]}
+                )
+            except jwt.PyJWTError:
+                continue
+            return flow
+        return None
 
     def browser(self, user: uuid.UUID) -> str:
         """A name for a browser in which a user has signed in; nobody else can make one."""
         named = user.bytes + secrets.token_bytes(16)
-        return _encoded(named + self._browser_mac(named))
+        return _encoded(named + _browser_mac(self._secret, named))
 
     def known(self, text: str) -> tuple[uuid.UUID, str] | None:
         """The user and the name of such a browser; None for anything else."""
         raw = _decoded(text)
-        if (
-            raw is None
-            or len(raw) != 64
-            or not hmac.compare_digest(raw[32:], self._browser_mac(raw[:32]))
+        if raw is None or len(raw) != 64:
+            return None
+        if not any(
+            hmac.compare_digest(raw[32:], _browser_mac(secret, raw[:32]))
+            for secret in self._secrets
         ):
             return None
         return uuid.UUID(bytes=raw[:16]), raw[16:32].hex()
 
-    def _browser_mac(self, named: bytes) -> bytes:
-        return hmac.digest(self._secret.encode(), b"rowcast browser" + named, "sha256")
 
-    def _flow_key(self) -> bytes:
-        return hmac.digest(self._secret.encode(), b"rowcast flow", "sha256")
+def _browser_mac(secret: str, named: bytes) -> bytes:
+    return hmac.digest(secret.encode(), b"rowcast browser" + named, "sha256")
+
+
+def _flow_key(secret: str) -> bytes:
+    return hmac.digest(secret.encode(), b"rowcast flow", "sha256")
 
 
 def link_hash(token: str) -> bytes:

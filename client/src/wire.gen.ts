@@ -76,6 +76,7 @@ export type ProblemCode =
   | "bad_link"
   | "too_slow"
   | "not_ready"
+  | "deleted"
   | "uploaded"
   | "missing"
   | "moved_on"

@@ -393,6 +393,43 @@ async def test_attempts_are_limited_alike_for_known_and_unknown(browser: Browser
     assert seen == [[401, 401, 429]] * 2
 
 
+DORA = {"email": "dora@example.org", "password": "wrong horse"}
+DOORS: list[tuple[str, str, Any]] = [
+    ("sign_up_address", "sign-up", {"email": "new@example.org", "password": PASSWORD}),
+    ("mail_recipient", "sign-up", {"email": "new@example.org", "password": PASSWORD}),
+    ("sign_in_account", "sign-in", DORA),
+    ("sign_in_pair", "sign-in", DORA),
+    ("sign_in_address", "sign-in", DORA),
+    ("guest_address", "guest", {}),
+    ("sign_up_address", "request-reset", {"email": "dora@example.org"}),
+    ("link_address", "reset", {"password": "another horse battery"}),
+    ("link_address", "verify", {"password": "wrong horse"}),
+    ("sign_in_pair", "verify", {"password": "wrong horse"}),
+    ("password_user", "change-password", {"current": "wrong horse", "password": PASSWORD}),
+]
+
+
+@pytest.mark.parametrize(("limit", "door", "body"), DOORS)
+async def test_every_door_says_when_to_come_again(
+    browser: Browser, run: Run, limit: str, door: str, body: Any
+) -> None:
+    await browser.sign_up("dora@example.org")
+    if door == "reset":
+        await browser.post("request-reset", {"email": "dora@example.org"})
+        body = {**body, "token": await browser.link("reset", "dora@example.org")}
+    elif door == "verify":
+        await browser.post("sign-up", {"email": "erik@example.org", "password": PASSWORD})
+        body = {**body, "token": await browser.link("sign_up", "erik@example.org")}
+    asking = browser if door == "change-password" else Browser(browser.service)
+    run("delete from accounts.buckets")
+    run(f"select accounts.set_limit('{limit}', 1, 60)")
+    assert (await asking.post(door, body)).status_code != 429
+    refused = await asking.post(door, body)
+    assert code(refused) == (429, "rate_limited")
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    assert refused.json()["retryAfter"] == int(refused.headers["retry-after"])
+
+
 async def test_right_passwords_use_up_no_attempts(browser: Browser, run: Run) -> None:
     await browser.sign_up("dora@example.org")
     run("select accounts.set_limit('sign_in_pair', 1, 1)")
@@ -513,6 +550,10 @@ async def test_keys_are_rotated_without_signing_anybody_out(
     browser: Browser, gateway_dsn: str
 ) -> None:
     old = (await browser.post("guest")).json()["token"]
+    elsewhere = Browser(browser.service)
+    await elsewhere.post("sign-up", {"email": "erik@example.org", "password": PASSWORD})
+    signer = browser.service.gateway.signer
+    flow, known = signer.seal({"state": "x"}), signer.browser(uuid.UUID(ALICE))
     given = {"accounts": True, "public_url": "http://app.example", "jwt_secret": "n" * 40}
     kept = settings_for(gateway_dsn, **given, jwt_previous_secrets=SECRET)
     async with Service(kept) as service:
@@ -523,11 +564,20 @@ async def test_keys_are_rotated_without_signing_anybody_out(
         new = (await moved.post("refresh")).json()["token"]
         assert jwt.get_unverified_header(new)["kid"] != jwt.get_unverified_header(old)["kid"]
         assert (await moved.me(new)).status_code == 200
+        # What waits in the outbox, who is on his way to a provider, and where one is known.
+        link = await moved.link("sign_up", "erik@example.org")
+        done = await moved.post("verify", {"token": link, "password": PASSWORD})
+        assert done.status_code == 200, done.text
+        signer = service.gateway.signer
+        assert (signer.unseal(flow) or {})["state"] == "x"
+        assert signer.known(known) is not None
     async with Service(settings_for(gateway_dsn, **given)) as service:
         await service.ready()
         moved = Browser(service)
         assert (await moved.me(old)).status_code == 401
         assert (await moved.me(new)).status_code == 200
+        signer = service.gateway.signer
+        assert (signer.unseal(flow), signer.known(known)) == (None, None)
 
 
 def part(value: Any) -> str:
@@ -573,6 +623,9 @@ BAD = {
 }
 
 
+NO_FILE = {"table": "taskFiles", "id": BOARD}
+
+
 @pytest.mark.parametrize("name", BAD)
 async def test_bad_tokens_are_401_and_reach_no_database(
     site: Service, name: str, monkeypatch: pytest.MonkeyPatch
@@ -590,10 +643,15 @@ async def test_bad_tokens_are_401_and_reach_no_database(
         ("/api/realtime/query", {"table": "boards"}),
         ("/api/realtime/getRecords", {"pointers": [{"table": "boards", "id": BOARD}]}),
         ("/api/realtime/write", transaction(create(str(uuid.uuid4())))),
+        *((f"/api/files/{door}", NO_FILE) for door in ("upload", "confirm", "download")),
     ):
         answer = await site.post(path, body, None, **sent)
         assert answer.status_code == 401, answer.text
+        assert answer.headers["www-authenticate"] == "Bearer"
     assert (await site.http.get("/api/auth/me", headers=sent)).status_code == 401
+    async with site.connect() as socket:
+        await socket.send({"type": "hello", "protocol": 1, **({"token": bad} if bad else {})})
+        assert await socket.closed() == 4401
 
 
 async def test_tokens_in_the_address_or_twice_are_401(site: Service) -> None:

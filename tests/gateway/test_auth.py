@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import jwt
@@ -18,6 +19,7 @@ from app.config import Settings
 from app.errors import Problem
 from tests.gateway.conftest import ALICE, SECRET, token
 from tests.gateway.issuer import Issuer, issuer, signed
+from tests.worker.office import certificate
 
 __all__ = ["issuer"]
 
@@ -207,6 +209,74 @@ async def test_without_any_key_they_are_asked_for_sooner_than_once_a_minute(
     issuer.broken = False
     monkeypatch.setattr(auth, "JWKS_RETRY_SECONDS", 0.0)
     assert (await check.verify(signed(RSA, "RS256", "one"))).user_id == ALICE
+
+
+async def test_a_key_that_cannot_be_used_takes_nothing_from_those_beside_it(
+    issuer: Issuer,
+) -> None:
+    private = ec.generate_private_key(ec.SECP256R1())
+    everybodys = jwt.get_algorithm_by_name("ES256").to_jwk(private, as_dict=True)
+    issuer.keys = [
+        {**everybodys, "kid": "private", "alg": "ES256"},
+        {"kty": "RSA", "n": 5, "e": "AQAB", "kid": "number"},
+        {"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA", "kid": "point"},
+        {**everybodys, "kid": ["list"]},
+        {"kty": "oct", "k": "c2VjcmV0", "kid": "secret"},
+        {"kty": "of tomorrow", "kid": "later"},
+        None,
+        "text",
+    ]
+    issuer.add("one", RSA, "RS256")
+    check = verifier(jwt_secret=None, jwt_jwks_url=issuer.url)
+    assert (await check.verify(signed(RSA, "RS256", "one"))).user_id == ALICE
+    # What everybody can read signs for nobody.
+    assert (await refusal(check, signed(private, "ES256", "private"))).status == 401
+
+
+async def test_several_keys_with_one_id_all_count(issuer: Issuer) -> None:
+    others = [rsa.generate_private_key(public_exponent=65537, key_size=2048) for _ in range(2)]
+    curve = ec.generate_private_key(ec.SECP256R1())
+    issuer.add("one", RSA, "RS256")
+    issuer.add("one", others[0], "RS256")
+    issuer.add("one", curve, "ES256")
+    check = verifier(jwt_secret=None, jwt_jwks_url=issuer.url)
+    named = set()
+    for key, algorithm in ((RSA, "RS256"), (others[0], "RS256"), (curve, "ES256")):
+        session = await check.verify(signed(key, algorithm, "one"))
+        assert check.holds(session.key)
+        named.add(session.key)
+    assert len(named) == 3
+    assert (await refusal(check, signed(others[1], "RS256", "one"))).status == 401
+    assert (await refusal(check, signed(RSA, "RS384", "one"))).status == 401
+    late = signed(others[0], "RS256", "one", exp=time.time() - 60)
+    assert (await refusal(check, late)).code == "expired"
+
+
+async def test_an_issuer_may_send_on_to_another_address(issuer: Issuer) -> None:
+    issuer.add("one", RSA, "RS256")
+    check = verifier(jwt_secret=None, jwt_jwks_url=issuer.url.replace("/keys", "/moved"))
+    assert (await check.verify(signed(RSA, "RS256", "one"))).user_id == ALICE
+    assert issuer.asked == 2
+
+
+async def test_what_is_asked_for_over_https_is_not_taken_from_an_address_without(
+    issuer: Issuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secure = Issuer(certificate(tmp_path))
+    try:
+        for one in (issuer, secure):
+            one.add("one", RSA, "RS256")
+        untrusted = verifier(jwt_secret=None, jwt_jwks_url=secure.url)
+        assert (await refusal(untrusted, signed(RSA, "RS256", "one"))).status == 503
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "tls.pem"))
+        check = verifier(jwt_secret=None, jwt_jwks_url=secure.url)
+        assert (await check.verify(signed(RSA, "RS256", "one"))).user_id == ALICE
+        secure.moved_to = issuer.url
+        check = verifier(jwt_secret=None, jwt_jwks_url=secure.url.replace("/keys", "/moved"))
+        assert (await refusal(check, signed(RSA, "RS256", "one"))).status == 503
+        assert issuer.asked == 1
+    finally:
+        secure.stop()
 
 
 def headers(*pairs: tuple[str, str]) -> Headers:

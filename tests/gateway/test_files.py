@@ -173,6 +173,7 @@ async def test_one_range_is_served_and_others_do_no_harm(
         assert answer.content == CONTENT[part]
     else:
         assert answer.json()["code"] == "bad_range"
+        assert answer.headers["content-range"] == f"bytes */{len(CONTENT)}"
 
 
 async def test_range_of_a_bucket_is_read_there(s3: S3, gateway_dsn: str) -> None:
@@ -1067,6 +1068,70 @@ async def test_sweep_removes_what_is_gone_and_nothing_else(
     assert await store.sizes(gone) == {}
     assert len(await store.sizes(pending)) == 1
     assert (await anywhere.get(kept)).content == CONTENT
+
+
+async def test_sweep_goes_on_past_what_it_cannot_remove(
+    run: Callable[..., Any], files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfers, "SWEPT_AT_ONCE", 2)
+    ids = [await files.ready(b"x") for _ in range(7)]
+    run("delete from public.task_files")
+    await expire(files)
+    store = files.service.gateway.files.store
+    remove, stubborn = store.remove, {ids[0], ids[3]}
+
+    async def failing(id_: str, keep: str | None) -> None:
+        if id_ in stubborn:
+            raise stores.unreachable(PermissionError())
+        await remove(id_, keep)
+
+    monkeypatch.setattr(store, "remove", failing)
+    with pytest.raises(Problem, match="2 files"):
+        await swept(files)
+    assert {id_ for id_ in ids if await store.sizes(id_)} == stubborn
+    stubborn.clear()
+    assert await swept(files) == 2
+    assert await swept(files) == 0
+
+
+async def test_sweep_ends_where_the_store_lets_nothing_go(
+    run: Callable[..., Any], files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(transfers.LEFT_IN_A_ROW + 2):
+        await files.ready(b"x")
+    run("delete from public.task_files")
+    await expire(files)
+    asked = 0
+
+    async def failing(*_: Any) -> None:
+        nonlocal asked
+        asked += 1
+        raise stores.unreachable(ConnectionError())
+
+    monkeypatch.setattr(files.service.gateway.files.store, "remove", failing)
+    with pytest.raises(Problem):
+        await swept(files)
+    assert asked == transfers.LEFT_IN_A_ROW
+
+
+async def test_orphans_go_also_where_one_stays(
+    local: Service, folder: Path, gateway_dsn: str
+) -> None:
+    store: Store = local.gateway.files.store
+    strange = [f"00000000-0000-7000-8000-00000000000{n}" for n in range(3)]
+    for id_ in strange:
+        async with store.writer(id_, "x") as writer:
+            await writer.write(b"x")
+    # What is no empty folder cannot go.
+    (folder / strange[0] / "sub").mkdir()
+    (folder / strange[0] / "sub" / "x").write_text("")
+    old = time.time() - 100_000
+    for path in stored(folder):
+        os.utime(folder / path, (old, old))
+    settings = Settings(database_url=gateway_dsn, jwt_secret=SECRET, files_url=folder.as_uri())
+    with pytest.raises(Problem, match="1 files"):
+        await transfers.sweep_once(settings, gateway_dsn, True)
+    assert not any(strange[1] in path or strange[2] in path for path in stored(folder))
 
 
 async def test_two_sweeps_at_once_do_no_harm(run: Callable[..., Any], files: Files) -> None:

@@ -67,7 +67,8 @@ def office(folder: Path) -> Iterator[Office]:
         process.communicate(timeout=PATIENCE_SECONDS)
 
 
-def _certificate(folder: Path) -> ssl.SSLContext:
+def certificate(folder: Path) -> ssl.SSLContext:
+    """Of this machine, for an hour; what it is to be trusted by is `tls.pem`."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "mail.example")])
     now = dt.datetime.now(dt.UTC)
@@ -107,7 +108,7 @@ def main() -> None:
         Mailbox(folder / "mails"),
         hostname="127.0.0.1",
         port=0,
-        tls_context=_certificate(folder),
+        tls_context=certificate(folder),
         require_starttls=True,
         authenticator=_allows,
         auth_required=True,

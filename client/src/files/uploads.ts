@@ -214,7 +214,8 @@ export class Uploads {
 
   /**
    * A link to the bytes of a file, to be used at once: it lives for a minute. `inline`: for an image in a page; else it is
-   * saved. `fresh`: not the one that was given out a moment ago. Rejects with HttpError: `forbidden`, or `not_ready`.
+   * saved. `fresh`: not the one that was given out a moment ago. Rejects with HttpError: `forbidden`, `not_ready`,
+   * or `deleted`.
    */
   url(
     table: string,

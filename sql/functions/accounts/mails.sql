@@ -1,7 +1,7 @@
 -- The outbox: rows are written with what they tell of, and sent by whoever asks for them.
 
--- The mails to be sent, oldest first: [{"id", "kind", "recipient", "details", "createdAt"}]. Those too old to be
--- of use are left out.
+-- The mails to be sent, oldest first: [{"id", "kind", "recipient", "details", "createdAt", "tokenHash"}]; the last of the
+-- token of the link they carry, in hex, else null. Those too old to be of use are left out.
 create or replace function accounts.mails_due(p_most integer default 100)
 returns jsonb
 language sql
@@ -13,7 +13,8 @@ as $$
     select coalesce(jsonb_agg(
         jsonb_build_object(
             'id', m.id, 'kind', m.kind, 'recipient', m.recipient, 'details', m.details,
-            'createdAt', to_char(m.created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
+            'createdAt', to_char(m.created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
+            'tokenHash', (select encode(l.token_hash, 'hex') from accounts.links l where l.id = m.id)
         )
         order by m.created_at, m.id
     ), '[]')
@@ -64,7 +65,8 @@ set search_path = pg_catalog, pg_temp
 as $$
     select jsonb_build_object(
         'id', m.id, 'kind', m.kind, 'recipient', m.recipient, 'details', m.details,
-        'createdAt', to_char(m.created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
+        'createdAt', to_char(m.created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
+        'tokenHash', (select encode(l.token_hash, 'hex') from accounts.links l where l.id = m.id)
     )
     from accounts.mails m
     where m.id = p_id and m.sent_at is null and m.expires_at > now()

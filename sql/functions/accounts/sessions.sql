@@ -38,7 +38,8 @@ $$;
 comment on function accounts.normal_email(text) is 'An address in the form it is kept in.';
 
 -- Begins a session of a user and gives what the browser is told. Locks the user, so that an end of his sessions waits
--- or is seen. PT403 where he is disabled. Repeated with the same id it has no further effect.
+-- or is seen. Of more than user_sessions the one that was refreshed longest ago ends. PT403 where he is disabled.
+-- Repeated with the same id it has no further effect.
 create or replace function accounts.open_session(p_user uuid, p_session uuid, p_family_hash bytea, p_secret_hash bytea)
 returns jsonb
 language plpgsql
@@ -58,6 +59,19 @@ begin
         now() + least(sync_internal.setting('session_days'), sync_internal.setting('session_idle_days')) * interval '1 day'
     )
     on conflict (id) do nothing;
+    if found then
+        delete from accounts.sessions s
+        where s.id in (
+            select o.id
+            from accounts.sessions o
+            where o.user_id = p_user and o.id <> p_session
+            order by o.rotated_at desc, o.id
+            offset sync_internal.setting('user_sessions') - 1
+        );
+        if found then
+            perform sync_internal.tell_session_end(p_user::text);
+        end if;
+    end if;
     return accounts.signed_in(p_session);
 end
 $$;

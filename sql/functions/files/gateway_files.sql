@@ -2,10 +2,12 @@
 -- Missing, invisible and not permitted are one answer, PT403. p_body: {"table", "id"}.
 
 -- What the gateway needs to know to give out a link or to look for the bytes. p_for: download, upload or confirm.
--- {"table", "id", "name", "type", "size", "sha256", "state", "object", "attempt"}; of an upload also when its link expires and until
--- when it may run, of a download when its link expires, in seconds since 1970: "expires", "until".
+-- {"table", "id", "name", "type", "size", "sha256", "state", "deleted", "object", "attempt"}; of an
+-- upload also when its link expires and until when it may run, of a download when its link expires, in seconds since
+-- 1970: "expires", "until".
 --
--- PT409 not_ready where there is nothing to download yet, uploaded where there is nothing to upload any more.
+-- PT409 not_ready where there is nothing to download yet, deleted where it would have to be restored first, uploaded
+-- where there is nothing to upload any more.
 create or replace function sync.gateway_file(p_claims text, p_body text, p_for text)
 returns text
 language plpgsql
@@ -20,7 +22,9 @@ declare
     v_until bigint;
 begin
     if p_for = 'download' then
-        if v_file ->> 'state' <> 'ready' or v_file -> 'object' = 'null' then
+        if (v_file -> 'deleted')::boolean then
+            perform sync_internal.refuse(409, 'deleted', 'The file was deleted; restore it first');
+        elsif v_file ->> 'state' <> 'ready' or v_file -> 'object' = 'null' then
             perform sync_internal.refuse(409, 'not_ready', 'The file is not there yet');
         end if;
         return v_file || jsonb_build_object(
@@ -117,7 +121,7 @@ begin
         -- A lock is refused as the UPDATE would be.
         execute format(
             'select jsonb_build_object(''name'', f.name, ''type'', f.type, ''size'', f.size, ''sha256'', f.sha256, '
-            '''state'', f.state) from %s f where f.id = $1 %s',
+            '''state'', f.state, ''deleted'', f.deleted is not null) from %s f where f.id = $1 %s',
             v_relation, case when p_for <> 'download' then 'for no key update' end
         ) into v_file using v_id;
     exception

@@ -96,6 +96,26 @@ $$;
 
 comment on function sync.gateway_swept(jsonb) is 'Notes that objects have been removed.';
 
+-- These could not be removed: they wait behind the others, which they would keep from being named otherwise.
+create or replace function sync.gateway_not_swept(p_ids uuid[])
+returns integer
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_count integer;
+begin
+    update sync_internal.files f set busy_until = now() where f.id = any (p_ids) and f.busy_until < now();
+    get diagnostics v_count = row_count;
+    return v_count;
+end
+$$;
+
+comment on function sync.gateway_not_swept(uuid[]) is 'Notes that objects could not be removed.';
+
 -- Those of these ids that no file has: what is in the store under them belongs to nothing here.
 create or replace function sync.gateway_unknown_files(p_ids uuid[])
 returns uuid[]
@@ -113,5 +133,6 @@ $$;
 comment on function sync.gateway_unknown_files(uuid[]) is 'Those of these ids that no file has.';
 
 grant execute on function
-sync.gateway_sweep(integer), sync.gateway_swept(jsonb), sync.gateway_unknown_files(uuid[])
+sync.gateway_sweep(integer), sync.gateway_swept(jsonb), sync.gateway_not_swept(uuid[]),
+sync.gateway_unknown_files(uuid[])
 to rowcast_gateway, rowcast_worker;

@@ -121,3 +121,43 @@ def test_a_guest_who_becomes_somebody_meanwhile_is_not_made_another(
     assert job.result() != (str(guest),)
     found = conn.execute("select email from accounts.users where id = %s", [guest]).fetchone()
     assert found == (None,)
+
+
+def test_of_too_many_sessions_the_one_ends_that_was_refreshed_longest_ago(
+    db: Database, user: uuid.UUID
+) -> None:
+    conn = db.connect()
+    conn.execute("select sync.configure('user_sessions', 3)")
+    first, second, third = (open_session(conn, user) for _ in range(3))
+    refreshed = (
+        "update accounts.sessions set rotated_at = now() - %s * interval '1 h' where id = %s"
+    )
+    for hours, session in ((1, first), (3, second), (2, third)):
+        conn.execute(refreshed.encode(), [hours, session])
+    told = "select count(*) from sync_internal.changes where kind = 'session'"
+    before = conn.execute(told.encode()).fetchone()
+    # Again with the same id: no other.
+    conn.execute("select accounts.open_session(%s, %s, %s, %s)", [user, first, FAMILY, SECRET])
+    assert sessions(db) == 3
+    assert conn.execute(told.encode()).fetchone() == before
+    fourth = open_session(conn, user)
+    left = conn.execute("select id from accounts.sessions").fetchall()
+    assert {row[0] for row in left} == {first, third, fourth}
+    assert conn.execute(told.encode()).fetchone() != before
+    # Fewer from now on: the next sign-in sees to all that are too many.
+    conn.execute("select sync.configure('user_sessions', 1)")
+    fifth = open_session(conn, user)
+    assert conn.execute("select id from accounts.sessions").fetchall() == [(fifth,)]
+
+
+def test_two_who_sign_in_at_once_keep_to_the_bound(db: Database, user: uuid.UUID) -> None:
+    conn = db.connect()
+    conn.execute("select sync.configure('user_sessions', 1)")
+    waiting = db.connect()
+    with psycopg.connect(db.dsn()) as signing:
+        open_session(signing, user)
+        job = Background(lambda: open_session(waiting, user))
+        blocked(db, waiting)
+        signing.commit()
+    last = job.result()
+    assert conn.execute("select id from accounts.sessions").fetchall() == [(last,)]

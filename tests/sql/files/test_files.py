@@ -473,6 +473,38 @@ def test_file_that_is_restored_while_the_trash_is_emptied_stays(db: Database, fi
     assert files.sweep() == {id_: "o"}
 
 
+def test_what_cannot_be_removed_waits_behind_the_others(db: Database, files: Files) -> None:
+    first, second, busy = files.ready(), files.ready(), files.ready()
+    conn = db.connect()
+    conn.execute("delete from public.task_files")
+    old = "update sync_internal.files set busy_until = now() - %s * interval '1 h' where id = %s"
+    for hours, id_ in ((2, first), (1, second), (-1, busy)):
+        conn.execute(old.encode(), [hours, id_])
+
+    def named() -> str:
+        (found,) = value(files.gate.conn, "select sync.gateway_sweep(1)")
+        return str(found["id"])
+
+    assert named() == first
+    # Of one that is uploaded meanwhile nothing is noted.
+    count = value(files.gate.conn, "select sync.gateway_not_swept(%s::uuid[])", [first, busy])
+    assert count == 1
+    assert named() == second
+    assert files.sweep() == {first: None, second: None}
+
+
+def test_deleted_file_is_downloaded_once_it_is_restored(files: Files) -> None:
+    id_ = files.ready()
+    files.gate.applied(ALICE, {"type": "delete", "table": "taskFiles", "id": id_})
+    for user in (ALICE, BOB):
+        refused = files.file(user, id_, "download")
+        assert (refused["status"], refused["code"]) == (409, "deleted")
+    # Who may not read it is not told that it was.
+    assert files.file(CAROL, id_, "download")["code"] == "forbidden"
+    files.gate.applied(ALICE, {"type": "restore", "table": "taskFiles", "id": id_})
+    assert files.file(BOB, id_, "download")["object"] == "o"
+
+
 @pytest.mark.parametrize("end", ["truncate public.task_files", "drop table public.task_files"])
 def test_table_that_is_emptied_or_dropped_leaves_nothing(
     db: Database, files: Files, end: str

@@ -42,6 +42,8 @@ export function whyNot(error: RowcastError): string {
       return "It is not there any more, or you may not change it.";
     case "lost":
       return "Its bytes are not on this device any more. Add it again.";
+    case "deleted":
+      return "It was deleted.";
     case "not_ready":
       return "It is not uploaded yet.";
     case "internal":
