@@ -93,13 +93,14 @@ begin
     exception when sqlstate 'PT429' then
         return '{}';
     end;
-    -- A link that leads nowhere where there is no user: the work is the same.
+    -- Where there is no user a link that leads nowhere, and a mail that is too old to be sent and goes with it: the work
+    -- is the same.
     insert into accounts.links (id, purpose, token_hash, email, user_id, expires_at)
     values (p_link, 'reset', p_token_hash, v_email, v_user, case when v_user is null then now() else now() + v_lasts end)
     on conflict (id) do nothing;
-    if v_user is not null then
-        perform accounts.post('reset', v_email, '{}', p_link, v_lasts);
-    end if;
+    perform accounts.post(
+        'reset', v_email, '{}', p_link, case when v_user is null then interval '-29 days' else v_lasts end
+    );
     return '{}';
 end
 $$;
