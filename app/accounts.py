@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from . import calls, mails, passwords
+from . import account_calls, mails, passwords
 from .auth import COOKIE, origin_allowed, sign_in_again
 from .errors import Problem, from_database
 from .gateway import Gateway
@@ -88,13 +88,13 @@ async def sign_up(request: Request) -> Response:
     email, password = _text(body, "email"), _text(body, "password")
     passwords.check(password, email)
     _count(request)
-    await _call(gateway, calls.BEGIN_SIGN_UP, email=email, address=caller_address(request))
+    await _call(gateway, account_calls.BEGIN_SIGN_UP, email=email, address=caller_address(request))
     link, browser = uuid.uuid4(), secrets.token_bytes(PART_BYTES)
     hashed = await _hasher(gateway).hash(password)
     known = _known(_cookie(request))
     await _call(
         gateway,
-        calls.SIGN_UP,
+        account_calls.SIGN_UP,
         email=email,
         password_hash=hashed,
         link=link,
@@ -115,7 +115,7 @@ async def verify(request: Request) -> Response:
     _count(request)
     opened = await _call(
         gateway,
-        calls.OPEN_LINK,
+        account_calls.OPEN_LINK,
         purpose="sign_up",
         token_hash=token,
         browser_hash=_browser(request),
@@ -127,7 +127,7 @@ async def verify(request: Request) -> Response:
         right, _ = await _hasher(gateway).verify(password, opened.get("passwordHash"))
         if not right:
             raise Problem(403, "wrong_credentials", "This is not the password of the sign-up")
-    answer = await _signed_in(request, calls.VERIFY, token_hash=token)
+    answer = await _signed_in(request, account_calls.VERIFY, token_hash=token)
     _drop(request, answer, PENDING)
     return answer
 
@@ -146,13 +146,13 @@ async def sign_in(request: Request) -> Response:
         "browser": known_browser,
     }
     begun = await _call(
-        gateway, calls.BEGIN_SIGN_IN, development=gateway.settings.dev_sign_in, **counted
+        gateway, account_calls.BEGIN_SIGN_IN, development=gateway.settings.dev_sign_in, **counted
     )
     known = begun["passwordHash"]
     right, new = await _hasher(gateway).verify(password, known)
     return await _signed_in(
         request,
-        calls.SIGN_IN,
+        account_calls.SIGN_IN,
         password_hash=known if right else None,
         new_hash=new,
         **counted,
@@ -163,7 +163,7 @@ async def guest(request: Request) -> Response:
     """POST /api/auth/guest: begins without an address."""
     await _body(request)
     _count(request)
-    return await _signed_in(request, calls.GUEST, address=caller_address(request))
+    return await _signed_in(request, account_calls.GUEST, address=caller_address(request))
 
 
 async def refresh(request: Request) -> Response:
@@ -173,7 +173,7 @@ async def refresh(request: Request) -> Response:
     known = cookie.known()
     answer = await _call(
         gateway,
-        calls.REFRESH,
+        account_calls.REFRESH,
         next_hash=digest(cookie.successor(salt).secret),
         salt=salt,
         **known,
@@ -201,7 +201,7 @@ async def me(request: Request) -> Response:
     gateway, session = gateway_of(request), await authenticate(request)
     if session.claims is None:
         raise sign_in_again("Sign in first")
-    found = await _call(gateway, calls.ME, claims=session.claims)
+    found = await _call(gateway, account_calls.ME, claims=session.claims)
     return JSONResponse({"user": found["user"]})
 
 
@@ -212,14 +212,14 @@ async def change_password(request: Request) -> Response:
     password = _text(body, "password")
     current = _text(body, "current") if body.get("current") is not None else ""
     known = cookie.known()
-    begun = await _call(gateway, calls.BEGIN_CHANGE, **known)
+    begun = await _call(gateway, account_calls.BEGIN_CHANGE, **known)
     passwords.check(password, begun.get("email") or "")
     old = begun["passwordHash"]
     right, _ = await _hasher(gateway).verify(current, old)
     if not right:
         raise Problem(403, "wrong_credentials", "The current password is wrong")
     hashed = await _hasher(gateway).hash(password)
-    answer = await _call(gateway, calls.SET_ANOTHER, old_hash=old, new_hash=hashed, **known)
+    answer = await _call(gateway, account_calls.SET_ANOTHER, old_hash=old, new_hash=hashed, **known)
     return _welcome(request, answer, cookie)
 
 
@@ -231,7 +231,7 @@ async def request_reset(request: Request) -> Response:
     link = uuid.uuid4()
     await _call(
         gateway,
-        calls.REQUEST_RESET,
+        account_calls.REQUEST_RESET,
         email=email,
         link=link,
         token_hash=link_hash(gateway.signer.link(link)),
@@ -247,7 +247,7 @@ async def reset(request: Request) -> Response:
     _count(request)
     opened = await _call(
         gateway,
-        calls.OPEN_LINK,
+        account_calls.OPEN_LINK,
         purpose="reset",
         token_hash=token,
         browser_hash=None,
@@ -255,7 +255,7 @@ async def reset(request: Request) -> Response:
     )
     passwords.check(password, opened["email"])
     hashed = await _hasher(gateway).hash(password)
-    return await _signed_in(request, calls.RESET, token_hash=token, new_hash=hashed)
+    return await _signed_in(request, account_calls.RESET, token_hash=token, new_hash=hashed)
 
 
 async def oidc_start(request: Request, client: Client) -> Response:
@@ -268,7 +268,7 @@ async def oidc_start(request: Request, client: Client) -> Response:
     cookie = _cookie(request)
     remembered = {}
     if cookie is not None:
-        remembered = await _call(gateway, calls.GUEST_SESSION, **cookie.known())
+        remembered = await _call(gateway, account_calls.GUEST_SESSION, **cookie.known())
     sealed = gateway.signer.seal(
         {
             **flow,
@@ -317,7 +317,7 @@ async def _finish(request: Request, client: Client) -> Response:
     known = made.known()
     signed = await _call(
         gateway,
-        calls.PROVIDER_SIGN_IN,
+        account_calls.PROVIDER_SIGN_IN,
         provider=provider.id,
         issuer=provider.issuer,
         subject=claims["sub"],
@@ -344,7 +344,7 @@ def _in_vain(request: Request, code: str) -> Response:
 async def dev_mails(request: Request) -> Response:
     """GET /api/auth/dev-mails: the outbox, links and all; with the development sign-in alone."""
     gateway = gateway_of(request)
-    due = await _call(gateway, calls.MAILS, most=100)
+    due = await _call(gateway, account_calls.MAILS, most=100)
     public = gateway.settings.public_url or ""
     shown = [mails.render(mail, public, gateway.signer) for mail in reversed(due)]
     return JSONResponse({"mails": shown})
@@ -364,7 +364,7 @@ async def unsubscribe(request: Request) -> Response:
     if not gateway.signer.may_unsubscribe(given.get("token", ""), user, topics):
         raise _no_link()
     if request.method == "POST":
-        await _call(gateway, calls.UNSUBSCRIBE, user=user, topics=topics)
+        await _call(gateway, account_calls.UNSUBSCRIBE, user=user, topics=topics)
     # The form leads to where it came from.
     headers = {"Content-Security-Policy": "default-src 'none'; form-action 'self'"}
     page = mails.page("unsubscribe.html", done=request.method == "POST")
@@ -392,7 +392,7 @@ def _with(client: Client, route: Any) -> Any:
 
 
 async def _call(gateway: Gateway, statement: LiteralString, **given: Any) -> Any:
-    return await calls.account(gateway.database.work, statement, **given)
+    return await account_calls.account(gateway.database.work, statement, **given)
 
 
 async def _signed_in(request: Request, statement: LiteralString, **given: Any) -> Response:
@@ -427,7 +427,7 @@ async def _sign_out(request: Request, *, everywhere: bool) -> Response:
     if cookie is not None:
         await _call(
             gateway,
-            calls.SIGN_OUT,
+            account_calls.SIGN_OUT,
             session=cookie.session,
             family=digest(cookie.family),
             everywhere=everywhere,

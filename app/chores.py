@@ -6,7 +6,7 @@ from urllib.parse import unquote, urlsplit
 
 import aiosmtplib
 
-from . import calls, exports, files, imports, mails, webhooks
+from . import exports, files, imports, mails, webhooks, worker_calls
 from .config import Settings
 from .jobs import Code, Hopeless, Job
 from .tokens import Signer
@@ -35,7 +35,7 @@ def code(settings: Settings, conninfo: str) -> dict[str, Code]:
 async def _prune(job: Job) -> None:
     """Ends what is older than the retention."""
     async with job.connection() as connection:
-        await calls.job_prune(connection, job.timeout_seconds)
+        await worker_calls.job_prune(connection, job.timeout_seconds)
 
 
 async def _sweep(settings: Settings, conninfo: str, _: Job) -> Any:
@@ -48,20 +48,20 @@ async def _sweep(settings: Settings, conninfo: str, _: Job) -> Any:
 async def _purge(job: Job) -> None:
     """Ends records that were deleted long ago, some of a table at a time, each for itself."""
     async with job.connection() as connection:
-        while await calls.job_purge(connection, job.timeout_seconds):
+        while await worker_calls.job_purge(connection, job.timeout_seconds):
             pass
 
 
 async def _statistics(job: Job) -> None:
     """Gathers statistics that autovacuum does not."""
     async with job.connection() as connection:
-        await calls.job_statistics(connection, job.timeout_seconds)
+        await worker_calls.job_statistics(connection, job.timeout_seconds)
 
 
 async def _digest(job: Job) -> None:
     """Makes one mail of what a user is to be told of."""
     async with job.connection() as connection:
-        await calls.job_digest(connection, job.payload["user"])
+        await worker_calls.job_digest(connection, job.payload["user"])
 
 
 async def _mail(settings: Settings, signer: Signer, job: Job) -> None:
@@ -69,7 +69,7 @@ async def _mail(settings: Settings, signer: Signer, job: Job) -> None:
     note of it, it is sent again with the same Message-ID.
     """
     async with job.connection() as connection:
-        mail = await calls.job_mail(connection, job.payload["id"])
+        mail = await worker_calls.job_mail(connection, job.payload["id"])
     if mail is None:
         return
     try:
@@ -103,4 +103,4 @@ async def _mail(settings: Settings, signer: Signer, job: Job) -> None:
             raise Hopeless(f"the server refuses it ({error.code})") from error
         raise
     async with job.connection() as connection:
-        await calls.job_mailed(connection, job.payload["id"])
+        await worker_calls.job_mailed(connection, job.payload["id"])

@@ -10,7 +10,7 @@ from typing import IO, Any, Final
 
 import orjson
 
-from . import archive, calls
+from . import archive, worker_calls
 from .config import Settings
 from .jobs import Job, Later
 from .stores import NoObject, Store, in_thread, open_store
@@ -37,7 +37,7 @@ class Pace:
     async def now(self, share: float, message: str) -> None:
         """The same, whenever the last was."""
         async with self._job.connection() as connection:
-            await calls.transfer_progress(
+            await worker_calls.transfer_progress(
                 connection, self._job.id, self._job.worker, share, message
             )
         self._next = time.monotonic() + PROGRESS_SECONDS
@@ -48,7 +48,7 @@ async def export(settings: Settings, job: Job) -> Any:
     file's id, which the sweep finds; the next writes another. Only its end is seen by anybody.
     """
     async with job.connection() as connection:
-        plan = await calls.export_begin(connection, job.id, job.worker)
+        plan = await worker_calls.export_begin(connection, job.id, job.worker)
     if plan["result"] is not None:
         return plan["result"]
     store, name = open_store(settings), uuid.uuid4().hex
@@ -60,13 +60,15 @@ async def export(settings: Settings, job: Job) -> Any:
                 sha256 = writer.digest.hexdigest()
             await attempt.check()
             async with job.connection() as connection:
-                return await calls.export_end(
+                return await worker_calls.export_end(
                     connection, job.id, job.worker, name, attempt.size, sha256, found
                 )
         except archive.TooLarge:
             error = {"code": "too_large", "detail": "The export would be too large"}
             async with job.connection() as connection:
-                await calls.transferred(connection, job.id, job.worker, "failed", {"error": error})
+                await worker_calls.transferred(
+                    connection, job.id, job.worker, "failed", {"error": error}
+                )
             return None
         except LostAccess:
             await store.remove_one(plan["file"], name)
@@ -127,10 +129,10 @@ class _Attempt:
             self._job.connection() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
-            self._xid = await calls.export_open(connection, self._job.claims)
+            self._xid = await worker_calls.export_open(connection, self._job.claims)
             counts = {}
             for table in self._plan["tables"]:
-                count = await calls.export_count(connection, table["name"])
+                count = await worker_calls.export_count(connection, table["name"])
                 if count is not None:
                     counts[table["name"]] = count
             everything, done = max(1, sum(counts.values())), 0
@@ -140,7 +142,7 @@ class _Attempt:
                     continue
                 await made.begin_table(name)
                 self._counts[name] = 0
-                async with aclosing(calls.export_rows(connection, name)) as chunks:
+                async with aclosing(worker_calls.export_rows(connection, name)) as chunks:
                     async for lines in chunks:
                         await made.put(("\n".join(lines) + "\n").encode())
                         await in_thread(self._note, table, lines)
@@ -169,7 +171,9 @@ class _Attempt:
         done = 0
         while batch := await in_thread(_lines, self._wanted, CHECKED_AT_ONCE):
             async with self._job.connection() as connection:
-                objects = await calls.export_objects(connection, [id_ for _, id_, _, _ in batch])
+                objects = await worker_calls.export_objects(
+                    connection, [id_ for _, id_, _, _ in batch]
+                )
             for table, id_, name, size in batch:
                 if not await self._write_file(made, table, id_, name, objects.get(id_)):
                     self._missing_count += 1
@@ -207,10 +211,10 @@ class _Attempt:
         self._seen.seek(0)
         while batch := await in_thread(_lines, self._seen, CHECKED_AT_ONCE):
             async with self._job.as_user() as connection:
-                gone = await calls.export_gone(connection, batch)
+                gone = await worker_calls.export_gone(connection, batch)
             if gone:
                 async with self._job.connection() as connection:
-                    if await calls.export_lost(connection, gone, self._xid):
+                    if await worker_calls.export_lost(connection, gone, self._xid):
                         raise LostAccess
             await self._pace.at(0.97, "Looking it through")
 

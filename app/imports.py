@@ -24,7 +24,7 @@ from typing import IO, Any, Final
 import asyncpg
 import orjson
 
-from . import calls
+from . import worker_calls
 from .archive import BadArchive, Reader
 from .config import Settings
 from .exports import Pace
@@ -69,7 +69,7 @@ class Table:
 async def import_(settings: Settings, job: Job) -> Any:
     """Does a job of kind `import`."""
     async with job.connection() as connection:
-        plan = await calls.import_begin(connection, job.id, job.worker)
+        plan = await worker_calls.import_begin(connection, job.id, job.worker)
     store = open_store(settings)
     with tempfile.TemporaryFile() as file, tempfile.TemporaryDirectory() as folder:
         state, result = "failed", {}
@@ -83,7 +83,7 @@ async def import_(settings: Settings, job: Job) -> Any:
         except BadArchive as bad:
             result = {"error": _bad(bad)}
         async with job.connection() as connection:
-            await calls.transferred(connection, job.id, job.worker, state, result)
+            await worker_calls.transferred(connection, job.id, job.worker, state, result)
 
 
 async def _fetch(store: Store, plan: Json, file: IO[bytes]) -> None:
@@ -367,7 +367,7 @@ class Attempt:
         for attempt in range(TRIES):
             try:
                 async with self._job.as_user() as connection:
-                    result = await calls.import_write(connection, transaction)
+                    result = await worker_calls.import_write(connection, transaction)
             except asyncpg.DataError as error:
                 raise Refused(
                     {"code": "bad_record", "detail": "A record holds what cannot be stored"}
@@ -433,7 +433,7 @@ class Attempt:
         """The name of the object is the same in each attempt: none is left behind."""
         claims = self._job.claims or {}
         async with self._job.connection() as connection:
-            row = await calls.import_file(connection, self._job.id, claims, table, id_)
+            row = await worker_calls.import_file(connection, self._job.id, claims, table, id_)
         if row is None:
             raise Refused({"code": "forbidden", "detail": "No such record", "table": table})
         if row["state"] == "ready":
@@ -450,7 +450,7 @@ class Attempt:
             sha256 = writer.digest.hexdigest()
         try:
             async with self._job.connection() as connection:
-                await calls.import_filed(
+                await worker_calls.import_filed(
                     connection, self._job.id, claims, table, id_, object_, size, sha256
                 )
         except asyncpg.PostgresError as error:

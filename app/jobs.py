@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from . import calls
+from . import worker_calls
 
 LONGEST: Final = 366 * 86400.0
 
@@ -62,7 +62,7 @@ class Job:
         read and write is decided by policies, now. As `anon` where nobody has.
         """
         async with self.pool.acquire() as connection, connection.transaction():
-            await calls.job_assume(connection, self.claims)
+            await worker_calls.job_assume(connection, self.claims)
             yield connection
 
     @asynccontextmanager
@@ -74,7 +74,7 @@ class Job:
     async def progress(self, share: float, message: str | None = None) -> None:
         """Shows whoever watches the job how far it is, from 0 to 1, with a line for people."""
         async with self.control.acquire() as connection:
-            await calls.job_progress(connection, self.id, self.worker, share, message)
+            await worker_calls.job_progress(connection, self.id, self.worker, share, message)
 
 
 Code = Callable[[Job], Awaitable[Any]]

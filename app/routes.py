@@ -13,7 +13,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from . import calls, links, metrics, openapi, protocol
+from . import account_calls, calls, links, metrics, openapi, protocol
 from .auth import COOKIE, Session, bearer, origin_allowed
 from .config import SYMMETRIC
 from .errors import MEDIA_TYPE, RETRY_SECONDS, Problem
@@ -129,7 +129,7 @@ async def dev_sign_in(request: Request) -> Response:
     gateway.limits.check_address(caller_address(request), time.monotonic())
     name = _member(await read_text(request), "user")
     try:
-        user_id = await calls.dev_sign_in(gateway.database.work, name)
+        user_id = await account_calls.dev_sign_in(gateway.database.work, name)
     except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
         user_id = None  # the example apps are not installed
     if user_id is None:

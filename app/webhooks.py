@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import httpcore2
 import orjson
 
-from . import __version__, calls
+from . import __version__, worker_calls
 from .config import Settings
 from .jobs import Hopeless, Job, Later
 
@@ -62,7 +62,7 @@ async def send(settings: Settings, job: Job) -> None:
     """Does a job of kind `webhook`: one POST. The receiver may get one twice, with one id."""
     name, body = job.payload["name"], orjson.dumps(job.payload["body"])
     async with job.connection() as connection:
-        hook = await calls.webhook(connection, name)
+        hook = await worker_calls.webhook(connection, name)
     if hook is None:
         raise Hopeless("there is no address any more")
     secrets = [base64.b64decode(secret) for secret in hook["secrets"]]
@@ -82,7 +82,7 @@ async def send(settings: Settings, job: Job) -> None:
         return
     if status == GONE:
         async with job.connection() as connection:
-            await calls.webhook_gone(connection, name, hook["url"])
+            await worker_calls.webhook_gone(connection, name, hook["url"])
         raise Hopeless("it has answered 410: nothing is sent to it any more")
     if status in BUSY and wait is not None:
         raise Later(wait, f"it has answered {status}")

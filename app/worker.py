@@ -35,7 +35,7 @@ from pgqueuer.ports.driver import NotifyCallback
 from pgqueuer.ports.repository import EntrypointExecutionParameter
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
-from . import calls, fitness, logs, metrics
+from . import fitness, logs, metrics, worker_calls
 from .bell import CONNECT_SECONDS, FAILURES, asyncpg_servers, pause
 from .config import Settings
 from .jobs import Code, Hopeless, Job, Later
@@ -147,7 +147,7 @@ class Ledger(Queries):
 
     async def update_heartbeat(self, job_ids: list[types.JobId]) -> None:
         """Signs of life of jobs under way; pgqueuer's own would wait for those that SQL does."""
-        await calls.job_beat(self._session.control, self._session.id, job_ids)
+        await worker_calls.job_beat(self._session.control, self._session.id, job_ids)
 
     async def log_jobs(
         self,
@@ -227,7 +227,7 @@ class Session:
 
     async def _settle(self, outcomes: list[dict[str, Any]]) -> None:
         if outcomes:
-            await calls.job_settle(self.control, self.id, outcomes)
+            await worker_calls.job_settle(self.control, self.id, outcomes)
         for one in outcomes:
             # By now it may have been taken again, and have another.
             if self.outcomes.get(one["id"]) is one:
@@ -268,7 +268,7 @@ class Attempt(AbstractEntrypointExecutor):
         if session.stopping.is_set() or session.over.is_set():
             return {"outcome": "left"}
         try:
-            begun = await calls.job_begin(session.control, queued.id, session.id)
+            begun = await worker_calls.job_begin(session.control, queued.id, session.id)
         except FAILURES as error:
             log.warning("job kind=%s id=%s not begun: %s", kind, queued.id, _said(error))
             return {"outcome": "left"}
@@ -299,7 +299,7 @@ class Attempt(AbstractEntrypointExecutor):
         session = self.session
         if begun["sql"]:
             seconds = begun["timeoutSeconds"]
-            return await calls.job_call(session.pool, id_, session.id, seconds)
+            return await worker_calls.job_call(session.pool, id_, session.id, seconds)
         job = Job(
             id_,
             kind,
@@ -423,7 +423,7 @@ class Worker:
             manager = QueueManager(Ledger(session), types.Channel(names().channel))
             session.id = manager.queue_manager_id
             keeper.add_termination_listener(lambda _: session.over.set())
-            await calls.job_worker(keeper, session.id)
+            await worker_calls.job_worker(keeper, session.id)
             await self._register(manager, session)
             self._session = session
             ends.callback(self._forget)
@@ -473,7 +473,7 @@ class Worker:
             if tick % DEPTH_TICKS == 0:
                 # What is slow here is no reason to begin anew.
                 with contextlib.suppress(TimeoutError, asyncpg.QueryCanceledError):
-                    self._depth = await calls.job_depth(session.control)
+                    self._depth = await worker_calls.job_depth(session.control)
             await asyncio.sleep(TICK_SECONDS)
             await self._register(manager, session)
             await manager.listener_healthy(timedelta(seconds=LISTEN_SECONDS))
@@ -483,13 +483,13 @@ class Worker:
         if self._examined:
             return
         try:
-            state = await calls.job_status(keeper)
+            state = await worker_calls.job_status(keeper)
         except asyncpg.PostgresError as error:
             fitness.check_installed(error.sqlstate)
             raise
         fitness.check_version(state.get("version"), state.get("migration"))
         if self._settings.env == "production":
-            fitness.check_findings(await calls.job_doctor(keeper))
+            fitness.check_findings(await worker_calls.job_doctor(keeper))
         self._examined = True
 
     def _forget(self) -> None:
@@ -499,7 +499,7 @@ class Worker:
         """Lets the manager take the kinds there are, as far as there is code for them."""
         known = manager.entrypoint_registry
         # On the connection with the lock: one that is dead without a word is found out.
-        kinds = await calls.job_tick(session.keeper)
+        kinds = await worker_calls.job_tick(session.keeper)
         self._looked_at = time.monotonic()
         for kind in kinds:
             name = types.QueueEntrypoint(kind["kind"])

@@ -7,18 +7,20 @@ version is written again whenever a door changes.
 import json
 from pathlib import Path
 
-from app import __version__, calls
+from app import __version__, account_calls, calls, worker_calls
 
 FOLDER = Path(__file__).parent / "released"
 
 
 def present() -> dict[str, str]:
     """The statements of this gateway by name."""
-    return {
+    found = {
         name: text
-        for name, text in sorted(vars(calls).items())
+        for module in (calls, account_calls, worker_calls)
+        for name, text in vars(module).items()
         if name.isupper() and isinstance(text, str) and text.startswith(("select", "with"))
     }
+    return dict(sorted(found.items()))
 
 
 if __name__ == "__main__":
