@@ -109,15 +109,17 @@ $$;
 comment on function sync_internal.parse_keys(text[]) is 'The parts of subscription keys.';
 
 -- The changes since a cursor that touch any of the keys, with the cursor that covers them. Far behind, the keys are
--- stale instead. Of a record changed more than five times only
--- the last change is listed, with more, its last delete, and where it moved.
+-- stale instead. Of a record changed more than five times only the last change is listed, with more, its last delete, and
+-- where it moved.
 --
 -- What the policies of a table read may have changed meanwhile, and the policies themselves: its keys are stale then, as
 -- are those of tables in p_opaque. p_user: whom memberships concern.
 --
 -- Its cost follows what the client missed of its own: while little has happened the feed is read from the cursor on,
 -- after that by the keys. What reads the feed are functions of their own, so that only missed_far is planned at each call:
--- a thousand who come back at once would wait for their plans. Stable: rows and cursor belong to one snapshot. Definer: callers have no right on the feed.
+-- a thousand who come back at once would wait for their plans. Stable: rows and cursor belong to one snapshot.
+--
+-- Definer: callers have no right on the feed.
 create or replace function sync_internal.missed(
     p_cursor text, p_keys jsonb, p_role text, p_user text, p_opaque text[]
 )

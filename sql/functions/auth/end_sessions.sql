@@ -137,7 +137,7 @@ declare
     v_disabled boolean;
 begin
     if v_session is not null then
-        if v_session !~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$'
+        if not sync_internal.is_uuid(v_session)
             or not exists (
                 select from accounts.sessions s where s.id = v_session::uuid and s.user_id::text = v_user
             ) then

@@ -303,10 +303,13 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_one record;
+    v_kinds text[] := '{}';
+    v_lanes text[] := '{}';
 begin
     for v_one in
         select
-            j.id, j.entrypoint as kind, j.headers ->> 'lane' as lane, o.outcome, left(o.error, 1000) as error, o.result, (j.headers ->> 'starts')::integer as starts,
+            j.id, j.entrypoint as kind, j.headers ->> 'lane' as lane, (j.headers ->> 'starts')::integer as starts,
+            o.outcome, left(o.error, 1000) as error, o.result,
             o.final is true or (j.headers ->> 'starts')::integer >= k.max_attempts as is_last,
             coalesce(
                 o."delaySeconds" * interval '1 second',
@@ -332,6 +335,12 @@ begin
         else
             perform jobs.put_back(v_one.id, now() + v_one.delay, v_one.starts, v_one.error);
         end if;
+        v_kinds := v_kinds || v_one.kind;
+        v_lanes := v_lanes || v_one.lane;
+    end loop;
+    for v_one in
+        select e.kind, e.lane from unnest(v_kinds, v_lanes) e (kind, lane) where e.lane is not null order by e.kind, e.lane
+    loop
         perform jobs.call_next(v_one.kind, v_one.lane);
     end loop;
 end

@@ -273,6 +273,25 @@ def test_two_that_begin_at_once_see_each_other(
     assert begun.result() is None
 
 
+def test_what_is_put_aside_while_the_last_of_its_lane_ends_is_called(
+    db: Database, conn: psycopg.Connection, worker: psycopg.Connection
+) -> None:
+    allow(conn)
+    conn.execute("update jobs.kinds set lane_key = 'to', lane_places = 1 where kind = 'it'")
+    first, second = (value(conn, """select jobs.enqueue('it', '{"to": "x"}')""") for _ in range(2))
+    name = uuid.uuid4()
+    assert [take(worker, name) for _ in range(2)] == [first, second]
+    assert begin(worker, name, first)
+    open_ = db.connect("rowcast_worker", autocommit=False)
+    assert begin(open_, name, second) is None
+    ended = Background(lambda: settle(worker, name, first, outcome="done"))
+    wait_blocked(conn, worker.info.backend_pid)
+    open_.commit()
+    ended.result()
+    assert value(conn, "select execute_after <= now() from jobs.pgqueuer where id = %s", second)
+    assert take(worker, name) == second
+
+
 def test_final_failure_is_held_at_once(
     conn: psycopg.Connection, worker: psycopg.Connection
 ) -> None:
