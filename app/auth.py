@@ -140,7 +140,13 @@ class Verifier:
             else:
                 pause = JWKS_RETRY_SECONDS
             self._recalled.clear()
-            if await self._keys.renew():
+            try:
+                renewed = await self._keys.renew()
+            except Exception as exc:  # noqa: BLE001
+                # Whatever it was, withdrawals have to be heard of after it, too.
+                log.error("keys not renewed class=%s", type(exc).__name__)
+                renewed = False
+            if renewed:
                 wait, pause = self._keys.max_age, JWKS_RETRY_SECONDS
             else:
                 wait, pause = pause, min(2 * pause, JWKS_REFRESH_SECONDS)

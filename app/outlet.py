@@ -99,6 +99,7 @@ class Outlet:
     """
 
     __slots__ = (
+        "_behind",
         "_flows",
         "_limit",
         "_send",
@@ -130,12 +131,14 @@ class Outlet:
         """Called when `wire` is another one."""
         self.schema: int | None = None  # the client was made for, where it says
         self.key: str | None = None  # the session's, once there is one
+        self._behind = False
         self._flows = self._transport is not None and _tells_flow(self._transport, self._flow)
 
     @property
     def wire(self) -> asyncio.Transport | None:
         """The transport, while little waits in it and until nothing may be written any more."""
-        return self._transport if self._flows and not self.closing else None
+        usable = self._flows and not self._behind and not self.closing
+        return self._transport if usable else None
 
     def write(self, frame: bytes) -> None:
         """Sends an encoded frame, or closes the socket if its reader is too slow."""
@@ -184,6 +187,11 @@ class Outlet:
         if transport is None:
             return
         size = transport.get_write_buffer_size()
+        if self._behind != (size > 0):
+            # What others write is not counted, so that whoever is behind has no wire.
+            self._behind = size > 0
+            if not self.closing:
+                self.on_wire()
         taken = self._written - size
         if size == 0 or taken != self._taken:
             self._taken, self._taken_at = taken, now

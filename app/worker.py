@@ -1,8 +1,9 @@
 """`rowcast worker`: takes jobs from the queue and does them, several at once.
 
 pgqueuer takes jobs, keeps their lease and hears of new ones; what becomes of a job is decided by
-the SQL functions of schema `jobs`, which calls.py names. A worker is there as long as a session of
-it holds an advisory lock: when it is killed PostgreSQL knows at once, and others get its jobs.
+the SQL functions of schema `jobs`, named in worker_calls.py. A worker is there as long as a
+session of it holds an advisory lock: when it is killed PostgreSQL knows at once, and others get
+its jobs.
 """
 
 import asyncio

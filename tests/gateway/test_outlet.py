@@ -128,6 +128,34 @@ async def test_a_peer_that_takes_nothing_is_cut_off() -> None:
     assert transport.aborted
 
 
+async def test_a_peer_that_takes_nothing_is_cut_off_however_it_is_written_to() -> None:
+    transport = Transport(FlowingPeer())
+    stuck = made(Server(transport), limit=1000)
+    wires: list[object] = []
+    stuck.on_wire = lambda: wires.append(stuck.wire)
+    for second in range(0, int(outlet.STUCK_SECONDS) + 7, 3):
+        frame = text_frame(b"1")
+        transport.waiting += len(frame)
+        if stuck.wire is not None:
+            stuck.wire.write(frame)
+        else:
+            stuck.write(frame)
+        stuck.sweep(float(second))
+    assert transport.aborted
+    assert wires[0] is None
+
+
+async def test_a_peer_that_has_caught_up_has_its_wire_again() -> None:
+    transport = Transport(FlowingPeer())
+    slow = made(Server(transport))
+    transport.waiting = 50
+    slow.sweep(0.0)
+    assert slow.wire is None
+    transport.waiting = 0
+    slow.sweep(3.0)
+    assert slow.wire is not None
+
+
 async def test_a_peer_that_takes_a_little_stays() -> None:
     transport = Transport()
     slow = made(Server(transport))

@@ -227,7 +227,7 @@ comment on function sync_internal.missed(text, jsonb, text, text, text[])
 is 'The changes since a cursor that touch any of the keys.';
 
 -- Whether few changes lie after a cursor, 5000 at most. Its plan is made once a session, perhaps while the feed is
--- empty, so it is kept at the index.
+-- empty, so it is kept at the index. Before PostgreSQL 18 what is switched off counts as costly, and would be compiled.
 create or replace function sync_internal.is_near(p_xmax xid8)
 returns boolean
 language plpgsql
@@ -237,6 +237,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 set enable_sort = off
 as $$
 begin
@@ -265,6 +266,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 set enable_sort = off
 as $$
 #variable_conflict use_column
@@ -381,6 +383,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 as $$
 begin
     return (

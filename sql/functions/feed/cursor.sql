@@ -15,8 +15,6 @@ stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
--- A plan made while the feed was empty serves when it is not.
-set enable_seqscan = off
 as $$
 declare
     v_running text;
@@ -68,8 +66,6 @@ stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
--- A plan made while the feed was empty serves when it is not.
-set enable_seqscan = off
 as $$
 declare
     v_part text[];

@@ -15,9 +15,6 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
--- Perhaps made while the feed was empty.
-set enable_seqscan = off
-set enable_sort = off
 as $$
 declare
     v_most_bytes constant bigint := sync_internal.setting('max_changes_read_bytes');
