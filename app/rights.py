@@ -170,6 +170,9 @@ class Rights:
             view = reader.views.get(key)
             if view is None:
                 continue
+            if view.assumed:
+                # An answer that is under way may be older than what he has just found.
+                reader.unproven.add(key)
             before, classes = view.classes, self._hub.row_classes(key, texts)
             if classes is None:
                 view.classes = None

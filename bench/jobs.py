@@ -59,7 +59,7 @@ def poison(stage: Stage, say: Say, longer: int) -> list[Figure]:
             gate.execute("select pg_advisory_lock(%s)", (GATE,))
             admin.execute(PUT, ("bench_hangs", 1))
             _until(admin, RUNNING, 1)
-            time.sleep(LONG_SECONDS)
+            time.sleep(LONG_SECONDS)  # until it counts as one that hangs
             found = jobs()
             gate.execute("select pg_advisory_unlock(%s)", (GATE,))
             _until(admin, LEFT, 0, "bench_hangs")
