@@ -393,7 +393,7 @@ class Worker:
             for parameters in self._servers:
                 try:
                     await self._serve(parameters)
-                except (*FAILURES, asyncpg.InternalClientError, errors.PgqException) as error:
+                except (*FAILURES, errors.PgqException) as error:
                     log.warning("no connection, or lost: %s", _said(error))
                 if self._stopping.is_set():
                     return

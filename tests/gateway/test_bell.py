@@ -8,11 +8,13 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Self
 
+import asyncpg
 import psycopg
 import pytest
 import pytest_asyncio
 
-from app.bell import pause
+from app import calls
+from app.bell import Bell, pause
 from app.relay import BUSY, CALM, Pace
 from tests.gateway.conftest import BOARD, BOB, Service, Socket, settings_for, until
 from tests.gateway.test_socket import KEY, create
@@ -285,6 +287,57 @@ async def test_a_half_open_line_is_noticed_within_five_seconds(
                 assert time.monotonic() - began < 5
                 await asleep(service)
                 await heard(bob, run)
+
+
+@pytest.mark.parametrize("statement", ["ring", "fence", "check"])
+async def test_a_line_that_ends_in_a_protocol_of_its_own_is_opened_again(
+    silent: Service,
+    run: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    statement: str,
+) -> None:
+    """A server that is killed may leave half an answer, which asyncpg takes for its own fault."""
+    real, faults = (
+        getattr(calls, statement),
+        [asyncpg.InternalClientError("got result for unknown")],
+    )
+
+    async def garbled(*given: Any) -> Any:
+        if faults:
+            raise faults.pop()
+        return await real(*given)
+
+    async with silent.socket(BOB) as bob:
+        await bob.subscribe(KEY)
+        await asleep(silent)
+        monkeypatch.setattr(calls, statement, garbled)
+        line = silent.gateway.relay._bell._line
+        assert line is not None
+        line.fence = None  # it has to ring again
+        run("update public.tasks set title = 'heard' where board_id = %s", BOARD)
+        silent.gateway.relay.wake()
+        await until(lambda: not faults)
+        await until(lambda: silent.gateway.relay._bell._line not in (None, line))
+        await asleep(silent)
+        await heard(bob, run)
+
+
+async def test_whatever_goes_wrong_while_it_rests_the_relay_reads_on(
+    service: Service, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = [RuntimeError("of a library")]
+
+    async def broken(self: Bell) -> None:
+        if faults:
+            raise faults.pop()
+
+    monkeypatch.setattr(Bell, "arm", broken)
+    monkeypatch.setattr(Bell, "disarm", broken)
+    async with service.socket(BOB) as bob:
+        await bob.subscribe(KEY)
+        assert (await bob.expect("stale"))["reason"] == "behind"
+        await service.caught_up()
+        await heard(bob, run)
 
 
 def test_reconnects_are_spread_and_bounded() -> None:
