@@ -194,6 +194,80 @@ describe("R7 queries", () => {
     expect(log.shown).toMatchObject([undefined, null, { title: "X" }]);
   });
 
+  it("R7.7 what is lost right after a stale key was read is told by joining it again", async () => {
+    const stage = new Stage();
+    fill(stage, 2);
+    const client = stage.open();
+    const seen = rows(client.query("tasks", board));
+    await stage.until(() => live(client, "tasks", board));
+    stage.server.next("query", (call) => {
+      const answer = call.commit();
+      // The server tells nobody: it had not known that this could be seen.
+      stage.server.mute = true;
+      stage.server.remove("tasks", "t0000");
+      stage.server.mute = false;
+      return answer;
+    });
+    const before = subscriptions(stage).length;
+    stage.server.stale(["tasks?boardId=b1"], "access");
+    await stage.advance();
+    expect(seen.now()).toEqual(["T1"]);
+    expect(client.query("tasks", board).getSnapshot().status).toBe("live");
+    expect(subscriptions(stage).slice(before)).toMatchObject([{ keys: ["tasks?boardId=b1"] }]);
+  });
+
+  it("R7.7 so is that of a record which is looked at", async () => {
+    const stage = new Stage();
+    fill(stage, 1);
+    const client = stage.open();
+    const log = watch(client.record("tasks", "t0000"));
+    await stage.advance();
+    stage.server.next("getRecords", (call) => {
+      const answer = call.commit();
+      stage.server.mute = true;
+      stage.server.remove("tasks", "t0000");
+      stage.server.mute = false;
+      return answer;
+    });
+    stage.server.stale(["tasks:t0000"], "access");
+    await stage.advance();
+    expect(log.shown.at(-1)).toBeNull();
+  });
+
+  it("R7.7 under which nothing is found, there is nothing to lose", async () => {
+    const stage = new Stage();
+    const client = stage.open();
+    rows(client.query("tasks", board));
+    await stage.until(() => live(client, "tasks", board));
+    const before = subscriptions(stage).length;
+    stage.server.stale(["tasks?boardId=b1"], "access");
+    await stage.advance();
+    expect(queries(stage)).toHaveLength(2);
+    expect(subscriptions(stage)).toHaveLength(before);
+  });
+
+  it("R7.7 a connection that ends before it is joined again goes on from the read", async () => {
+    const stage = new Stage();
+    fill(stage, 2);
+    const client = stage.open();
+    const seen = rows(client.query("tasks", board));
+    await stage.until(() => live(client, "tasks", board));
+    stage.server.next("query", (call) => {
+      const answer = call.commit();
+      stage.server.mute = true;
+      stage.server.remove("tasks", "t0000");
+      stage.server.mute = false;
+      // Heard of before the answer: the socket's cursor has gone on past what was not told.
+      stage.server.put("tasks", "t0001", { title: "edited" });
+      return answer;
+    });
+    stage.server.stale(["tasks?boardId=b1"], "access");
+    await stage.until(() => queries(stage).length === 2);
+    stage.server.close();
+    await stage.advance(2000);
+    expect(seen.now()).toEqual(["edited"]);
+  });
+
   it("R7.3 a query that nobody listened to when its key went stale is read, not resumed", async () => {
     const stage = new Stage();
     fill(stage, 1);

@@ -40,7 +40,7 @@ RETRIED = frozenset({401, 408, 425, 426, 429})
 
 
 class Step(Enum):
-    """How far a key has come."""
+    """How far a key has come. One that was read again is joined again, from there on."""
 
     COLD = "not read yet"
     READ = "read, not joined yet"
@@ -383,7 +383,9 @@ class Client:
                 if key.stale_at > sent:
                     continue
                 key.stale = False
-                if key.step is Step.COLD:
+                if key.step is Step.COLD or any(
+                    key.covers(ref, record) for ref, record in self.records.items()
+                ):
                     key.step = Step.READ
                     key.cursor = answer["cursor"]
                     if self._session is not None:
