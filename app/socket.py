@@ -126,6 +126,7 @@ class Connection:
                     raise Closed(protocol.BAD_FRAME, "too many malformed frames") from None
                 continue
             await self._handle(subscriber, self._peer, frame)
+            del text, frame  # while it waits for the next one
 
     def end(self) -> None:
         """Forgets the socket."""

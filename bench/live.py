@@ -371,7 +371,7 @@ def idle(stage: Stage, say: Say, _: int) -> list[Figure]:
         grown = gateway.memory_kib("VmHWM") or 0
     return [
         _within("an idle socket", (after - before) / (IDLE - 500), 30, "KiB"),
-        _within("the gateway with 5000 sockets", grown / 1024, 200, "MiB"),
+        _within("the gateway with 5000 sockets", grown * 1024 / 1e6, 200, "MB"),
         Figure("5000 sockets, one change to all", "", f"{last * 1000:.0f} ms", None),
         Figure("5000 sockets, all ping and have their pong", "", f"{answered:.2f} s", None),
     ]
