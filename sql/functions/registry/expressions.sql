@@ -27,9 +27,10 @@ as $$
     from (
         select case
             when p_column.kind = 'json' then p_source
-            when p_column.kind in ('bigint', 'numeric') then format('to_json(%s::text)', p_source)
-            when p_column.kind = 'timestamptz' then format('to_json(sync_internal.wire_time(%s))', p_source)
-            when p_column.kind = 'timestamp' then format('to_json(sync_internal.wire_timestamp(%s))', p_source)
+            -- Nothing in them has to be escaped, which to_json would look for.
+            when p_column.kind in ('uuid', 'bigint', 'numeric') then format($e$('"' || %s || '"')$e$, p_source)
+            when p_column.kind = 'timestamptz' then format($e$('"' || sync_internal.wire_time(%s) || '"')$e$, p_source)
+            when p_column.kind = 'timestamp' then format($e$('"' || sync_internal.wire_timestamp(%s) || '"')$e$, p_source)
             when p_column.kind = 'bytea'
                 then format('to_json(translate(encode(%s, ''base64''), E''\n'', ''''))', p_source)
             when p_column.kind = 'list' and p_column.element_kind in ('bigint', 'numeric')
@@ -50,7 +51,7 @@ comment on function sync_internal.json_expression(sync_internal.columns, text)
 is 'The JSON of a column, as an expression.';
 
 -- An SQL expression giving the JSON text of a record with these columns. concat takes at most a hundred arguments, so
--- that wide records are nested.
+-- that wide records are nested. What stands between two values is one argument: each costs as much as a small value.
 create or replace function sync_internal.record_expression(p_columns sync_internal.columns[], p_alias text)
 returns text
 language sql
@@ -58,32 +59,43 @@ immutable
 parallel safe
 security invoker
 as $$
-    select format('concat(''{'', %s, ''}'')', string_agg(format('concat(%s)', g.part), ', ' order by g.bunch))
+    select format(case when count(*) > 1 then 'concat(%s)' else '%s' end, string_agg(
+        format('concat(%s%s)', b.parts, case when b.last is not null then format(', %L', b.last) end), ', ' order by b.bunch
+    ))
     from (
-        select (c.n - 1) / 30 as bunch, string_agg(c.part, ', ' order by c.n) as part
+        select (c.n - 1) / 40 as bunch,
+            string_agg(
+                format(
+                    '%L, %s',
+                    case when c.n = 1 then '{' else c.mark_before || ',' end || to_json(c.name)::text || ':' || c.mark, c.value
+                ), ', ' order by c.n
+            ) as parts,
+            max(c.mark || '}') filter (where c.is_last) as last
         from (
-            select l.n,
-                -- What needs nothing but quotes goes in as it is: a fifth of the time of a large result.
-                case
-                    when (l.c).nullable then format('%L, %s', l.label, sync_internal.json_expression(l.c, l.source))
-                    when (l.c).kind in ('uuid', 'bigint', 'numeric') then format('%L, %s, ''"''', l.label || '"', l.source)
-                    when (l.c).kind = 'timestamptz'
-                        then format('%L, sync_internal.wire_time(%s), ''"''', l.label || '"', l.source)
-                    when (l.c).kind = 'integer' then format('%L, %s', l.label, l.source)
-                    else format('%L, %s', l.label, sync_internal.json_expression(l.c, l.source))
-                end as part
+            select v.*, coalesce(lag(v.mark) over (order by v.n), '') as mark_before,
+                lead(v.n) over (order by v.n) is null as is_last
             from (
-                select o.c, o.n, case when o.n > 1 then ',' else '' end || to_json((o.c).name)::text || ':' as label,
-                    format('%s.%s', p_alias, sync_internal.quoted((o.c).column_name)) as source
+                select o.n, (o.c).name,
+                    -- What needs nothing but quotes goes in as it is: a fifth of the time of a large result.
+                    case
+                        when not (o.c).nullable and (o.c).kind in ('uuid', 'bigint', 'numeric', 'timestamptz') then '"'
+                        else ''
+                    end as mark,
+                    case
+                        when not (o.c).nullable and (o.c).kind in ('uuid', 'bigint', 'numeric', 'integer') then o.source
+                        when not (o.c).nullable and (o.c).kind = 'timestamptz'
+                            then format('sync_internal.wire_time(%s)', o.source)
+                        else sync_internal.json_expression(o.c, o.source)
+                    end as value
                 from (
-                    select u.c,
+                    select u.c, format('%s.%s', p_alias, sync_internal.quoted((u.c).column_name)) as source,
                         row_number() over (order by (u.c).name <> 'id', (u.c).name <> 'version', (u.c).position) as n
                     from (select p_columns[g.i] as c from generate_subscripts(p_columns, 1) g (i)) u
                 ) o
-            ) l
+            ) v
         ) c
-        group by (c.n - 1) / 30
-    ) g
+        group by (c.n - 1) / 40
+    ) b
 $$;
 
 comment on function sync_internal.record_expression(sync_internal.columns[], text)

@@ -287,7 +287,7 @@ returns text
 language sql stable parallel safe security invoker
 as $$
     select case
-        when isfinite(p_time) then to_char(p_time at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+        when isfinite(p_time) then to_char(p_time at time zone interval '0', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
         else p_time::text
     end
 $$;
