@@ -402,6 +402,9 @@ class Hub:
                     unknown.add(subscriber)
         found = Audience(row_class.stamp, by_role, unknown, len(heard))
         if len(heard) >= MIN_AUDIENCE and not unknown:
+            for listeners in by_role.values():
+                # As they lie in memory: what is next is at hand.
+                listeners.wires.sort(key=id)
             self._keep(name, found)
         return found
 
