@@ -181,21 +181,24 @@ class Relay:
                     metrics.bell_seconds.observe(self._drained_at - rung_at)
                 self._spacing = min(SPACING_SECONDS, (self._drained_at - started) * REST)
                 self.read_on()
-                await self._rest()
             except psycopg.errors.QueryCanceled:
                 # More than can be read in the time of a statement: the same would take as long
                 # again, so everybody reads anew.
                 log.warning("feed too long to read")
                 self._hub.cursor = None
+                continue
             except psycopg.Error as exc:
                 log.warning("feed not read sqlstate=%s class=%s", exc.sqlstate, type(exc).__name__)
                 self._looked = False
                 await asyncio.sleep(pause(1))
+                continue
             except Exception as exc:  # noqa: BLE001
                 # A payload of another form must not end the relay: it begins anew instead.
                 log.error("feed not understood class=%s", type(exc).__name__)
                 self._hub.cursor = None
                 await asyncio.sleep(pause(1))
+                continue
+            await self._rest()
 
     async def _rest(self) -> None:
         """Waits until it is time to read again."""

@@ -37,13 +37,20 @@ from pgqueuer.ports.repository import EntrypointExecutionParameter
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from . import fitness, logs, metrics, worker_calls
-from .bell import CONNECT_SECONDS, FAILURES, asyncpg_servers, pause
+from .bell import CONNECT_SECONDS, asyncpg_servers, pause
 from .config import Settings
 from .jobs import Code, Hopeless, Job, Later
 from .monitor import monitored
 
 log = logging.getLogger("rowcast.worker")
 
+FAILURES: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a line that was cut at an unlucky byte
+)
 SCHEMA: Final = "jobs"
 TICK_SECONDS: Final = 2.0
 POLL_SECONDS: Final = 2.0

@@ -174,24 +174,13 @@ export class Keys {
     this.off(state);
   }
 
-  /**
-   * A read that was sent at a tick has found everything under a key, or nothing. The key is joined from the read's cursor
-   * on, so that nothing after that is missed; a stale one again, if there is something to lose. Tells whether what was
-   * read is older than what the key covers.
-   */
-  cover(state: KeyState, cursor: Cursor, sent: number, found: unknown): boolean {
-    const { since = sent, stale } = state;
-    if (state.since === undefined || (stale && found)) {
-      state.cursor = cursor;
-      if (state.since === undefined) {
-        state.from = sent;
-        state.since = this.cache.next();
-      }
-      state.status = "off";
-      state.origin = undefined;
-      this.keep(state);
-    }
-    return since > sent;
+  /** A read, sent at a tick, has found everything under a key; from its cursor on nothing is missed. */
+  cover(state: KeyState, cursor: Cursor, from: number): void {
+    state.cursor = cursor;
+    state.from = from;
+    state.since = this.cache.next();
+    state.origin = undefined;
+    this.keep(state);
   }
 
   /** Whether what a row of storage tells holds as of a key's cursor, so that it can go on from there. */

@@ -161,8 +161,8 @@ export class Records {
       if (slot.want && slot.wantedAt <= sent) cache.want(slot);
       const state = keys.get(key);
       if (!state?.users) continue;
-      const late = keys.cover(state, answer.cursor, sent, slot.server);
-      if (late && this.watches.get(slot)?.own) cache.want(slot);
+      if (state.since === undefined) keys.cover(state, answer.cursor, sent);
+      else if (state.since > sent && this.watches.get(slot)?.own) cache.want(slot);
     }
   }
 }

@@ -574,8 +574,9 @@ export class Sync implements Loader {
     for (const key of keys) {
       const state = this.keys.state(key);
       if (!before.includes(key)) this.keys.acquire(key);
-      if (this.keys.cover(state, cursor, sent, load.count) || state.staleAt > sent)
-        load.again = true;
+      if (state.since === undefined) this.keys.cover(state, cursor, sent);
+      else if (state.since > sent) load.again = true;
+      if (state.staleAt > sent) load.again = true;
     }
     for (const key of before) if (!keys.includes(key)) this.keys.release(key);
     this.schedule();

@@ -40,7 +40,7 @@ RETRIED = frozenset({401, 408, 425, 426, 429})
 
 
 class Step(Enum):
-    """How far a key has come. One that was read again is joined again, from there on."""
+    """How far a key has come."""
 
     COLD = "not read yet"
     READ = "read, not joined yet"
@@ -383,9 +383,7 @@ class Client:
                 if key.stale_at > sent:
                     continue
                 key.stale = False
-                if key.step is Step.COLD or any(
-                    key.covers(ref, record) for ref, record in self.records.items()
-                ):
+                if key.step is Step.COLD:
                     key.step = Step.READ
                     key.cursor = answer["cursor"]
                     if self._session is not None:

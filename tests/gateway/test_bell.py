@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 
 from app import calls
-from app.bell import Bell, pause
+from app.bell import pause
 from app.relay import BUSY, CALM, Pace
 from tests.gateway.conftest import BOARD, BOB, Service, Socket, settings_for, until
 from tests.gateway.test_socket import KEY, create
@@ -319,24 +319,6 @@ async def test_a_line_that_ends_in_a_protocol_of_its_own_is_opened_again(
         await until(lambda: not faults)
         await until(lambda: silent.gateway.relay._bell._line not in (None, line))
         await asleep(silent)
-        await heard(bob, run)
-
-
-async def test_whatever_goes_wrong_while_it_rests_the_relay_reads_on(
-    service: Service, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    faults = [RuntimeError("of a library")]
-
-    async def broken(self: Bell) -> None:
-        if faults:
-            raise faults.pop()
-
-    monkeypatch.setattr(Bell, "arm", broken)
-    monkeypatch.setattr(Bell, "disarm", broken)
-    async with service.socket(BOB) as bob:
-        await bob.subscribe(KEY)
-        assert (await bob.expect("stale"))["reason"] == "behind"
-        await service.caught_up()
         await heard(bob, run)
 
 

@@ -2,9 +2,7 @@
 --
 -- A record that changed and can be read is replayed by its patches where every change was made while the row stood
 -- where it stands now, else by the record. What cannot be read is answered the same whether it is there or not: on
--- resume an unreadable record key is gone, and a collection under which nothing is readable is stale. A record that was
--- deleted or moved out of sight is gone where it left a class of which something is readable under the same key, and
--- nothing has changed that says who reads it: he could read it, too. Else its collections are stale, and its id is not said.
+-- resume an unreadable record key is gone, and a collection under which nothing is readable is stale.
 create or replace function sync_internal.join_keys(p_keys jsonb, p_missed sync_internal.missed, p_variant text)
 returns json
 language plpgsql
@@ -23,7 +21,7 @@ begin
     with
     keys as (
         select k.value ->> 'key' as key, k.value ->> 'table' as name,
-            k.value ->> 'id' as id, k.value ->> 'topic' as topic, v_views -> (k.value ->> 'key') as classes
+            k.value ->> 'id' as id, k.value ->> 'topic' as topic
         from jsonb_array_elements(p_keys -> 'keys') k
     ),
     news as (
@@ -44,7 +42,7 @@ begin
     ),
     records as (
         select n.name, n.id,
-            bool_and(n.kind = 'update' and n.class_before is null and not n.more and n.class is not distinct from f.class)
+            bool_and(n.kind = 'update' and not n.moved and not n.more and n.class is not distinct from f.class)
             and max(n.version) = f.version
             -- What is not shown is cut by what it is called now; it may have been called otherwise, or left.
             and n.name <> all (p_missed.behind) as by_patch,
@@ -62,17 +60,6 @@ begin
             select b.name, array_agg(b.id) as ids from records b where not b.by_patch group by b.name
         ) w
         cross join lateral sync_internal.rows_of(w.name, w.ids, p_variant, true) r
-    ),
-    -- By topic, so that they are found by it: there may be thousands of both.
-    lost as materialized (
-        select n.name, n.id, n.n, k.key, bool_or(
-            coalesce(k.classes ? n.class_before, false) and n.name <> all (p_missed.behind)
-        ) over (partition by n.name, n.id) as known
-        from news n
-        cross join lateral unnest(n.topics || array['']) t (topic)
-        join keys k on k.name = n.name and k.id is null and coalesce(k.topic, '') = t.topic
-        where (n.kind = 'delete' or n.class_before is not null)
-            and not exists (select from found f where f.name = n.name and f.id = n.id)
     ),
     updates as (
         select 1 as rank, n.n, json_strip_nulls(json_build_object(
@@ -93,11 +80,6 @@ begin
         from records r
         where r.made_again
         union all
-        select 1, max(l.n), json_build_object('key', l.name || ':' || sync_internal.percent_encode(l.id)), 'gone', 'true'
-        from lost l
-        where l.known
-        group by l.name, l.id
-        union all
         select 2, 0, json_build_object('key', k.key), 'gone', 'true'
         from keys k
         where v_resumed and k.id is not null and not exists (select from found f where f.name = k.name and f.id = k.id)
@@ -112,7 +94,12 @@ begin
             )
             or exists (select from news n where n.name = k.name and n.id is null)
             or v_resumed and k.id is null and (
-                coalesce(k.classes, '[]') = '[]' or k.key in (select l.key from lost l where not l.known)
+                coalesce(v_views -> k.key, '[]') = '[]'
+                or exists (
+                    select from news n
+                    where n.name = k.name and (n.kind = 'delete' or n.moved) and (k.topic is null or k.topic = any (n.topics))
+                        and not exists (select from found f where f.name = n.name and f.id = n.id)
+                )
             )
     )
     select json_build_object(

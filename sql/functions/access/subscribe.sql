@@ -193,7 +193,7 @@ begin
     listed as (
         select c.*, row_number() over (order by c.xid, c.seq) as n
         from counted c
-        where not c.more or c.class_before is not null or c.seq in (c.last, c.last_delete)
+        where not c.more or c.moved or c.seq in (c.last, c.last_delete)
     )
     select
         (
@@ -204,15 +204,14 @@ begin
             select coalesce(array_agg(
                 (
                     l.n, l.table_name, l.record_id, l.version, l.kind, l.class,
-                    l.more, l.topics, case when not l.more then l.patch end,
+                    l.moved, l.more, l.topics, case when not l.more then l.patch end,
                     (
                         select r.tx_id from sync_internal.receipts r
                         where r.xid = l.xid and l.seq between r.seq_from and r.seq_to
                         -- A function that was called may itself have applied one: the inner one made it.
                         order by r.seq_from desc
                         limit 1
-                    ),
-                    l.class_before
+                    )
                 )::sync_internal.missed_change order by l.n
             ), '{}')
             from listed l
@@ -258,7 +257,7 @@ create or replace function sync_internal.missed_near(
 )
 returns table (
     xid xid8, seq bigint, table_name text, record_id text, version bigint, kind text, topics text[], class text,
-    patch json, class_before text
+    patch json, moved boolean
 )
 language plpgsql
 stable
@@ -274,7 +273,7 @@ as $$
 begin
     return query
     select c.xid, c.seq, c.table_name, c.record_id, c.version, c.kind, c.topics, c.class, c.patch,
-        c.class_before
+        c.class_before is not null
     from (
         (
             -- All of them, as is_near has found.
@@ -305,7 +304,7 @@ create or replace function sync_internal.missed_far(
 )
 returns table (
     xid xid8, seq bigint, table_name text, record_id text, version bigint, kind text, topics text[], class text,
-    patch json, class_before text
+    patch json, moved boolean
 )
 language plpgsql
 stable
@@ -318,7 +317,7 @@ as $$
 begin
     return query
     select c.xid, c.seq, c.table_name, c.record_id, c.version, c.kind, c.topics, c.class, c.patch,
-        c.class_before
+        c.class_before is not null
     from (
         (
             select c.* from sync_internal.changes c
