@@ -290,17 +290,16 @@ async def test_a_half_open_line_is_noticed_within_five_seconds(
 
 
 @pytest.mark.parametrize("statement", ["ring", "fence", "check"])
-async def test_a_line_that_ends_in_a_protocol_of_its_own_is_opened_again(
+@pytest.mark.parametrize("fault", [asyncpg.InternalClientError("no result"), IndexError("cut")])
+async def test_a_line_that_ends_with_whatever_error_is_opened_again(
     silent: Service,
     run: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
     statement: str,
+    fault: Exception,
 ) -> None:
     """A server that is killed may leave half an answer, which asyncpg takes for its own fault."""
-    real, faults = (
-        getattr(calls, statement),
-        [asyncpg.InternalClientError("got result for unknown")],
-    )
+    real, faults = getattr(calls, statement), [fault]
 
     async def garbled(*given: Any) -> Any:
         if faults:
