@@ -22,6 +22,8 @@ from tests.faults.proxy import Proxy, tcp, unix
 SECRET = "a secret for tests only, long enough for HS256"
 HEARTBEAT_SECONDS = 1.0
 POOL_SIZE = 4
+RECOVERY_SECONDS = 30.0
+LOOK_SECONDS = 0.1
 
 
 def token(user: str) -> str:
@@ -157,9 +159,13 @@ class World:
                 return None
 
     async def rows(self, statement: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
-        """The same, where it must succeed."""
-        rows = await self.sql(statement, parameters)
-        assert rows is not None, f"failed: {statement[:300]}"
+        """The same, where it must succeed: again while PostgreSQL still recovers from a kill, which
+        it may notice only after everybody was served. Once there are faults, reads alone do.
+        """
+        until = time.monotonic() + RECOVERY_SECONDS
+        while (rows := await self.sql(statement, parameters)) is None:
+            assert time.monotonic() < until, f"failed: {statement[:300]}"
+            await asyncio.sleep(LOOK_SECONDS)
         return rows
 
     async def connect(self) -> psycopg.AsyncConnection[TupleRow]:
