@@ -141,9 +141,12 @@ async def test_every_metric_of_a_worker_moves(db: Database, run: Callable[..., A
     run(SETUP)
     with serve.listen("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
-    with db.connect() as conn, working(db, ROWCAST_WORKER_PORT=str(port)):
+    with db.connect() as conn, db.connect() as gate, working(db, ROWCAST_WORKER_PORT=str(port)):
         for kind in ("note", "poison", "hopeless"):
             enqueue(conn, kind)
+        # One that is under way until it was seen to be.
+        gate.execute("select pg_advisory_lock(7)")
+        enqueue(conn, "up", gate=7)
         # Of a kind that no worker has code for.
         run("select jobs.allow('nobodys')")
         enqueue(conn, "nobodys")
@@ -153,6 +156,8 @@ async def test_every_metric_of_a_worker_moves(db: Database, run: Callable[..., A
             watch = Watch(http)
             looking = asyncio.create_task(watch.forever())
             try:
+                await all_moved(watch, {"rowcast_worker_jobs"})
+                gate.execute("select pg_advisory_unlock(7)")
                 await all_moved(watch, of(metrics.WORKER))
                 # The queue is counted every ten seconds.
                 await eventually(partial(is_told, watch, SERIES), 40)

@@ -29,8 +29,7 @@ as $$
                 ),
                 'topic', (c.c).topic, 'values', to_jsonb((c.c).enum_values),
                 'parent', (select p.name from sync_internal.tables p where p.table_id = (c.c).parent_id),
-                'decode', sync_internal.decode_expression(c.c, '$value$'),
-                'json', sync_internal.json_expression(c.c, format('t.%I', (c.c).column_name))
+                'decode', sync_internal.decode_expression(c.c, '$value$')
             )), '{}')
             from (select r.columns[g.i] as c from generate_subscripts(r.columns, 1) g (i)) c
         ),
