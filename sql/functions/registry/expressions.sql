@@ -27,10 +27,9 @@ as $$
     from (
         select case
             when p_column.kind = 'json' then p_source
-            -- Nothing in them has to be escaped, which to_json would look for.
-            when p_column.kind in ('uuid', 'bigint', 'numeric') then format($e$('"' || %s || '"')$e$, p_source)
-            when p_column.kind = 'timestamptz' then format($e$('"' || sync_internal.wire_time(%s) || '"')$e$, p_source)
-            when p_column.kind = 'timestamp' then format($e$('"' || sync_internal.wire_timestamp(%s) || '"')$e$, p_source)
+            when p_column.kind in ('bigint', 'numeric') then format('to_json(%s::text)', p_source)
+            when p_column.kind = 'timestamptz' then format('to_json(sync_internal.wire_time(%s))', p_source)
+            when p_column.kind = 'timestamp' then format('to_json(sync_internal.wire_timestamp(%s))', p_source)
             when p_column.kind = 'bytea'
                 then format('to_json(translate(encode(%s, ''base64''), E''\n'', ''''))', p_source)
             when p_column.kind = 'list' and p_column.element_kind in ('bigint', 'numeric')

@@ -1,5 +1,6 @@
 """Whoever writes with whatever SQL: every change is in the feed, and nothing else is."""
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -734,6 +735,39 @@ def test_wide_table(conn: psycopg.Connection, told: Told) -> None:
     conn.execute("update wide set " + ", ".join(f"c{n} = -1" for n in range(0, 250, 2)))
     (change,) = told()
     assert change["patch"] == {f"c{n}": -1 for n in range(0, 250, 2)}
+
+
+@pytest.mark.parametrize("width", [36, 37, 38, 39, 77, 78, 79])
+def test_a_wide_record_of_many_kinds_is_whole(
+    conn: psycopg.Connection, told: Told, width: int
+) -> None:
+    """Its JSON is made in pieces: whatever stands at their ends, with a value or without."""
+    kinds = {
+        "uuid": "00000000-0000-7000-8000-000000000001",
+        "timestamptz": "2026-01-02T03:04:05.678900Z",
+        "bigint": "9007199254740993",
+        "integer": 7,
+        "text": '100% "quoted" \\ text',
+        "jsonb": {"a": [1, None]},
+    }
+    said = list(kinds.items())
+    columns = [
+        (f"c{n}", *said[n % len(said)], n % 5 == 4)  # name, type, value, nullable
+        for n in range(width)
+    ]
+    definitions = ", ".join(
+        f'"{name}" {kind}{"" if null else " not null"}' for name, kind, _, null in columns
+    )
+    live(conn, "many", f"id text primary key, {definitions}")
+    for empty in (False, True):
+        given = {name: None if null and empty else value for name, _, value, null in columns}
+        row = {"id": str(empty), "version": 1} | given
+        conn.execute(
+            "insert into many select * from json_populate_record(null::many, %s)",
+            (json.dumps(row),),
+        )
+        (change,) = told()
+        assert list(change["patch"].values()) == list(row.values())
 
 
 def test_row_updated_again_by_its_own_trigger_ends_with_its_newest_version(
