@@ -122,9 +122,8 @@ class Outlet:
         self._limit = limit_bytes
         self._waiting: list[tuple[Message, int]] = []
         self._waiting_bytes = 0
-        self._tasks: list[
-            asyncio.Task[None]
-        ] = []  # seldom any; empty, a set is four times as large
+        # Seldom any, and an empty set is four times as large.
+        self._tasks: list[asyncio.Task[None]] = []
         self._written = 0
         self._taken = -1
         self._taken_at = 0.0
