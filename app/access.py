@@ -4,6 +4,7 @@ PostgreSQL derives it from its catalogue (`sync.policy_reads`); nothing here kno
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 EVERYONE: Final = None
@@ -14,6 +15,16 @@ class Source(NamedTuple):
 
     table: str
     columns: frozenset[str] | None
+
+
+@dataclass(slots=True)
+class Touch:
+    """`users` may see other rows of a table than before, or EVERYONE, by the transaction `xid`;
+    None: by several.
+    """
+
+    users: set[str] | None
+    xid: str | None
 
 
 class Policies:
@@ -49,13 +60,14 @@ class Policies:
 
     def touched(
         self, changes: Sequence[Mapping[str, Any]], behind: Sequence[str] = ()
-    ) -> dict[str, set[str] | None]:
-        """The tables whose readers these changes of the feed may have altered, each with the users
-        concerned, or EVERYONE where that is not declared. `behind`: tables changed too much to be
-        listed.
+    ) -> dict[str, Touch]:
+        """The tables whose readers these changes of the feed may have altered; EVERYONE where it is
+        not declared whom they concern. `behind`: tables changed too much to be listed.
         """
-        found: dict[str, set[str] | None] = {
-            table: EVERYONE for source in behind for table, _ in self._dependents.get(source, ())
+        found = {
+            table: Touch(EVERYONE, None)
+            for source in behind
+            for table, _ in self._dependents.get(source, ())
         }
         for change in changes:
             dependents = self._dependents.get(change["table"])
@@ -66,8 +78,11 @@ class Policies:
             for table, columns in dependents:
                 if columns is not None and change["kind"] == "update" and columns.isdisjoint(patch):
                     continue
-                before = found.get(table, set())
-                found[table] = (
-                    EVERYONE if users is None or before is EVERYONE else before | set(users)
-                )
+                touch = found.setdefault(table, Touch(set(), change["xid"]))
+                if users is None or touch.users is EVERYONE:
+                    touch.users = EVERYONE
+                else:
+                    touch.users.update(users)
+                if touch.xid != change["xid"]:
+                    touch.xid = None
         return found

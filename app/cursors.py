@@ -7,6 +7,7 @@ much, others write. One costs 5 us; it is made once per wake-up and not per sock
 import binascii
 import os
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from functools import lru_cache
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -64,3 +65,27 @@ class Cursors:
         if not answer.startswith(_MEMBER) or end < 0:
             raise ValueError("an answer without a cursor")
         return f'{{"cursor":"{self.seal(answer[len(_MEMBER) : end])}{answer[end:]}'
+
+
+@lru_cache(maxsize=1024)  # the keys of a socket share few
+def covers(cursor: str, other: str | None) -> bool:
+    """Whether all that is before the `other` cursor, if any, is before this one. Both as SQL makes
+    them; of any other form nothing is known.
+    """
+    if other is None:
+        return True
+    try:
+        epoch, xmax, running = _parts(cursor)
+        other_epoch, other_xmax, other_running = _parts(other)
+    except ValueError:
+        return False
+    return (
+        epoch == other_epoch
+        and xmax >= other_xmax
+        and all(xid >= other_xmax or xid in other_running for xid in running)
+    )
+
+
+def _parts(cursor: str) -> tuple[str, int, frozenset[int]]:
+    _, epoch, xmax, running, _ = cursor.split(".")
+    return epoch, int(xmax), frozenset(map(int, running.split("-"))) if running else frozenset()

@@ -151,6 +151,7 @@ class Delivery:
         self._seal = seal
         # The class each record ends in: what is asked now is answered for that one.
         self._last = {(change.table, change.record_id): change.after for change in changes}
+        self._cursor = ""
         self._overtaken: set[tuple[Reader, str, str]] = set()
         self._failed: set[Reader] = set()
         self._answers: dict[Reader, Answer] = {}
@@ -300,6 +301,7 @@ class Delivery:
 
     def send(self, cursor: str) -> None:
         """Sends every socket what it may hear, then moves the hub's cursor."""
+        self._cursor = cursor
         if self._changes:
             self._send_all(cursor)
         self._hub.cursor = cursor
@@ -341,7 +343,7 @@ class Delivery:
                 if among is not None and subscriber not in among:
                     continue
                 for step in self._steps(position, change, subscriber.reader):
-                    element = _tell(subscriber, keys, change, step, stale, ended)
+                    element = _tell(subscriber, keys, change, step, stale, ended, self._cursor)
                     if element is not None:
                         heard.setdefault(subscriber, []).append((change.xid, element))
             # Only now: sockets of one reader share a view, and each has to be told.
@@ -543,9 +545,10 @@ def _tell(
     step: Step,
     stale: dict[Subscriber, dict[str, None]],
     ended: list[View],
+    cursor: str,
 ) -> Element | None:
     """The element this socket gets for a step; keeps its views and its stale keys. `ended`: views
-    of records of which nothing is left to see.
+    of records of which nothing is left to see. `cursor`: up to where is told.
     """
     views = subscriber.reader.views
     if isinstance(step, Unknown):
@@ -563,6 +566,7 @@ def _tell(
     element: Element | None = None
     for key in keys:
         if not views[key].evidence:
+            views[key].silent = cursor
             continue
         if is_record_key(key):
             # He could read it under its own key, so its end is no secret to him.

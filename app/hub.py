@@ -39,13 +39,15 @@ class View:
 
     A key with no class at all has no evidence: he is told nothing of what ends under it. `assumed`:
     he was told to read again, and what he found there is not known yet. `answered`: PostgreSQL has
-    said what is under it.
+    said what is under it. `silent`: the cursor up to which something may have ended under it that
+    he was not told of, since only who has read it just before may know.
     """
 
     sockets: int = 0
     classes: tuple[RowClass, ...] | None = ()
     assumed: bool = False
     answered: bool = False
+    silent: str | None = None
 
     @property
     def evidence(self) -> bool:
@@ -125,15 +127,16 @@ class Wire(Protocol):
 class Subscriber:
     """One socket: who reads from it, its keys, and what waits while one of its keys is joining.
 
-    `cursor` is where the socket stood when it began to wait; while nothing waits, the hub's own
-    cursor holds for it. `end` closes it: its session has ended. `sink` takes every frame; those
-    to very many sockets go by its `wire` while it has one.
+    `keys`: each with the cursor from which on its changes are sent. `cursor` is where the socket
+    stood when it began to wait; while nothing waits, the hub's own cursor holds for it. `end`
+    closes it: its session has ended. `sink` takes every frame; those to very many sockets go by its
+    `wire` while it has one.
     """
 
     reader: Reader
     sink: Callable[[bytes], None]
     end: Callable[[], None]
-    keys: dict[str, None] = field(default_factory=dict)
+    keys: dict[str, str | None] = field(default_factory=dict)
     cursor: str | None = None
     held: list[bytes] | None = None
     held_bytes: int = 0
@@ -280,6 +283,9 @@ class Hub:
                 known = reader.views[key]
                 known.assumed = known.assumed or view.assumed
                 known.answered = known.answered or view.answered
+                if view.silent is not None:
+                    # Whichever of two is the later one, this is not before it.
+                    known.silent = view.silent if known.silent is None else self.cursor
                 if view.classes is None:
                     known.classes = None
                 for row_class in view.classes or ():
@@ -338,13 +344,22 @@ class Hub:
         views = subscriber.reader.views
         for key in keys:
             if key not in subscriber.keys:
-                subscriber.keys[key] = None
+                subscriber.keys[key] = self.cursor
                 self._by_key.setdefault(key, set()).add(subscriber)
                 self._changed(key)
                 view = views.get(key)
                 if view is None:
                     view = views[key] = View()
                 view.sockets += 1
+
+    def begin_anew(self, cursor: str) -> None:
+        """Changes before this cursor may have been missed."""
+        for subscriber in self.subscribers:
+            for key in subscriber.keys:
+                subscriber.keys[key] = cursor
+        for reader in self.readers.values():
+            for view in reader.views.values():
+                view.silent = None
 
     def unsubscribe(self, subscriber: Subscriber, keys: Iterable[str]) -> None:
         """Forgets keys; unknown ones do not matter."""

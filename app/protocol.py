@@ -100,6 +100,7 @@ class Subscribe(Model):
     id: Id
     keys: list[Key]
     cursor: Cursor | None = None
+    empty: Annotated[bool, Field(description="The read of that cursor found nothing here.")] = False
 
 
 class Unsubscribe(Model):

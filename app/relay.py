@@ -92,6 +92,8 @@ class Relay:
         self._rung_at: float | None = None
         self._drained_at = 0.0
         self._spacing = SPACING_SECONDS
+        self._begun = self._ended = 0  # the numbers of readings
+        self._turn = asyncio.Event()  # when the one under way has ended
         self._tasks: set[asyncio.Task[None]] = set()
         self.rights = Rights(hub, lane)
         self._fingerprint_at = -FINGERPRINT_SECONDS
@@ -126,6 +128,16 @@ class Relay:
     def wake(self) -> None:
         """There may be something in the feed."""
         self._awake.set()
+
+    async def settle(self) -> None:
+        """Waits until whatever is committed by now was told, and what PostgreSQL may have thought
+        of when it was asked about that: two readings from now on.
+        """
+        for _ in range(2):
+            begun = self._begun
+            while self._ended <= begun:
+                self.wake()
+                await self._turn.wait()
 
     def committed(self) -> None:
         """Says that this gateway has committed: for while the doorbell would not tell."""
@@ -171,12 +183,16 @@ class Relay:
             self._awake.clear()
             started = time.monotonic()
             rung_at, self._rung_at = self._rung_at, None
+            self._begun += 1
             try:
                 # One read takes all there is; what is committed from now on is for the next.
                 await self.read(rung=rung_at is not None)
                 if self._put_off:
                     self._awake.set()
                 self._drained_at = time.monotonic()
+                self._ended = self._begun
+                self._turn.set()
+                self._turn = asyncio.Event()
                 if rung_at is not None:
                     metrics.bell_seconds.observe(self._drained_at - rung_at)
                 self._spacing = min(SPACING_SECONDS, (self._drained_at - started) * REST)
@@ -292,7 +308,9 @@ class Relay:
         for key in too_much:
             for subscriber in self._hub.sockets_with(key):
                 send_stale(subscriber, [key], "bulk")
-        self.rights.tell_flips(seen, lambda: self._cursors.seal(self._hub.cursor or cursor))
+        self.rights.tell_flips(
+            seen, lambda: self._cursors.seal(self._hub.cursor or cursor), upto=cursor
+        )
         self.rights.keep_views(proven)
         delivery.send(cursor)
         for age in _ages(answer):
@@ -353,6 +371,7 @@ class Relay:
         epoch = str(answer.get("epoch"))
         if self._is_anew(answer):
             self._hub.forget_all()
+            self._hub.begin_anew(answer["cursor"])
             self._everything_stale("behind", None if epoch == self.epoch else epoch)
         self.epoch = epoch
 

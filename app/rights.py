@@ -8,14 +8,15 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
 import psycopg
 
 from . import calls, metrics
-from .access import EVERYONE, Policies
+from .access import EVERYONE, Policies, Touch
+from .cursors import covers
 from .db import Lane
 from .delivery import Answer, Delivery, Refs, gone_frame, send_stale
 from .errors import from_database
@@ -42,6 +43,8 @@ class Rights:
         self._lane = lane
         self._asking = asyncio.Semaphore(lane.size)
         self.policies = Policies()
+        self._touched: Mapping[str, Touch] = {}
+        self._touched_before: Collection[str] = ()
 
     async def look(self, fingerprint: str) -> bool:
         """Loads the policies anew if they are not as this fingerprint says: then no answer holds
@@ -147,12 +150,13 @@ class Rights:
 
     # --- what changes who may see what -----------------------------------------------------------
 
-    def touch(self, tables: Mapping[str, set[str] | None]) -> dict[Reader, set[str]]:
+    def touch(self, tables: Mapping[str, Touch]) -> dict[Reader, set[str]]:
         """Forgets the answers that may have changed. Returns the keys to be looked at again."""
+        self._touched = tables
         found: dict[Reader, set[str]] = {}
-        for table, users in tables.items():
+        for table, touch in tables.items():
             for reader in self._hub.readers.values():
-                if users is not EVERYONE and not named(reader, users):
+                if touch.users is not EVERYONE and not named(reader, touch.users):
                     continue
                 reader.forget(table)
                 keys = {key for key, _ in reader.views_of(table)}
@@ -185,6 +189,24 @@ class Rights:
                 for other in self._hub.sockets_of([reader], key):
                     if other is not subscriber:
                         send_stale(other, [key], "access")
+
+    def unsure(self, reader: Reader, keys: Iterable[str], cursor: str, *, empty: bool) -> list[str]:
+        """Of joined keys that were read after a cursor, those under which something may have
+        changed since without a word. They are read again; what is seen there is asked for. `empty`:
+        nothing was found. Where he is thought to see nothing only that counts, for everybody:
+        whatever has happened there, or happens while he asks, he learns nothing of it.
+        """
+        unsure = [
+            key
+            for key in keys
+            if (view := reader.views.get(key)) is not None
+            and not (covers(cursor, view.silent) if view.evidence else empty)
+        ]
+        for key in unsure:
+            if reader.views[key].evidence:
+                reader.views[key].assume()
+        reader.unproven.update(unsure)
+        return unsure
 
     def take_unproven(self) -> tuple[dict[Reader, set[str]], bool]:
         """The keys whose views have to be asked for, about as many as are asked for at once, and
@@ -252,17 +274,14 @@ class Rights:
                 if (table_of(key), reader.role) in self.policies.cacheable:
                     reader.learn_all(classes or ())
 
-    def tell_flips(self, seen: Views, cursor: Callable[[], str]) -> None:
+    def tell_flips(self, seen: Views, cursor: Callable[[], str], upto: str) -> None:
         """Who sees something else than before under a key reads it again; a record he has lost is
-        gone.
+        gone. `upto`: the cursor up to which that is told.
         """
         flipped: dict[str, set[Reader]] = {}
         lost: dict[str, set[Reader]] = {}
         for reader, classes in seen.items():
-            # Of whoever changed his token meanwhile is not known what he saw.
-            for subscriber in reader.left or ():
-                send_stale(subscriber, classes, "access")
-            reader.left = None
+            _tell_left(reader, classes)
             for key, now in classes.items():
                 view = reader.views.get(key)
                 if view is None:
@@ -270,6 +289,8 @@ class Rights:
                 certain = (table_of(key), reader.role) in self.policies.cacheable
                 if certain and view.classes is not None and now is not None:
                     if set(view.classes) == set(now):
+                        if not now or self._may_have_returned(table_of(key)):
+                            view.silent = upto
                         continue
                     if is_record_key(key) and not now:
                         lost.setdefault(key, set()).add(reader)
@@ -284,6 +305,16 @@ class Rights:
             for subscriber in self._hub.sockets_of(readers, key):
                 subscriber.send(frame)
 
+        self._touched_before = self._touched.keys()
+
+    def _may_have_returned(self, table: str) -> bool:
+        """Whether what is seen of a table may have been something else between two answers that
+        are equal: there and back takes two transactions. One that an answer has seen already may
+        be told of by the next reading of the feed only.
+        """
+        touch = self._touched.get(table)
+        return touch is not None and (touch.xid is None or table in self._touched_before)
+
     def keep_views(self, proven: Views) -> None:
         for reader, classes in proven.items():
             for key, now in classes.items():
@@ -297,6 +328,13 @@ class Rights:
                 view = reader.views.get(key)
                 if view is not None and key not in reader.unproven:
                     view.assumed = False
+
+
+def _tell_left(reader: Reader, keys: Iterable[str]) -> None:
+    """Of whoever changed his token while he was asked about is not known what he saw."""
+    for subscriber in reader.left or ():
+        send_stale(subscriber, keys, "access")
+    reader.left = None
 
 
 def named(reader: Reader, users: Collection[str]) -> bool:

@@ -13,10 +13,11 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from . import calls, protocol
 from .auth import COOKIE, Session, bearer, origin_allowed
+from .cursors import covers
 from .delivery import send_stale
 from .errors import Problem, from_database, unexpected
 from .gateway import Gateway
-from .hub import Subscriber
+from .hub import Subscriber, is_record_key
 from .limits import FULL_SECONDS, Places, address_of, subscriber_of
 from .outlet import Outlet, text_frame
 from .presence import Peer, Refused
@@ -27,6 +28,7 @@ log = logging.getLogger("rowcast.socket")
 FRAMES_A_TURN: Final = 64
 RENEWALS: Final = 10
 RENEWALS_SECONDS: Final = 10.0
+SETTLE_SECONDS: Final = 5.0
 
 PATH: Final = "/api/realtime/socket"
 
@@ -80,12 +82,14 @@ class Connection:
         "_renewals",
         "_session",
         "_subscriber",
+        "_unsettled_until",
         "_websocket",
     )
 
     def __init__(self, gateway: Gateway, websocket: WebSocket, outlet: Outlet) -> None:
         self._gateway = gateway
         self._hub = gateway.hub
+        self._unsettled_until = 0.0
         self._websocket = websocket
         self._outlet = outlet
         self._session: Session | None = None
@@ -339,6 +343,7 @@ class Connection:
 
     async def _subscribe(self, subscriber: Subscriber, frame: protocol.Subscribe) -> None:
         """Registers first, then asks, then replays: a change is in the replay or comes after it.
+        Of keys that were registered before the cursor there is nothing to replay.
 
         What the relay delivers meanwhile waits until `subscribed` is sent, and the socket stands
         at the cursor it had when it began: it never claims what it was not sent.
@@ -349,6 +354,10 @@ class Connection:
         asked = frame.cursor
         if asked is not None:
             asked = self._gateway.cursors.open(asked) or calls.UNUSABLE_CURSOR
+            joined = subscriber.keys
+            if keys and all((since := joined.get(key)) and covers(asked, since) for key in keys):
+                await self._join_again(subscriber, frame, keys, errors, asked)
+                return
         reader = subscriber.reader
         try:
             async with database.joins:
@@ -364,10 +373,7 @@ class Connection:
                 )
         except psycopg.Error as exc:
             self._hub.unsubscribe(subscriber, new)
-            problem = from_database(exc)
-            if problem.status == 401:
-                raise Closed(protocol.SIGN_IN, problem.detail) from None
-            self._refuse(problem.code, problem.detail or "Not subscribed; try again", frame.id)
+            self._refuse_join(exc, frame.id)
             self._release(subscriber)
             return
         answer = protocol.loads(text)
@@ -376,7 +382,7 @@ class Connection:
         self._hub.unsubscribe(subscriber, [key for key in new if key in dropped])
         versions = answer.get("versions") or {}
         if reader.generation == generation:
-            self._gateway.relay.rights.found(subscriber, answer.get("views") or {})
+            relay.rights.found(subscriber, answer.get("views") or {})
         # One group each: a replay may be cut anywhere, since no frame of it moves the cursor.
         replay = [[protocol.replayed_element(update)] for update in answer.get("updates") or ()]
         for payload in protocol.updates_frames(replay, cursor, cursor):
@@ -393,6 +399,57 @@ class Connection:
         if reader.generation != generation:
             # His rights may have changed between the answer and now.
             send_stale(subscriber, keys, "access")
+
+    async def _join_again(
+        self,
+        subscriber: Subscriber,
+        frame: protocol.Subscribe,
+        keys: list[str],
+        errors: list[protocol.KeyRefusal],
+        cursor: str,
+    ) -> None:
+        """Keys he had joined before this cursor and has read since: whatever came after it was
+        sent, but for what was thought not to concern him. Which of them he has to read once more
+        is known when the changes around his read were told. Frames behind this one wait, so that a
+        relay which cannot read is not waited for by each.
+        """
+        gateway = self._gateway
+        versions: dict[str, int] = {}
+        records = [key for key in keys if is_record_key(key)]
+        try:
+            if time.monotonic() < self._unsettled_until:
+                raise TimeoutError
+            async with asyncio.timeout(SETTLE_SECONDS):
+                await gateway.relay.settle()
+            if records:
+                async with gateway.database.joins:
+                    text = await calls.subscribe(
+                        gateway.database.work, subscriber.reader.claims, records, None
+                    )
+                versions = protocol.loads(text).get("versions") or {}
+        except TimeoutError:
+            if time.monotonic() >= self._unsettled_until:
+                self._unsettled_until = time.monotonic() + SETTLE_SECONDS
+            self._refuse("unavailable", "Not subscribed; try again", frame.id)
+            return
+        except psycopg.Error as exc:
+            self._refuse_join(exc, frame.id)
+            return
+        unsure = gateway.relay.rights.unsure(subscriber.reader, keys, cursor, empty=frame.empty)
+        subscribed = protocol.Subscribed(
+            id=frame.id,
+            cursor=self._sealed(gateway.hub.cursor) or "",
+            versions=versions,
+            stale=unsure or None,
+            errors=errors or None,
+        )
+        self._send(subscribed)
+
+    def _refuse_join(self, exc: psycopg.Error, frame_id: str | int) -> None:
+        problem = from_database(exc)
+        if problem.status == 401:
+            raise Closed(protocol.SIGN_IN, problem.detail) from None
+        self._refuse(problem.code, problem.detail or "Not subscribed; try again", frame_id)
 
     def _release(self, subscriber: Subscriber) -> None:
         if not self._hub.release(subscriber):

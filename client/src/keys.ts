@@ -14,7 +14,7 @@ export interface KeyState {
   readonly key: Key;
   users: number;
   status: KeyStatus;
-  /** Everything before it has been taken in; undefined: nothing is known under this key. While live, the socket's. */
+  /** Everything before it has been taken in; undefined: nothing is known under this key. While live, the socket's, and of a stale key that from before. */
   cursor: Cursor | undefined;
   /** The tick from which on nothing under this key is missed, and that of the read it began with. */
   since: number | undefined;
@@ -24,6 +24,8 @@ export interface KeyState {
   /** Its queries have to be run again, since a tick. */
   stale: boolean;
   staleAt: number;
+  /** It was joined again since: what that answers is read, and that is all. */
+  again: boolean;
   /** The subscription under way. */
   frame: FrameId | undefined;
   /** Whose knowledge the cursor is, if not this tab's. */
@@ -87,6 +89,7 @@ export class Keys {
       fromNow: false,
       stale: false,
       staleAt: -1,
+      again: false,
       frame: undefined,
       origin: undefined,
       used: 0,
@@ -183,6 +186,26 @@ export class Keys {
     this.keep(state);
   }
 
+  /**
+   * Everything under these stale keys was read. What changed just then the server may have kept to itself, since it knew
+   * nothing of that read: joined again, once, it says so.
+   */
+  rejoin(states: readonly KeyState[]): void {
+    const found: KeyState[] = [];
+    const empty: KeyState[] = [];
+    for (const state of states) {
+      if (state.status === "live" && !state.again) {
+        state.again = true;
+        (this.isHeld(state.key) ? found : empty).push(state);
+      } else {
+        state.stale = state.again = false;
+        this.keep(state);
+      }
+    }
+    this.join(found);
+    this.join(empty, true);
+  }
+
   /** Whether what a row of storage tells holds as of a key's cursor, so that it can go on from there. */
   isResumable(key: Key, row: Origin): boolean {
     const state = this.states.get(key);
@@ -200,13 +223,20 @@ export class Keys {
 
   // --- the connection ---
 
-  /** Joins what is used and not joined, grouped by cursor. */
+  /** Joins what is used and not joined. */
   subscribe(): void {
     if (this.socket.state !== "open" || !this.vault) return;
+    const states = this.all().filter(
+      ({ users, status, cursor, fromNow }) =>
+        users && status === "off" && (cursor !== undefined || fromNow),
+    );
+    this.join(states);
+  }
+
+  /** Joins keys, grouped by cursor. */
+  private join(joined: readonly KeyState[], empty?: boolean): void {
     const groups = new Map<Cursor | undefined, KeyState[]>();
-    for (const state of this.states.values()) {
-      if (!state.users || state.status !== "off") continue;
-      if (state.cursor === undefined && !state.fromNow) continue;
+    for (const state of joined) {
       const group = groups.get(state.cursor);
       if (group) group.push(state);
       else groups.set(state.cursor, [state]);
@@ -223,9 +253,22 @@ export class Keys {
           state.status = "joining";
           state.frame = id;
         }
-        this.socket.send({ type: "subscribe", id, keys, ...(cursor !== undefined && { cursor }) });
+        this.socket.send({
+          type: "subscribe",
+          id,
+          keys,
+          ...(cursor !== undefined && { cursor }),
+          ...(empty && { empty }),
+        });
       }
     }
+  }
+
+  private isHeld(key: Key): boolean {
+    const place = placeOf(this.cache.schema, key);
+    if (!place) return false;
+    for (const { server } of this.cache.table(place.table).under([key])) if (server) return true;
+    return false;
   }
 
   /** The answer to a subscription. */
@@ -283,12 +326,14 @@ export class Keys {
     }
   }
 
-  /** Keys have to be read again. */
-  mark(keys: readonly Key[]): void {
+  /** Keys have to be read again; `again`: so they were told when they were joined. */
+  mark(keys: readonly Key[], again: boolean): void {
     const tick = this.cache.next();
     for (const key of keys) {
       const state = this.state(key);
+      if (state.status === "live") state.cursor = this.vault?.cursor ?? state.cursor;
       state.stale = true;
+      state.again &&= again;
       state.staleAt = state.from = tick;
       this.keep(state);
     }
@@ -296,7 +341,7 @@ export class Keys {
 
   /** A key is not live any more: from here on its own cursor counts. */
   private off(state: KeyState): void {
-    if (state.status === "live") state.cursor = this.vault?.cursor ?? state.cursor;
+    if (state.status === "live" && !state.stale) state.cursor = this.vault?.cursor ?? state.cursor;
     state.status = "off";
     state.frame = state.error = undefined;
     if (state.cursor === undefined) state.since = undefined;

@@ -196,7 +196,7 @@ export class Sync implements Loader {
       }
       this.keys.subscribe();
       void this.records.fetch();
-      for (const state of this.keys.all()) if (state.stale) this.clearStale(state);
+      this.keys.rejoin(this.keys.all().filter((state) => state.stale && this.isRead(state)));
       this.refreshStatus();
       this.core.stir();
     });
@@ -247,7 +247,7 @@ export class Sync implements Loader {
       }
       case "subscribed":
         this.keys.subscribed(frame);
-        if (frame.stale?.length) this.stale(frame.stale, "behind");
+        if (frame.stale?.length) this.stale(frame.stale, undefined);
         // A query whose key was refused looks after its records no more.
         this.records.check();
         this.schedule();
@@ -271,10 +271,11 @@ export class Sync implements Loader {
     }
   }
 
-  private stale(keys: readonly Key[], reason: StaleFrame["reason"]): void {
+  /** Keys have to be read again, for a reason, or since they were joined. */
+  private stale(keys: readonly Key[], reason: StaleFrame["reason"] | undefined): void {
     const { cache } = this;
     const marked = new Set(keys);
-    this.keys.mark(keys);
+    this.keys.mark(keys, !reason);
     for (const [id, row] of this.known) {
       if (!this.loads.get(id)?.running && row.keys.some((key) => marked.has(key))) {
         this.forgetQuery(id);
@@ -303,15 +304,13 @@ export class Sync implements Loader {
     this.schedule();
   }
 
-  /** A stale key is clear once everything in use under it was asked for after that. */
-  private clearStale(state: KeyState): void {
-    const { key, staleAt } = state;
+  /** Whether everything in use under a stale key was asked for after it went stale. */
+  private isRead({ key, staleAt, status }: KeyState): boolean {
+    if (status === "joining" || this.cache.slotOfKey(key)?.want) return false;
     for (const { keys, sentAt, loading } of this.loads.values()) {
-      if (keys.includes(key) && (sentAt < staleAt || loading)) return;
+      if (keys.includes(key) && (sentAt < staleAt || loading)) return false;
     }
-    if (this.cache.slotOfKey(key)?.want) return;
-    state.stale = false;
-    this.keys.keep(state);
+    return true;
   }
 
   // --- queries ---
@@ -574,9 +573,9 @@ export class Sync implements Loader {
     for (const key of keys) {
       const state = this.keys.state(key);
       if (!before.includes(key)) this.keys.acquire(key);
+      const { since = 0, staleAt } = state;
       if (state.since === undefined) this.keys.cover(state, cursor, sent);
-      else if (state.since > sent) load.again = true;
-      if (state.staleAt > sent) load.again = true;
+      if (Math.max(since, staleAt) > sent) load.again = true;
     }
     for (const key of before) if (!keys.includes(key)) this.keys.release(key);
     this.schedule();

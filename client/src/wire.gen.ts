@@ -142,6 +142,8 @@ export interface SubscribeFrame {
   id: FrameId;
   keys: readonly Key[];
   cursor?: Cursor;
+  /** The read of that cursor found nothing here. */
+  empty?: boolean;
 }
 
 /** Hear no more of these keys. */

@@ -161,6 +161,8 @@ export class ScriptedServer {
   shape: "patch" | "record" | "bare" = "patch";
   /** Updates are made and not sent. */
   mute = false;
+  /** What is joined again has to be read again: something may have happened there that was not told. */
+  unsure = false;
   /** Changes before this are not kept: older cursors are stale. */
   pruned = 0;
   /** The version of a record when it is made, by how often one of this id was made before. */
@@ -608,9 +610,10 @@ export class ScriptedServer {
       case "subscribe": {
         const { id, keys, cursor } = frame;
         const [epoch, from] = (cursor ?? this.cursor).split("/");
-        const stale = epoch !== this.epoch || Number(from) < this.pruned;
+        const again = cursor !== undefined && keys.every((key) => peer.keys.has(key));
+        const stale = again ? this.unsure : epoch !== this.epoch || Number(from) < this.pruned;
         const wanted = new Set(keys);
-        if (!stale) {
+        if (!stale && !again) {
           const updates = this.feed
             .slice(Number(from))
             .flatMap((change) => this.updateFor(peer, change, wanted, true));

@@ -194,6 +194,157 @@ describe("R7 queries", () => {
     expect(log.shown).toMatchObject([undefined, null, { title: "X" }]);
   });
 
+  it("R7.7 what changes right after a stale key was read is read once more when the key is joined again", async () => {
+    const stage = new Stage();
+    fill(stage, 2);
+    const client = stage.open();
+    const seen = rows(client.query("tasks", board));
+    await stage.until(() => live(client, "tasks", board));
+    const before = subscriptions(stage).length;
+    stage.server.unsure = true;
+    let cursor = "";
+    stage.server.next("query", (call) => {
+      const answer = call.commit();
+      cursor = stage.server.cursor;
+      // The server tells nobody: it had not known that this could be seen.
+      stage.server.mute = true;
+      stage.server.remove("tasks", "t0000");
+      stage.server.mute = false;
+      return answer;
+    });
+    stage.server.stale(["tasks?boardId=b1"], "access");
+    await stage.advance();
+    expect(seen.now()).toEqual(["T1"]);
+    expect(client.query("tasks", board).getSnapshot().status).toBe("live");
+    const joined = subscriptions(stage).slice(before);
+    expect(joined).toEqual([
+      { type: "subscribe", id: joined[0]?.id, keys: ["tasks?boardId=b1"], cursor },
+    ]);
+    expect(queries(stage)).toHaveLength(3);
+
+    // The next time as well.
+    stage.server.stale(["tasks?boardId=b1"], "access");
+    await stage.advance();
+    expect(subscriptions(stage)).toHaveLength(before + 2);
+    expect(queries(stage)).toHaveLength(5);
+  });
+
+  it("R7.7 so is a record that is looked at", async () => {
+    const stage = new Stage();
+    fill(stage, 1);
+    const client = stage.open();
+    const log = watch(client.record("tasks", "t0000"));
+    await stage.advance();
+    stage.server.next("getRecords", (call) => {
+      const answer = call.commit();
+      stage.server.mute = true;
+      stage.server.remove("tasks", "t0000");
+      stage.server.mute = false;
+      return answer;
+    });
+    stage.server.stale(["tasks:t0000"], "access");
+    await stage.advance();
+    expect(log.shown.at(-1)).toBeNull();
+  });
+
+  it("R7.7 says where nothing was found", async () => {
+    const stage = new Stage();
+    fill(stage, 1);
+    const client = stage.open();
+    rows(client.query("tasks", board));
+    rows(client.query("tasks", { boardId: "b2" }));
+    await stage.until(() => live(client, "tasks", { boardId: "b2" }));
+    const before = subscriptions(stage).length;
+    stage.server.stale(["tasks?boardId=b1", "tasks?boardId=b2"], "access");
+    await stage.advance();
+    const joined = subscriptions(stage).slice(before);
+    expect(joined.map(({ keys, empty }) => ({ keys, empty }))).toEqual([
+      { keys: ["tasks?boardId=b1"], empty: undefined },
+      { keys: ["tasks?boardId=b2"], empty: true },
+    ]);
+    expect(queries(stage)).toHaveLength(4);
+  });
+
+  it("R7.7 once for all that is read under a key, from where it went stale", async () => {
+    const stage = new Stage();
+    fill(stage, 2);
+    const client = stage.open();
+    const others = { ...board, title: "T1" };
+    rows(client.query("tasks", board));
+    const seen = rows(client.query("tasks", others));
+    await stage.until(() => live(client, "tasks", others));
+    const before = subscriptions(stage).length;
+    const stood = stage.server.cursor;
+    const cursors: string[] = [];
+    for (let i = 0; i < 2; i++) {
+      stage.server.next("query", (call) => {
+        stage.server.put("tasks", "t0000", { title: `again ${i}` });
+        cursors.push(stage.server.cursor);
+        return call.commit();
+      });
+    }
+    stage.server.stale(["tasks?boardId=b1"], "access");
+    await stage.advance();
+    expect(seen.now()).toEqual(["T1"]);
+    expect(new Set([stood, ...cursors]).size).toBe(3);
+    expect(subscriptions(stage).slice(before)).toMatchObject([
+      { keys: ["tasks?boardId=b1"], cursor: stood },
+    ]);
+  });
+
+  it("R7.7 stale again while it is joined again: both are read, and it is joined once more", async () => {
+    const stage = new Stage();
+    fill(stage, 2);
+    const client = stage.open();
+    rows(client.query("tasks", board));
+    await stage.until(() => live(client, "tasks", board));
+    const before = subscriptions(stage).length;
+    let others = 1;
+    Object.defineProperty(stage.server, "unsure", {
+      get: () => {
+        if (others-- > 0) stage.server.stale(["tasks?boardId=b1"], "access");
+        return false;
+      },
+    });
+    stage.server.stale(["tasks?boardId=b1"], "access");
+    await stage.advance();
+    expect(queries(stage)).toHaveLength(3);
+    expect(subscriptions(stage)).toHaveLength(before + 2);
+    expect(client.query("tasks", board).getSnapshot().status).toBe("live");
+  });
+
+  it.each(["before", "after"])(
+    "R7.7 a connection that ends %s the answer to the read is resumed from where the key went stale",
+    async (when) => {
+      const stage = new Stage();
+      fill(stage, 2);
+      const client = stage.open();
+      const seen = rows(client.query("tasks", board));
+      await stage.until(() => live(client, "tasks", board));
+      stage.server.put("tasks", "t0001", { title: "T2" });
+      await stage.advance();
+      const before = subscriptions(stage).length;
+      const stood = stage.server.cursor;
+      stage.server.next("query", (call) => {
+        const answer = call.commit();
+        stage.server.mute = true;
+        stage.server.remove("tasks", "t0000");
+        stage.server.mute = false;
+        // The socket's cursor goes on, over what it was not told.
+        stage.server.put("tasks", "t0001", { title: "T3" });
+        if (when === "before") stage.server.close();
+        else queueMicrotask(() => stage.server.close());
+        return answer;
+      });
+      stage.server.stale(["tasks?boardId=b1"], "access");
+      await stage.until(() => subscriptions(stage).length > before);
+      await stage.advance(2000);
+      expect(subscriptions(stage)[before]).toMatchObject({ cursor: stood });
+      expect(seen.now()).toEqual(["T3"]);
+      expect(client.query("tasks", board).getSnapshot().status).toBe("live");
+    },
+  );
+
   it("R7.3 a query that nobody listened to when its key went stale is read, not resumed", async () => {
     const stage = new Stage();
     fill(stage, 1);

@@ -40,7 +40,7 @@ RETRIED = frozenset({401, 408, 425, 426, 429})
 
 
 class Step(Enum):
-    """How far a key has come."""
+    """How far a key has come. One that was read again is joined again, from there on."""
 
     COLD = "not read yet"
     READ = "read, not joined yet"
@@ -288,6 +288,7 @@ class Client:
             "subscribe",
             id=self._number,
             keys=[key.text for key in keys],
+            empty=not any(key.covers(*held) for key in keys for held in self.records.items()),
             **({"cursor": cursor} if cursor is not None else {}),
         )
 
@@ -383,11 +384,10 @@ class Client:
                 if key.stale_at > sent:
                     continue
                 key.stale = False
-                if key.step is Step.COLD:
-                    key.step = Step.READ
-                    key.cursor = answer["cursor"]
-                    if self._session is not None:
-                        await self._join(self._session, [key], key.cursor)
+                key.step = Step.READ
+                key.cursor = answer["cursor"]
+                if self._session is not None:
+                    await self._join(self._session, [key], key.cursor)
         finally:
             key.job = None
 

@@ -94,9 +94,9 @@ class Socket:
                     found: dict[str, Any] = update
                     return found
 
-    async def subscribe(self, *keys: str, cursor: str | None = None) -> dict[str, Any]:
+    async def subscribe(self, *keys: str, cursor: str | None = None, **more: Any) -> dict[str, Any]:
         self._number += 1
-        frame: dict[str, Any] = {"type": "subscribe", "id": self._number, "keys": keys}
+        frame: dict[str, Any] = {"type": "subscribe", "id": self._number, "keys": keys, **more}
         await self.send({**frame, "cursor": cursor} if cursor else frame)
         return await self.expect("subscribed")
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app import migrate
-from app.cursors import MAX_CHARACTERS, Cursors
+from app.cursors import MAX_CHARACTERS, Cursors, covers
 from tests.gateway.conftest import ALICE, BOARD, BOB, Service, settings_for, until
 from tests.gateway.test_socket import KEY, create
 from tests.postgres import Database
@@ -208,3 +208,24 @@ async def test_cursor_that_cannot_be_resumed_from_makes_its_keys_stale(
         # What it is told with that can be resumed from.
         again = await bob.subscribe(KEY, cursor=subscribed["cursor"])
         assert "stale" not in again
+
+
+@pytest.mark.parametrize(
+    ("cursor", "other", "covered"),
+    [
+        ("v1.e.10..9-1-1", "v1.e.10..9-1-1", True),
+        ("v1.e.11..9-1-1", "v1.e.10..9-1-1", True),
+        ("v1.e.10..9-1-1", "v1.e.11..9-1-1", False),
+        ("v1.f.11..9-1-1", "v1.e.10..9-1-1", False),
+        # 7 has committed before the one, and still ran at the other.
+        ("v1.e.11.7.9-1-1", "v1.e.10..9-1-1", False),
+        ("v1.e.11..9-1-1", "v1.e.10.7.9-1-1", True),
+        ("v1.e.11.7.9-1-1", "v1.e.10.7-8.9-1-1", True),
+        # It began after the other.
+        ("v1.e.12.10-11.9-1-1", "v1.e.10..9-1-1", True),
+        ("v1.e.12..9-1-1", "another form", False),
+        ("v1.e.12..9-1-1", None, True),
+    ],
+)
+def test_a_cursor_covers_what_is_before_it(cursor: str, other: str | None, covered: bool) -> None:
+    assert covers(cursor, other) is covered
