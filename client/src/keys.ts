@@ -136,7 +136,7 @@ export class Keys {
     else {
       const { tab, boot, epoch } = vault;
       const row: KeyRow = { tab, boot, epoch, used, ...origin };
-      if (status !== "live" && cursor !== undefined) row.cursor = cursor;
+      if ((status !== "live" || stale) && cursor !== undefined) row.cursor = cursor;
       if (stale) row.stale = true;
       vault.keys.set(key, row);
     }
@@ -343,6 +343,7 @@ export class Keys {
   private off(state: KeyState): void {
     if (state.status === "live" && !state.stale) state.cursor = this.vault?.cursor ?? state.cursor;
     state.status = "off";
+    state.again = false;
     state.frame = state.error = undefined;
     if (state.cursor === undefined) state.since = undefined;
     this.keep(state);

@@ -23,7 +23,7 @@ export interface KeyRow {
   tab: string;
   boot: number;
   epoch: string | undefined;
-  /** Left out while the tab's own cursor counts. */
+  /** Left out while the tab's own cursor counts; of a stale key where it went stale. */
   cursor?: Cursor;
   /** Its queries have to be run again. */
   stale?: true;

@@ -149,6 +149,48 @@ describe("R7 queries", () => {
     expect(seen.now()).toEqual(["changed in bulk", "T1"]);
   });
 
+  it("R7.7 where it went stale outlives a reload, too: what was read before is not trusted further", async () => {
+    const stage = new Stage();
+    fill(stage, 2);
+    const [one, other] = [
+      { ...board, title: "T0" },
+      { ...board, title: "T1" },
+    ];
+    const client = stage.open();
+    rows(client.query("tasks", one));
+    rows(client.query("tasks", other));
+    await stage.until(() => live(client, "tasks", other));
+    const stood = stage.server.cursor;
+    stage.server.next(
+      "query",
+      (call) => {
+        const answer = call.commit();
+        stage.server.mute = true;
+        stage.server.remove("tasks", "t0000");
+        stage.server.mute = false;
+        // The socket's cursor goes on, over what it was not told.
+        stage.server.put("tasks", "t0001", { position: 1 });
+        return answer;
+      },
+      () => "cut",
+      () => "cut",
+    );
+    stage.server.stale(["tasks?boardId=b1"], "access");
+    await stage.advance(400);
+    expect(client.query("tasks", one).getSnapshot().data).toHaveLength(1);
+    stage.crash(client);
+    stage.server.script.query = [];
+
+    const again = stage.open();
+    const before = subscriptions(stage).length;
+    rows(again.query("tasks", other));
+    await stage.until(() => live(again, "tasks", other));
+    expect(subscriptions(stage)[before]).toMatchObject({ cursor: stood });
+    const seen = rows(again.query("tasks", one));
+    await stage.advance();
+    expect(seen.now()).toEqual([]);
+  });
+
   it("R7.3 with reason schema everything is asked for whole", async () => {
     const stage = new Stage();
     fill(stage, 1);
@@ -344,6 +386,30 @@ describe("R7 queries", () => {
       expect(client.query("tasks", board).getSnapshot().status).toBe("live");
     },
   );
+
+  it("R7.7 what is read on the next connection is joined again, although the key was on this one", async () => {
+    const stage = new Stage();
+    fill(stage, 2);
+    const client = stage.open();
+    rows(client.query("tasks", board));
+    await stage.until(() => live(client, "tasks", board));
+    const before = subscriptions(stage).length;
+    stage.server.unsure = true;
+    stage.server.next(
+      "query",
+      (call) => call.commit(),
+      () => {
+        stage.server.unsure = false;
+        stage.server.close();
+        return "cut";
+      },
+    );
+    stage.server.stale(["tasks?boardId=b1"], "access");
+    await stage.advance(3000);
+    await stage.until(() => live(client, "tasks", board));
+    // Joined again, resumed, joined again.
+    expect(subscriptions(stage)).toHaveLength(before + 3);
+  });
 
   it("R7.3 a query that nobody listened to when its key went stale is read, not resumed", async () => {
     const stage = new Stage();
