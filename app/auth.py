@@ -8,7 +8,7 @@ import math
 import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -56,11 +56,11 @@ class Session:
     identity: str
     rights: str
     key: str | None = None
+    author: str = field(init=False)
+    """Who he is whatever his token, for bounds per person; all without a name are one."""
 
-    @property
-    def author(self) -> str:
-        """Who he is whatever his token, for bounds per person; all without a name are one."""
-        return f"{self.role} {self.user_id or ''}"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "author", f"{self.role} {self.user_id or ''}")
 
 
 ANONYMOUS: Final = Session(None, None, "anon", None, "anon", "anon")

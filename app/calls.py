@@ -24,6 +24,14 @@ WRITE: Final[LiteralString] = (
     " p_schemas => %s::bigint[]) as w"
     " where current_user = session_user"
 )
+# The same for one request: most are alone, and of single values nothing is made but their text.
+WRITE_ONE: Final[LiteralString] = (
+    "select w.ord, w.status, w.body, w.again"
+    " from sync.gateway_write("
+    "p_claims => array[%s::text], p_bodies => array[%s::text],"
+    " p_dry_run => %s::boolean[], p_schemas => %s::bigint[]) as w"
+    " where current_user = session_user"
+)
 GET_RECORDS: Final[LiteralString] = (
     "select sync.gateway_get_records(p_claims => %s, p_body => %s, p_schema => %s)"
     " where current_user = session_user"
@@ -164,16 +172,12 @@ async def write(
     repeat: bool,
 ) -> list[Answer]:
     """Applies up to 32 requests in one commit; answers in the order asked. Raises psycopg.Error."""
-    rows = await lane.rows(
-        WRITE,
-        (
-            list(claims),
-            list(bodies),
-            list(dry_runs) if any(dry_runs) else None,
-            None if all(schema is None for schema in schemas) else list(schemas),
-        ),
-        repeat,
-    )
+    dry = list(dry_runs) if any(dry_runs) else None
+    known = None if all(schema is None for schema in schemas) else list(schemas)
+    if len(bodies) == 1:
+        rows = await lane.rows(WRITE_ONE, (claims[0], bodies[0], dry, known), repeat)
+    else:
+        rows = await lane.rows(WRITE, (list(claims), list(bodies), dry, known), repeat)
     answers = [Answer(500, "", True)] * len(bodies)
     for position, status, body, again in rows:
         answers[position - 1] = Answer(status or 500, body or "", again)

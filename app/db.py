@@ -8,8 +8,8 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import lru_cache
 from typing import Any, Final, LiteralString, TypeVar
 
@@ -96,6 +96,13 @@ class Lane:
         nobody queues for what others have just waited for in vain. Where connections are in use it
         is none.
         """
+        connection = await self._take()
+        try:
+            yield connection
+        finally:
+            await self._give(connection)
+
+    async def _take(self) -> Connection:
         if time.monotonic() < self._down_until:
             raise PoolTimeout("the database could not be reached a moment ago")
         try:
@@ -105,11 +112,11 @@ class Lane:
                 self._down_until = time.monotonic() + DOWN_SECONDS
             raise
         self._in_use += 1
-        try:
-            yield connection
-        finally:
-            self._in_use -= 1
-            await self._pool.putconn(connection)
+        return connection
+
+    async def _give(self, connection: Connection) -> None:
+        self._in_use -= 1
+        await self._pool.putconn(connection)
 
     async def rows(
         self,
@@ -157,21 +164,23 @@ class Lane:
 
     async def _attempt(self, work: Callable[[Connection], Awaitable[T]], tries: int) -> T:
         for left in reversed(range(tries)):
-            async with self.connection() as connection:
-                try:
-                    with watched(connection):
-                        return await work(connection)
-                except psycopg.OperationalError as exc:
-                    if connection.closed:
-                        await self._refresh()
-                    if not connection.closed or not left:
-                        raise
-                    log.warning("connection lost class=%s, trying another", type(exc).__name__)
-                except psycopg.errors.InsufficientPrivilege:
-                    # Our login may call all its doors; a role left set may not even find them.
-                    if not left:
-                        raise
-                    await connection.close()
+            connection = await self._take()
+            try:
+                with watched(connection):
+                    return await work(connection)
+            except psycopg.OperationalError as exc:
+                if connection.closed:
+                    await self._refresh()
+                if not connection.closed or not left:
+                    raise
+                log.warning("connection lost class=%s, trying another", type(exc).__name__)
+            except psycopg.errors.InsufficientPrivilege:
+                # Our login may call all its doors; a role left set may not even find them.
+                if not left:
+                    raise
+                await connection.close()
+            finally:
+                await self._give(connection)
         raise AssertionError("unreachable")
 
     async def _refresh(self) -> None:
@@ -274,14 +283,18 @@ async def transaction(connection: Connection) -> AsyncIterator[None]:
             await made.__aexit__(*sys.exc_info())
 
 
-@contextmanager
-def watched(connection: Connection) -> Iterator[None]:
+class watched:  # noqa: N801  used as a function
     """What waits on this connection hears that it is lost where nothing comes for seven seconds."""
-    silent = asyncio.get_running_loop().call_later(SILENT_SECONDS, _sever, connection)
-    try:
-        yield
-    finally:
-        silent.cancel()
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._silent = loop.call_later(SILENT_SECONDS, _sever, self._connection)
+
+    def __exit__(self, *_: object) -> None:
+        self._silent.cancel()
 
 
 def _sever(connection: Connection) -> None:

@@ -6,6 +6,7 @@ Each gateway counts for itself: with two of them behind a balancer a user has tw
 import ipaddress
 import math
 from collections import Counter, OrderedDict
+from functools import lru_cache
 from typing import Final
 
 from .config import Settings
@@ -116,6 +117,7 @@ def rate_limited(seconds: float) -> Problem:
     )
 
 
+@lru_cache(maxsize=4096)
 def address_of(host: str | None) -> str:
     """What counts as one address: an IPv6 customer has a whole /64."""
     try:

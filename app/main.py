@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from socket import socket as Socket  # noqa: N812
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import psycopg
 import uvicorn
@@ -21,6 +21,7 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from . import links, logs, metrics, spans, trace
@@ -28,7 +29,7 @@ from .config import Settings
 from .errors import Problem, from_database, response, unavailable, unexpected
 from .fitness import Unfit
 from .gateway import Gateway
-from .outlet import Flowing, TransportCapture
+from .outlet import Flowing, Joined, TransportCapture
 from .pages import Pages, apps_folder
 from .routes import routes
 from .socket import PATH, endpoint
@@ -144,6 +145,16 @@ class Protocol(Flowing, WebSocketsSansIOProtocol):
             self.pong_timer = self.loop.call_later(self.ping_timeout, self.keepalive_timeout)
         else:
             super().keepalive_timeout()
+
+
+class Http(HttpToolsProtocol):
+    """uvicorn's HTTP, whose answers go out whole."""
+
+    def on_headers_complete(self) -> None:
+        before = self.cycle
+        super().on_headers_complete()
+        if self.cycle is not before:
+            self.cycle.transport = cast("asyncio.Transport", Joined(self.cycle.transport))
 
 
 class Edge:

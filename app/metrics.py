@@ -84,7 +84,10 @@ class Histogram:
 
     def observe(self, value: float, **labels: str) -> None:
         """Counts one observation."""
-        found = self._series.setdefault(_series(labels, self._series), self._none())
+        series = _series(labels, self._series)
+        found = self._series.get(series)
+        if found is None:
+            found = self._series[series] = self._none()
         found[bisect_left(self.bounds, value)] += 1
         found[-1] += value
 
@@ -228,6 +231,8 @@ def text(of: Sequence[Metric]) -> str:
 
 
 def _series(labels: Mapping[str, str], known: Mapping[Labels, object]) -> Labels:
+    if not labels:
+        return ()
     series = tuple(sorted(labels.items()))
     if series in known or len(known) < MAX_SERIES:
         return series

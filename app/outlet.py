@@ -9,7 +9,7 @@ import asyncio
 import logging
 import struct
 from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -54,6 +54,45 @@ def _tells_flow(transport: asyncio.Transport, told: Callable[[bool], None]) -> b
         return False
     protocol.on_flow = told
     return True
+
+
+class Joined:
+    """The transport of one answer over HTTP: its head goes out together with what follows it in
+    the same turn of the loop. Everything else is the transport's own.
+
+    uvicorn writes them apart: two system calls, and each may wake the reader, which costs more than
+    all the rest of uvicorn (measured: 60 us each).
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head: bytes | None = None
+        self._begun = False
+
+    def write(self, data: bytes) -> None:
+        """Sends it, or keeps what is the first for a moment."""
+        if self._begun and self._head is None:
+            self._transport.write(data)
+        elif self._begun:
+            self._head = cast("bytes", self._head) + data
+            self.flush()
+        else:
+            self._begun, self._head = True, data
+            asyncio.get_running_loop().call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Sends what is kept."""
+        if self._head is not None:
+            head, self._head = self._head, None
+            self._transport.write(head)
+
+    def close(self) -> None:
+        """Closes it once everything is sent."""
+        self.flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 class TransportCapture:

@@ -77,7 +77,7 @@ def serve(settings: Settings, listener: socket.socket) -> None:
     where it must not serve.
     """
     from .fitness import Unfit, check_settings
-    from .main import Protocol, Server, create_app
+    from .main import Http, Protocol, Server, create_app
     from .spans import configure
 
     configure()
@@ -97,6 +97,7 @@ def serve(settings: Settings, listener: socket.socket) -> None:
         access_log=False,
         server_header=False,
         proxy_headers=False,  # the application believes the proxies its settings name
+        http=Http,
         ws=Protocol,
         ws_max_size=MAX_FRAME_BYTES,
         ws_per_message_deflate=False,

@@ -7,7 +7,7 @@ and routes are in them, never values. Where nothing is configured this costs a c
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final
 
 from . import __version__, trace
@@ -17,6 +17,7 @@ log = logging.getLogger("rowcast.spans")
 EXPORTERS: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 _tracer: Any = None
+_NOTHING: Final = nullcontext()
 
 
 def wanted(environment: Mapping[str, str]) -> bool:
@@ -62,18 +63,19 @@ def forget() -> None:
     _tracer = None
 
 
-@contextmanager
 def span(
     name: str, kind: str = "internal", links: Iterable[str] = (), **said: Any
-) -> Iterator[Any]:
+) -> AbstractContextManager[Any]:
     """A part of what `trace.current` says is under way, which it is inside; None without traces.
 
     `kind`: server, client or internal. `links`: other traces that it is done for. `said`:
     attributes, `_` for the dot in their names.
     """
-    if _tracer is None:
-        yield None
-        return
+    return _NOTHING if _tracer is None else _span(name, kind, links, said)
+
+
+@contextmanager
+def _span(name: str, kind: str, links: Iterable[str], said: Mapping[str, Any]) -> Iterator[Any]:
     from opentelemetry import trace as otel
 
     made = _tracer.start_span(
