@@ -165,6 +165,13 @@ class Welcome(Model):
     epoch: str
     user_id: str | None
     role: str
+    rights: Annotated[
+        str,
+        Field(
+            description="Stands for role and claims. Another one than at the last connection: what"
+            " was read under it has to be read again."
+        ),
+    ]
     server_time: str
     heartbeat: Annotated[float, Field(description="Seconds.")]
     expires_at: Annotated[str | None, Field(description="When the token ends.")] = None

@@ -199,6 +199,7 @@ class Connection:
                 epoch=relay.epoch or "",
                 user_id=session.user_id,
                 role=session.role,
+                rights=session.rights,
                 server_time=_iso(time.time()),
                 heartbeat=self._gateway.settings.heartbeat_seconds,
                 expires_at=_iso(session.expires_at),

@@ -314,7 +314,7 @@ export class Engine {
   private begin(frame: WelcomeFrame): void {
     if (this.socket.state !== "open") return;
     this.presences.opened(frame.heartbeat);
-    this.sync.opened(frame.epoch);
+    this.sync.opened(frame.epoch, frame.rights);
     this.queue.wake();
   }
 

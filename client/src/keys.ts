@@ -112,7 +112,7 @@ export class Keys {
     if (row.cursor === undefined || row.epoch !== epoch || state.cursor !== undefined) return;
     state.cursor = row.cursor;
     state.since = 0;
-    state.stale = row.stale === true;
+    state.stale = row.stale === true || row.rights !== this.vault?.rights;
     state.origin = { tab: row.tab, boot: row.boot };
   }
 
@@ -134,8 +134,8 @@ export class Keys {
     const { key, status, cursor, stale, used, origin } = state;
     if (cursor === undefined && status !== "live") vault.keys.set(key, null);
     else {
-      const { tab, boot, epoch } = vault;
-      const row: KeyRow = { tab, boot, epoch, used, ...origin };
+      const { tab, boot, epoch, rights } = vault;
+      const row: KeyRow = { tab, boot, epoch, rights, used, ...origin };
       if ((status !== "live" || stale) && cursor !== undefined) row.cursor = cursor;
       if (stale) row.stale = true;
       vault.keys.set(key, row);
@@ -196,7 +196,7 @@ export class Keys {
     for (const state of states) {
       if (state.status === "live" && !state.again) {
         state.again = true;
-        (this.isHeld(state.key) ? found : empty).push(state);
+        (this.heldUnder(state.key).length ? found : empty).push(state);
       } else {
         state.stale = state.again = false;
         this.keep(state);
@@ -264,11 +264,18 @@ export class Keys {
     }
   }
 
-  private isHeld(key: Key): boolean {
-    const place = placeOf(this.cache.schema, key);
-    if (!place) return false;
-    for (const { server } of this.cache.table(place.table).under([key])) if (server) return true;
-    return false;
+  /** Slots whose server copies a key covers. */
+  heldUnder(key: Key): Slot[] {
+    const { cache } = this;
+    const place = placeOf(cache.schema, key);
+    if (!place) return [];
+    const table = cache.table(place.table);
+    // Found by what it shows, that is: a write of one's own may show it elsewhere.
+    const found = new Set([...table.under([key]), ...table.overlaid]);
+    return [...found].filter(
+      (slot) =>
+        slot.server && (key === table.name || cache.keysOf(slot, slot.server).includes(key)),
+    );
   }
 
   /** The answer to a subscription. */

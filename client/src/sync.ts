@@ -113,7 +113,11 @@ export class Sync implements Loader {
       if (want) cache.want(slot);
     }
     for (const [key, row] of loaded.keys) keys.restore(key, row, loaded.epoch);
-    for (const [id, row] of loaded.queries) this.known.set(id, row);
+    for (const [id, row] of loaded.queries) {
+      this.known.set(id, row);
+      // Of a key that is not known any more nothing is told: what is read under it later vouches for that alone.
+      if (row.keys.some((key) => keys.get(key)?.since === undefined)) this.forgetQuery(id);
+    }
     const old = keys.all().filter((key) => !key.users && key.used < runtime.now() - MONTH);
     if (old.length) vault.flush(this.evict(old)).catch(this.core.failed);
     for (const load of this.loads.values()) if (load.running) this.begin(load);
@@ -176,6 +180,17 @@ export class Sync implements Loader {
     return changes;
   }
 
+  /** What was not read since its key went stale is not gone on with, but read. */
+  private forgetUnread(states: readonly KeyState[]): void {
+    const staleAt = new Map(states.map((state) => [state.key, state.staleAt]));
+    if (!staleAt.size) return;
+    for (const [id, { keys }] of this.known) {
+      const load = this.loads.get(id);
+      const sentAt = load?.loaded && !load.error ? load.sentAt : -1;
+      if (keys.some((key) => sentAt <= (staleAt.get(key) ?? -2))) this.forgetQuery(id);
+    }
+  }
+
   private forgetQuery(id: string): void {
     this.known.delete(id);
     this.vault?.queries.set(id, null);
@@ -196,20 +211,33 @@ export class Sync implements Loader {
       }
       this.keys.subscribe();
       void this.records.fetch();
-      this.keys.rejoin(this.keys.all().filter((state) => state.stale && this.isRead(state)));
+      const read = this.keys.all().filter((state) => state.stale && this.isRead(state));
+      this.forgetUnread(read);
+      this.keys.rejoin(read);
       this.refreshStatus();
       this.core.stir();
     });
   }
 
-  /** The connection is open, in this epoch. */
-  opened(epoch: string): void {
+  /** The connection is open, in this epoch and with these rights. */
+  opened(epoch: string, rights?: string): void {
     const { vault } = this;
     if (!vault) return;
     if (vault.epoch !== epoch) {
       if (vault.epoch !== undefined) this.startEpoch();
       vault.epoch = epoch;
       vault.save();
+    }
+    const known = vault.rights;
+    if (rights !== undefined && known !== rights) {
+      vault.rights = rights;
+      vault.save();
+      // What the feed does not tell: all that was read may look otherwise.
+      if (known !== undefined) {
+        const states = this.keys.all();
+        this.keys.mark(names(states), false);
+        this.stale(names(states.filter(({ users }) => users)), "access");
+      }
     }
     vault.cursor = undefined;
     this.retryNow();
@@ -295,9 +323,9 @@ export class Sync implements Loader {
       }
       // What no query asks about again is fetched: all of it where it may have been lost, else what is looked at.
       const asked = [...this.loads.values()].filter((load) => load.keys.includes(key));
-      for (const slot of [...cache.table(place.table).under([key])]) {
+      for (const slot of this.keys.heldUnder(key)) {
         const { server } = slot;
-        if (!server || asked.some(({ query }) => query.match(server))) continue;
+        if (server && asked.some(({ query }) => query.match(server))) continue;
         if (reason === "access" || this.records.isWatched(slot)) cache.want(slot);
       }
     }
@@ -307,8 +335,8 @@ export class Sync implements Loader {
   /** Whether everything in use under a stale key was asked for after it went stale. */
   private isRead({ key, staleAt, status }: KeyState): boolean {
     if (status === "joining" || this.cache.slotOfKey(key)?.want) return false;
-    for (const { keys, sentAt, loading } of this.loads.values()) {
-      if (keys.includes(key) && (sentAt < staleAt || loading)) return false;
+    for (const { keys, sentAt, loading, error } of this.loads.values()) {
+      if (keys.includes(key) && ((sentAt < staleAt && !error) || loading)) return false;
     }
     return true;
   }
@@ -426,13 +454,15 @@ export class Sync implements Loader {
     }
     const { generation } = this;
     load.loading = true;
+    // What could not be read again is not made up for by what follows it.
+    const whole = load.due || load.error !== undefined;
     load.due = load.again = false;
     if (load.error) {
       load.error = undefined;
       this.schedule();
     }
     try {
-      await this.run(load, more && load.loaded, generation);
+      await this.run(load, more && load.loaded && !whole, generation);
       if (generation !== this.generation) return;
       this.recovered();
     } catch (error) {
@@ -725,6 +755,8 @@ export class Sync implements Loader {
     };
   }
 }
+
+const names = (states: readonly KeyState[]) => states.map(({ key }) => key);
 
 /** Whether nothing can match. */
 function isEmpty({ spec }: LiveQuery): boolean {

@@ -23,6 +23,8 @@ export interface KeyRow {
   tab: string;
   boot: number;
   epoch: string | undefined;
+  /** Under which rights it was read. */
+  rights?: string | undefined;
   /** Left out while the tab's own cursor counts; of a stale key where it went stale. */
   cursor?: Cursor;
   /** Its queries have to be run again. */
@@ -69,6 +71,8 @@ export class Vault {
   /** The present epoch and cursor. */
   epoch: string | undefined;
   cursor: Cursor | undefined;
+  /** What the user may read, as a name. */
+  rights: string | undefined;
   /** The commit up to which this tab has read everything. */
   boot = 0;
   /** Rows that are out of date; null: to be removed. */
@@ -104,6 +108,7 @@ export class Vault {
     const removed: Change[] = [];
     this.boot = Number(meta.get("commit") ?? 0);
     this.epoch = meta.get("epoch") as string | undefined;
+    this.rights = meta.get("rights") as string | undefined;
     const tabs = new Set<string>();
     for (const [key, row] of keys) {
       // Removed while records were read, and some of those with it.
@@ -206,7 +211,7 @@ export class Vault {
     keys: readonly [Key, KeyRow | null][],
     queries: readonly [string, QueryRow | null][],
   ): Change[] {
-    const { tab, boot, epoch, cursor } = this;
+    const { tab, boot, epoch, cursor, rights } = this;
     const at = this.runtime.now();
     let commit = 0;
     const changes: Change[] = [
@@ -219,6 +224,7 @@ export class Vault {
         },
       },
       { store: "meta", key: "epoch", value: epoch },
+      { store: "meta", key: "rights", value: rights },
       { store: "meta", key: `tab:${tab}`, value: { cursor, epoch } satisfies TabRow },
     ];
     for (const { key, server, want, old } of slots) {

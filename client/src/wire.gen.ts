@@ -396,6 +396,11 @@ export interface WelcomeFrame {
   epoch: string;
   userId: string | null;
   role: string;
+  /**
+   * Stands for role and claims. Another one than at the last connection: what was read under it has
+   * to be read again.
+   */
+  rights: string;
   serverTime: string;
   /** Seconds. */
   heartbeat: number;

@@ -163,6 +163,8 @@ export class ScriptedServer {
   mute = false;
   /** What is joined again has to be read again: something may have happened there that was not told. */
   unsure = false;
+  /** What stands for the claims. */
+  rights = "r1";
   /** Changes before this are not kept: older cursors are stale. */
   pruned = 0;
   /** The version of a record when it is made, by how often one of this id was made before. */
@@ -599,6 +601,7 @@ export class ScriptedServer {
           epoch: this.epoch,
           userId: user,
           role: user === null ? "anon" : "authenticated",
+          rights: this.rights,
           serverTime: new Date(this.world.now).toISOString(),
           heartbeat: this.heartbeat,
           ...(this.expires && { expiresAt: this.expiry() }),

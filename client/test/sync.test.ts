@@ -29,6 +29,27 @@ const queries = (stage: Stage) => stage.server.requests("query") as { [key: stri
 const subscriptions = (stage: Stage) =>
   stage.server.frames.flatMap(({ frame }) => (frame.type === "subscribe" ? [frame] : []));
 
+const key = "tasks?boardId=b1";
+const one = { ...board, title: "T0" };
+const other = { ...board, title: "T1" };
+const cuts = (count: number) => Array.from({ length: count }, () => () => "cut" as const);
+
+/** A client that was away for so long that it has to read again: t0000 has gone and `new` come. */
+async function away(stage: Stage) {
+  fill(stage, 2);
+  const client = stage.open();
+  const seen = rows(client.query("tasks", board));
+  await stage.until(() => live(client, "tasks", board));
+  stage.server.down = true;
+  stage.server.close();
+  await stage.advance(500);
+  stage.server.remove("tasks", "t0000");
+  stage.server.put("tasks", "new", { title: "NEW", boardId: "b1" });
+  stage.server.pruned = stage.server.feed.length;
+  stage.server.down = false;
+  return { client, seen };
+}
+
 describe("R7 queries", () => {
   it("R7.1 says what it holds and takes in what differs", async () => {
     const stage = new Stage();
@@ -332,6 +353,22 @@ describe("R7 queries", () => {
     expect(subscriptions(stage).slice(before)).toMatchObject([
       { keys: ["tasks?boardId=b1"], cursor: stood },
     ]);
+  });
+
+  it("R7.7 what a write of one's own shows elsewhere is held nevertheless", async () => {
+    const stage = new Stage();
+    fill(stage, 1);
+    const client = stage.open();
+    rows(client.query("tasks", board));
+    await stage.until(() => live(client, "tasks", board));
+    stage.server.next("write", ...cuts(50));
+    client.write(set("t0000", "boardId", "b2"));
+    await stage.advance(100);
+    const before = subscriptions(stage).length;
+    stage.server.stale([key], "access");
+    await stage.advance(200);
+    expect(subscriptions(stage).slice(before)[0]).toMatchObject({ keys: [key] });
+    expect(subscriptions(stage).slice(before)[0]).not.toHaveProperty("empty");
   });
 
   it("R7.7 stale again while it is joined again: both are read, and it is joined once more", async () => {
@@ -984,5 +1021,270 @@ describe("the server's stream", () => {
         ],
       },
     ]);
+  });
+});
+
+describe("R7.3 a query whose key went stale", () => {
+  it("is read again where nobody waited for that: released in between", async () => {
+    const stage = new Stage();
+    const { client, seen } = await away(stage);
+    stage.server.next("query", ...cuts(50));
+    await stage.until(() => queries(stage).length >= 3, 60_000);
+    seen.end();
+    await stage.advance(7000);
+    stage.server.script.query = [];
+    const again = rows(client.query("tasks", board));
+    await stage.advance(60_000);
+    expect(client.query("tasks", board).getSnapshot().status).toBe("live");
+    expect(again.now()).toEqual(["NEW", "T1"]);
+  });
+
+  it.each([0, 100])(
+    "is read again where nobody waited for that: reloaded, and looked at after %s ms",
+    async (ms) => {
+      const stage = new Stage();
+      const { client } = await away(stage);
+      stage.server.next("query", ...cuts(50));
+      await stage.until(() => queries(stage).length >= 3, 60_000);
+      await stage.advance(400);
+      stage.crash(client);
+      stage.server.script.query = [];
+      const page = stage.open();
+      if (ms) await stage.advance(ms);
+      const again = rows(page.query("tasks", board));
+      await stage.advance(60_000);
+      expect(page.query("tasks", board).getSnapshot().status).toBe("live");
+      expect(again.now()).toEqual(["NEW", "T1"]);
+    },
+  );
+
+  it("is read again where rights have changed, and nobody waited for that", async () => {
+    const stage = new Stage();
+    fill(stage, 2);
+    const client = stage.open();
+    const seen = rows(client.query("tasks", board));
+    await stage.until(() => live(client, "tasks", board));
+    stage.server.mayRead = (_user, table, { id }) => table !== "tasks" || id !== "t0000";
+    stage.server.next("query", ...cuts(50));
+    stage.server.stale([key], "access");
+    await stage.advance(100);
+    seen.end();
+    await stage.advance(7000);
+    stage.server.script.query = [];
+    const again = rows(client.query("tasks", board));
+    await stage.advance(60_000);
+    expect(client.query("tasks", board).getSnapshot().status).toBe("live");
+    expect(again.now()).toEqual(["T1"]);
+  });
+
+  it("is read again, though another under its key was read, and joined again, meanwhile", async () => {
+    const stage = new Stage();
+    fill(stage, 2);
+    const client = stage.open();
+    const seen = rows(client.query("tasks", one));
+    rows(client.query("tasks", other));
+    await stage.until(() => live(client, "tasks", other));
+    stage.server.mute = true;
+    stage.server.remove("tasks", "t0000");
+    stage.server.mute = false;
+    stage.server.next(
+      "query",
+      () => "cut",
+      (call) => call.commit(),
+      ...cuts(50),
+    );
+    stage.server.stale([key], "bulk");
+    await stage.advance(100);
+    seen.end();
+    await stage.advance(7000);
+    stage.server.script.query = [];
+    await stage.advance(1000);
+    const again = rows(client.query("tasks", one));
+    await stage.advance(60_000);
+    expect(client.query("tasks", one).getSnapshot().status).toBe("live");
+    expect(again.now()).toEqual([]);
+  });
+
+  it("is read again after a reload, though another under its key was read before it", async () => {
+    const stage = new Stage();
+    fill(stage, 2);
+    const client = stage.open();
+    rows(client.query("tasks", one));
+    rows(client.query("tasks", other));
+    await stage.until(() => live(client, "tasks", other));
+    stage.server.down = true;
+    stage.server.close();
+    await stage.advance(500);
+    stage.server.remove("tasks", "t0000");
+    stage.server.pruned = stage.server.feed.length;
+    stage.server.down = false;
+    stage.server.next("query", ...cuts(50));
+    await stage.until(() => queries(stage).length >= 4, 60_000);
+    await stage.advance(400);
+    stage.crash(client);
+    stage.server.script.query = [];
+    const page = stage.open();
+    rows(page.query("tasks", other));
+    await stage.until(() => live(page, "tasks", other));
+    await stage.advance(1000);
+    const again = rows(page.query("tasks", one));
+    await stage.advance(60_000);
+    expect(page.query("tasks", one).getSnapshot().status).toBe("live");
+    expect(again.now()).toEqual([]);
+  });
+
+  it("is joined again although another under its key is refused", async () => {
+    const stage = new Stage();
+    fill(stage, 2);
+    const client = stage.open();
+    const seen = rows(client.query("tasks", one));
+    rows(client.query("tasks", other));
+    await stage.until(() => live(client, "tasks", other));
+    stage.server.unsure = true;
+    stage.server.next(
+      "query",
+      (call) => {
+        const answer = call.commit();
+        stage.server.mute = true;
+        stage.server.remove("tasks", "t0000");
+        stage.server.mute = false;
+        return answer;
+      },
+      () => refused(400, "bad_request"),
+    );
+    stage.server.stale([key], "access");
+    await stage.advance(60_000);
+    expect(seen.now()).toEqual([]);
+  });
+
+  it("is read from its beginning by loadMore where that could not be read again", async () => {
+    const stage = new Stage();
+    fill(stage, 8);
+    const client = stage.open();
+    const spec = { ...byPosition, limit: 3 };
+    const query = client.query("tasks", board, spec);
+    const seen = rows(query);
+    await stage.until(() => live(client, "tasks", board, spec));
+    stage.server.mute = true;
+    stage.server.remove("tasks", "t0000");
+    stage.server.mute = false;
+    stage.server.next("query", () => "cut");
+    stage.server.stale([key], "bulk");
+    await stage.advance(20);
+    void query.loadMore();
+    await stage.advance(60_000);
+    expect(query.getSnapshot().status).toBe("live");
+    expect(seen.now()).toEqual(["T1", "T2", "T3", "T4", "T5", "T6"]);
+  });
+
+  it("is not gone on with where its key was forgotten, though another is read under that", async () => {
+    const stage = new Stage();
+    fill(stage, 2);
+    const b = stage.open();
+    const left = rows(b.query("tasks", other));
+    await stage.until(() => live(b, "tasks", other));
+    await stage.advance(400);
+    const a = stage.open();
+    rows(a.query("tasks", one));
+    await stage.until(() => live(a, "tasks", one));
+    await stage.advance(400);
+    stage.crash(a);
+    left.end();
+    await stage.advance(7000);
+    // Short of room.
+    const { vault } = ((b as unknown as { core: Core }).core.engine as Engine).sync as unknown as {
+      vault: { relieve(): never[]; flush(changes: never[]): Promise<void> };
+    };
+    await vault.flush(vault.relieve());
+    stage.crash(b);
+    stage.server.remove("tasks", "t0000");
+    stage.server.put("tasks", "new", { title: "T0", boardId: "b1" });
+    const c = stage.open();
+    rows(c.query("tasks", other));
+    await stage.until(() => live(c, "tasks", other));
+    const seen = rows(c.query("tasks", one), "id");
+    await stage.advance(60_000);
+    expect(c.query("tasks", one).getSnapshot().status).toBe("live");
+    expect(seen.now()).toEqual(["new"]);
+  });
+});
+
+describe("R7.8 other claims than at the last connection", () => {
+  /** t0000 is not his any more, by his claims: the feed tells nothing of that. */
+  function lessRights(stage: Stage): void {
+    stage.server.mayRead = (_user, table, { id }) => table !== "tasks" || id !== "t0000";
+    stage.server.rights = "r2";
+  }
+
+  it("what was read is read again, by what is held", async () => {
+    const stage = new Stage();
+    fill(stage, 2);
+    const client = stage.open();
+    const seen = rows(client.query("tasks", board));
+    await stage.until(() => live(client, "tasks", board));
+    lessRights(stage);
+    stage.server.close();
+    await stage.advance(2000);
+    expect(seen.now()).toEqual(["T1"]);
+    expect(queries(stage).at(-1)).toMatchObject({ have: { t0000: 1, t0001: 1 } });
+    expect(client.query("tasks", board).getSnapshot().status).toBe("live");
+    const read = queries(stage).length;
+    stage.server.close();
+    await stage.advance(2000);
+    expect(queries(stage)).toHaveLength(read);
+  });
+
+  it.each([0, 100])("so it is by the next page, looked at after %s ms", async (ms) => {
+    const stage = new Stage();
+    fill(stage, 2);
+    const client = stage.open();
+    rows(client.query("tasks", board));
+    await stage.advance(1000);
+    stage.crash(client);
+    lessRights(stage);
+    const page = stage.open();
+    if (ms) await stage.advance(ms);
+    const seen = rows(page.query("tasks", board));
+    await stage.until(() => live(page, "tasks", board));
+    await stage.advance();
+    expect(seen.now()).toEqual(["T1"]);
+  });
+
+  it("and by the page after one that looked at something else", async () => {
+    const stage = new Stage();
+    fill(stage, 2);
+    const client = stage.open();
+    rows(client.query("tasks", board));
+    await stage.advance(1000);
+    stage.crash(client);
+    lessRights(stage);
+    const next = stage.open();
+    rows(next.query("tasks", { boardId: "b2" }));
+    await stage.advance(1000);
+    stage.crash(next);
+    const page = stage.open();
+    const seen = rows(page.query("tasks", board));
+    await stage.until(() => live(page, "tasks", board));
+    expect(seen.now()).toEqual(["T1"]);
+  });
+
+  it("and by the page after another tab's that did not know of it", async () => {
+    const stage = new Stage();
+    fill(stage, 2);
+    const other = stage.open();
+    rows(other.query("tasks", { boardId: "b2" }));
+    await stage.advance(1000);
+    const client = stage.open();
+    rows(client.query("tasks", board));
+    await stage.advance(1000);
+    stage.crash(client);
+    lessRights(stage);
+    stage.server.close();
+    await stage.advance(2000);
+    stage.crash(other);
+    const page = stage.open();
+    const seen = rows(page.query("tasks", board));
+    await stage.until(() => live(page, "tasks", board));
+    expect(seen.now()).toEqual(["T1"]);
   });
 });

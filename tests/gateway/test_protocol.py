@@ -99,7 +99,13 @@ def test_a_record_with_any_id_has_a_usable_key() -> None:
 
 def test_null_is_kept_where_it_says_something() -> None:
     welcome = protocol.Welcome(
-        epoch="e", user_id=None, role="anon", server_time="t", heartbeat=20, schema_version=1
+        epoch="e",
+        user_id=None,
+        role="anon",
+        rights="r",
+        server_time="t",
+        heartbeat=20,
+        schema_version=1,
     )
     decoded = json.loads(protocol.encode(welcome))
     assert decoded["userId"] is None

@@ -165,6 +165,19 @@ def open_to_team(run: Callable[..., Any]) -> None:
     )
 
 
+async def test_who_comes_back_with_other_claims_is_told(service: Service) -> None:
+    """A resume goes by the feed, which says nothing of what a token says no more."""
+
+    async def rights(**claims: Any) -> str:
+        async with service.connect() as socket:
+            await socket.send({"type": "hello", "protocol": 1, "token": token(BOB, **claims)})
+            return str((await socket.expect("welcome"))["rights"])
+
+    before = await rights(seconds=500, jti="a")
+    assert await rights(seconds=600, jti="b") == before
+    assert await rights(team="red") != before
+
+
 @pytest.mark.usefixtures("open_to_team")
 async def test_renewed_claims_that_show_more_make_the_keys_stale(service: Service) -> None:
     task = str(uuid.uuid4())

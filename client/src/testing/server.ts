@@ -380,6 +380,7 @@ export class TestServer {
           epoch: String(this.epoch),
           userId: peer.user,
           role: peer.user === null ? "anon" : "authenticated",
+          rights: "",
           serverTime: new Date(this.now()).toISOString(),
           heartbeat: 20,
           schema: this.data.schema.schema,
