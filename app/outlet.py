@@ -9,7 +9,7 @@ import asyncio
 import logging
 import struct
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -58,38 +58,34 @@ def _tells_flow(transport: asyncio.Transport, told: Callable[[bool], None]) -> b
 
 class Joined:
     """The transport of one answer over HTTP: its head goes out together with what follows it in
-    the same turn of the loop. Everything else is the transport's own.
+    the same turn of the loop. All else is the transport's own.
 
-    uvicorn writes them apart: two system calls, and each may wake the reader, which costs more than
-    all the rest of uvicorn (measured: 60 us each).
+    uvicorn writes them apart, which are two system calls and may wake the reader twice: together
+    they take a tenth of a request's time.
     """
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
-        self._head: bytes | None = None
+        self._head = b""
         self._begun = False
 
     def write(self, data: bytes) -> None:
-        """Sends it, or keeps what is the first for a moment."""
-        if self._begun and self._head is None:
-            self._transport.write(data)
-        elif self._begun:
-            self._head = cast("bytes", self._head) + data
-            self.flush()
+        """Sends it; keeps what is the first for a moment."""
+        if self._begun:
+            head, self._head = self._head, b""
+            self._transport.write(head + data)
         else:
             self._begun, self._head = True, data
-            asyncio.get_running_loop().call_soon(self.flush)
-
-    def flush(self) -> None:
-        """Sends what is kept."""
-        if self._head is not None:
-            head, self._head = self._head, None
-            self._transport.write(head)
+            asyncio.get_running_loop().call_soon(self._flush)
 
     def close(self) -> None:
         """Closes it once everything is sent."""
-        self.flush()
+        self._flush()
         self._transport.close()
+
+    def _flush(self) -> None:
+        if self._head:
+            self.write(b"")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)

@@ -4,6 +4,7 @@ import datetime as dt
 import os
 import platform
 import statistics
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +116,8 @@ def write(figures: Sequence[Figure], postgres: str, mode: str, seconds: float) -
         "",
         f"- date: {dt.datetime.now(dt.UTC):%Y-%m-%d}, {mode}, {seconds:.0f} s",
         f"- machine: {machine()}, shared by clients and servers",
-        f"- system: {platform.system()} {platform.release()}, Python {platform.python_version()}",
+        f"- system: {platform.system()} {platform.release()}, "
+        f"Python {platform.python_version()}{' of the system' * (sys.base_prefix == '/usr')}",
         f"- PostgreSQL {postgres}, default settings, fsync on",
         "- data: 100 workspaces of 20 members, 1000 boards, 100 000 tasks; row-level security on",
         "",

@@ -130,7 +130,7 @@ class Service:
                 ws_per_message_deflate=False,
                 log_level="warning",
                 proxy_headers=False,
-                **{"ws": main.Protocol, **server},
+                **{"http": main.Http, "ws": main.Protocol, **server},
             )
         )
         self.http = httpx.AsyncClient(base_url=self.url, timeout=30, verify=TLS)

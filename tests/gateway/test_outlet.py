@@ -7,7 +7,7 @@ import pytest
 from starlette.types import Message
 
 from app import outlet
-from app.outlet import Flowing, Outlet, TransportCapture, close_frame, text_frame
+from app.outlet import Flowing, Joined, Outlet, TransportCapture, close_frame, text_frame
 from tests.gateway.conftest import until
 
 
@@ -230,3 +230,32 @@ async def test_a_transport_is_found_where_the_server_has_one() -> None:
     await capture({"type": "http"}, receive, Server(transport).send)
     await capture({"type": "lifespan"}, receive, Server(transport).send)
     assert found == [transport, None, transport, None]
+
+
+async def test_the_head_of_an_answer_goes_out_with_its_body() -> None:
+    transport = Transport()
+    answer = Joined(transport)  # type: ignore[arg-type]
+    answer.write(b"head ")
+    assert transport.written == []
+    answer.write(b"body")
+    assert transport.written == [b"head body"]
+    answer.write(b" and more")
+    await asyncio.sleep(0)
+    assert transport.written == [b"head body", b" and more"]
+
+
+async def test_a_head_alone_waits_for_nobody() -> None:
+    transport = Transport()
+    Joined(transport).write(b"head")  # type: ignore[arg-type]
+    await asyncio.sleep(0)
+    assert transport.written == [b"head"]
+
+
+async def test_a_head_goes_out_before_the_connection_is_closed() -> None:
+    transport = Transport()
+    answer = Joined(transport)  # type: ignore[arg-type]
+    answer.write(b"head")
+    answer.close()
+    await asyncio.sleep(0)
+    assert (transport.written, transport.closed) == ([b"head"], True)
+    assert answer.is_closing()
