@@ -9,6 +9,7 @@ import asyncio
 import logging
 import struct
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -57,8 +58,8 @@ def _tells_flow(transport: asyncio.Transport, told: Callable[[bool], None]) -> b
 
 
 class Joined:
-    """The transport of one answer over HTTP: its head goes out together with what follows it in
-    the same turn of the loop. All else is the transport's own.
+    """The transport of one answer over HTTP: what is written first, its head as a rule, goes out
+    together with what follows in the same turn of the loop. All else is the transport's own.
 
     uvicorn writes them apart, which are two system calls and may wake the reader twice: together
     they take a tenth of a request's time.
@@ -85,7 +86,9 @@ class Joined:
 
     def _flush(self) -> None:
         if self._head:
-            self.write(b"")
+            # The peer may have gone, and uvloop minds.
+            with suppress(RuntimeError):
+                self.write(b"")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)

@@ -168,8 +168,8 @@ class Welcome(Model):
     rights: Annotated[
         str,
         Field(
-            description="Stands for role and claims. Another one than at the last connection: what"
-            " was read under it has to be read again."
+            description="Stands for role and claims. Another one than `welcome` or `authed` said"
+            " last: what was read before has to be read again."
         ),
     ]
     server_time: str
@@ -185,6 +185,7 @@ class Authed(Model):
     """Answer to `auth`."""
 
     type: Literal["authed"] = "authed"
+    rights: Annotated[str, Field(description="As in `welcome`.")]
     expires_at: str | None = None
 
 

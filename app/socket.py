@@ -316,7 +316,7 @@ class Connection:
         )
         await self._check(session)
         self._gateway.signals.renew(peer, session)
-        self._send(protocol.Authed(expires_at=_iso(session.expires_at)))
+        self._send(protocol.Authed(rights=session.rights, expires_at=_iso(session.expires_at)))
         if not same and subscriber.keys:
             await self._see_anew(subscriber)
 

@@ -116,7 +116,8 @@ export class Sync implements Loader {
     for (const [id, row] of loaded.queries) {
       this.known.set(id, row);
       // Of a key that is not known any more nothing is told: what is read under it later vouches for that alone.
-      if (row.keys.some((key) => keys.get(key)?.since === undefined)) this.forgetQuery(id);
+      const lost = row.keys.some((key) => keys.get(key)?.since === undefined);
+      if (lost || row.rights !== vault.rights) this.forgetQuery(id);
     }
     const old = keys.all().filter((key) => !key.users && key.used < runtime.now() - MONTH);
     if (old.length) vault.flush(this.evict(old)).catch(this.core.failed);
@@ -228,19 +229,26 @@ export class Sync implements Loader {
       vault.epoch = epoch;
       vault.save();
     }
-    const known = vault.rights;
-    if (rights !== undefined && known !== rights) {
-      vault.rights = rights;
-      vault.save();
-      // What the feed does not tell: all that was read may look otherwise.
-      if (known !== undefined) {
-        const states = this.keys.all();
-        this.keys.mark(names(states), false);
-        this.stale(names(states.filter(({ users }) => users)), "access");
-      }
-    }
+    this.allow(vault, rights);
     vault.cursor = undefined;
     this.retryNow();
+  }
+
+  /** Other rights than before: the feed does not tell of that, and all that was read may look otherwise. */
+  private allow(vault: Vault, rights: string | undefined): void {
+    const before = vault.rights;
+    if (rights === undefined || rights === before) return;
+    vault.rights = rights;
+    vault.save();
+    if (before === undefined) return;
+    // What is under way may have been asked for before, and no key tells of what none covers.
+    for (const load of this.loads.values()) {
+      if (load.loading || (load.loaded && !load.keys.length)) this.reload(load);
+    }
+    // Of what is joined the server says so itself.
+    const states = this.keys.all().filter(({ status }) => status !== "live");
+    this.keys.mark(names(states), false);
+    this.stale(names(states.filter(({ users }) => users)), "access");
   }
 
   /** The connection has ended. */
@@ -266,6 +274,9 @@ export class Sync implements Loader {
     const { vault, cache } = this;
     if (!vault) return;
     switch (frame.type) {
+      case "authed":
+        this.allow(vault, frame.rights);
+        break;
       case "updates": {
         const tick = cache.next();
         for (const update of frame.updates) cache.takeUpdate(update, tick);

@@ -37,6 +37,8 @@ export interface KeyRow {
 export interface QueryRow {
   tab: string;
   commit: number;
+  /** Under which rights it was read. */
+  rights?: string | undefined;
   keys: readonly Key[];
   limit: number | null;
   count: number;
@@ -275,7 +277,7 @@ export class Vault {
     }
     for (const [key, row] of queries) {
       if (!row) changes.push({ store: "queries", key, remove: true });
-      else changes.push({ store: "queries", key, revise: () => ({ ...row, commit }) });
+      else changes.push({ store: "queries", key, revise: () => ({ ...row, rights, commit }) });
     }
     return changes;
   }

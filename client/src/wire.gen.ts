@@ -397,8 +397,8 @@ export interface WelcomeFrame {
   userId: string | null;
   role: string;
   /**
-   * Stands for role and claims. Another one than at the last connection: what was read under it has
-   * to be read again.
+   * Stands for role and claims. Another one than `welcome` or `authed` said last: what was read
+   * before has to be read again.
    */
   rights: string;
   serverTime: string;
@@ -414,6 +414,8 @@ export interface WelcomeFrame {
 /** Answer to `auth`. */
 export interface AuthedFrame {
   type: "authed";
+  /** As in `welcome`. */
+  rights: string;
   expiresAt?: string;
 }
 

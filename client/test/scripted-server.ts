@@ -644,7 +644,7 @@ export class ScriptedServer {
         this.say(peer, { type: "unsubscribed", id: frame.id });
         break;
       case "auth":
-        this.say(peer, { type: "authed", expiresAt: this.expiry() });
+        this.say(peer, { type: "authed", rights: this.rights, expiresAt: this.expiry() });
         break;
       case "ping":
         this.say(peer, { type: "pong", cursor: this.cursor });

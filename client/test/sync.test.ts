@@ -1287,4 +1287,95 @@ describe("R7.8 other claims than at the last connection", () => {
     await stage.until(() => live(page, "tasks", board));
     expect(seen.now()).toEqual(["T1"]);
   });
+
+  /** The token is renewed, with other claims. */
+  function renew(stage: Stage, rights: string, stale: readonly string[]): void {
+    stage.server.rights = rights;
+    for (const peer of stage.server.peers) stage.server.tellPeer(peer, { type: "authed", rights });
+    if (stale.length) stage.server.stale([...stale], "access");
+  }
+
+  it.each(["a reconnect", "the next page"])(
+    "claims that were renewed and are as before at %s are others",
+    async (how) => {
+      const stage = new Stage();
+      fill(stage, 2);
+      const client = stage.open();
+      lessRights(stage);
+      stage.server.rights = "r1";
+      const seen = rows(client.query("tasks", board));
+      await stage.until(() => live(client, "tasks", board));
+      stage.server.mayRead = () => true;
+      renew(stage, "r2", [key]);
+      await stage.advance(2000);
+      expect(seen.now()).toEqual(["T0", "T1"]);
+      lessRights(stage);
+      stage.server.rights = "r1";
+      if (how === "a reconnect") stage.server.close();
+      else stage.crash(client);
+      const page = how === "a reconnect" ? client : stage.open();
+      const again = rows(page.query("tasks", board));
+      await stage.advance(10_000);
+      expect(again.now()).toEqual(["T1"]);
+      expect(page.query("tasks", board).getSnapshot().status).toBe("live");
+    },
+  );
+
+  it("what nobody looked at when the token was renewed is read again", async () => {
+    const stage = new Stage();
+    fill(stage, 2);
+    const client = stage.open();
+    const seen = rows(client.query("tasks", board));
+    await stage.until(() => live(client, "tasks", board));
+    seen.end();
+    await stage.advance(7000);
+    lessRights(stage);
+    renew(stage, "r2", []);
+    await stage.advance(1000);
+    const again = rows(client.query("tasks", board));
+    await stage.advance(10_000);
+    expect(again.now()).toEqual(["T1"]);
+  });
+
+  it("what a tab reads with a former token is not gone on with by the next page", async () => {
+    const stage = new Stage();
+    fill(stage, 2);
+    const former = stage.open();
+    rows(former.query("tasks", other));
+    await stage.until(() => live(former, "tasks", other));
+    await stage.advance(1000);
+    lessRights(stage);
+    const tab = stage.open();
+    rows(tab.query("tasks", { boardId: "b2" }));
+    await stage.advance(1000);
+    stage.server.mayRead = () => true;
+    rows(former.query("tasks", board));
+    await stage.until(() => live(former, "tasks", board));
+    await stage.advance(1000);
+    lessRights(stage);
+    stage.crash(former);
+    rows(tab.query("tasks", { boardId: "b3" }));
+    await stage.advance(1000);
+    stage.crash(tab);
+    const page = stage.open();
+    const seen = rows(page.query("tasks", board));
+    await stage.advance(10_000);
+    expect(seen.now()).toEqual(["T1"]);
+  });
+
+  it("what no key covers is read again, too", async () => {
+    const stage = new Stage();
+    const schema = structuredClone(stage.server.tables);
+    Object.assign(schema.tables.tasks as object, { wholeTable: false });
+    Object.assign(stage.server, { tables: schema });
+    fill(stage, 2);
+    const client = stage.open({ schema });
+    const seen = rows(client.query("tasks", { title: "T0" }));
+    await stage.advance(2000);
+    expect(seen.now()).toEqual(["T0"]);
+    lessRights(stage);
+    stage.server.close();
+    await stage.advance(2000);
+    expect(seen.now()).toEqual([]);
+  });
 });

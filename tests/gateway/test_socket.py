@@ -186,7 +186,7 @@ async def test_renewed_claims_that_show_more_make_the_keys_stale(service: Servic
     async with service.socket(CAROL) as carol:
         await carol.subscribe(KEY, f"tasks:{task}")
         await carol.send({"type": "auth", "token": token(CAROL, team="x")})
-        await carol.expect("authed")
+        assert (await carol.expect("authed"))["rights"] != carol.heard[0]["rights"]
         stale = await carol.expect("stale")
         assert (sorted(stale["keys"]), stale["reason"]) == ([f"tasks:{task}", KEY], "access")
         await service.write({"type": "delete", "table": "tasks", "id": task})
@@ -240,7 +240,7 @@ async def test_a_renewed_token_with_the_same_claims_makes_nothing_stale(service:
     async with service.socket(groups=["a"], jti="1") as socket:
         await socket.subscribe(KEY)
         await socket.send({"type": "auth", "token": token(seconds=900, groups=["a"], jti="2")})
-        await socket.expect("authed")
+        assert (await socket.expect("authed"))["rights"] == socket.heard[0]["rights"]
         await socket.pong()
         assert {frame["type"] for frame in socket.heard[2:]} == {"authed", "pong"}
 

@@ -388,7 +388,7 @@ export class TestServer {
         });
         break;
       case "auth":
-        this.say(peer, { type: "authed" } as ServerFrame);
+        this.say(peer, { type: "authed", rights: "" });
         break;
       case "subscribe":
         this.subscribe(peer, frame);
