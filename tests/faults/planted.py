@@ -114,8 +114,8 @@ FAULTS = (
     Fault(
         "silent-connections-kept",
         "app/db.py",
-        "call_later(SILENT_SECONDS, _sever, connection)",
-        "call_later(3600, _sever, connection)",
+        "call_later(SILENT_SECONDS, _sever, self._connection)",
+        "call_later(3600, _sever, self._connection)",
         ("tests/faults/test_half_open.py",),
     ),
     Fault(
