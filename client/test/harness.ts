@@ -89,3 +89,31 @@ export function create(id: string, value: object = {}) {
 export function add(id: string, by = 1) {
   return { type: "increment" as const, table: "tasks", id, key: "count", by };
 }
+
+/** The board most tasks are on. */
+export const board = { boardId: "b1" };
+
+/** Tasks of one board at positions 0, 10, 20 ... */
+export function fill(stage: Stage, count: number, boardId = "b1"): void {
+  for (let at = 0; at < count; at++) {
+    stage.server.put("tasks", `t${String(at).padStart(4, "0")}`, {
+      title: `T${at}`,
+      boardId,
+      position: at * 10,
+      status: "todo",
+      count: 0,
+    });
+  }
+}
+
+/** Whether a query is live. */
+export const live = (client: Client, ...query: Parameters<Client["query"]>) =>
+  client.query(...query).getSnapshot().status === "live";
+
+/** The bodies of all queries asked so far. */
+export const queries = (stage: Stage) =>
+  stage.server.requests("query") as { [key: string]: never }[];
+
+/** All subscriptions sent so far. */
+export const subscriptions = (stage: Stage) =>
+  stage.server.frames.flatMap(({ frame }) => (frame.type === "subscribe" ? [frame] : []));
