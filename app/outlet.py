@@ -61,8 +61,7 @@ class Joined:
     """The transport of one answer over HTTP: what is written first, its head as a rule, goes out
     together with what follows in the same turn of the loop. All else is the transport's own.
 
-    uvicorn writes them apart, which are two system calls and may wake the reader twice: together
-    they take a tenth of a request's time.
+    uvicorn writes them apart, which are two system calls and may wake the reader twice.
     """
 
     def __init__(self, transport: asyncio.Transport) -> None:

@@ -259,3 +259,15 @@ async def test_a_head_goes_out_before_the_connection_is_closed() -> None:
     await asyncio.sleep(0)
     assert (transport.written, transport.closed) == ([b"head"], True)
     assert answer.is_closing()
+
+
+async def test_a_head_for_a_peer_that_has_gone_is_dropped_quietly() -> None:
+    class Gone(Transport):
+        def write(self, data: bytes) -> None:
+            raise RuntimeError("the handler is closed")
+
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    Joined(Gone()).write(b"head")  # type: ignore[arg-type]
+    await asyncio.sleep(0)
+    assert told == []
